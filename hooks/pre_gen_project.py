@@ -1,0 +1,89 @@
+"""Refuse an answer that would not work further on, in one sentence, before a file is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+
+# JSON in a raw literal: an answer stays data, whatever it holds. No answer can end the literal: JSON
+# escapes the quotes inside a string, and never has three bare ones in a row.
+ANSWERS = r"""<< cookiecutter | tojson >>"""
+
+LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+HOSTNAME = rf"{LABEL}(\.{LABEL})*"
+# `<project>-staging-notification-service-10` is a host name in Docker's DNS, and a label has at most 63 characters.
+PROJECT_LENGTH = 30
+
+
+def check_text(answers: dict[str, str]) -> str | None:
+    """Names are free text for people: anything that prints, on one line."""
+    for question in ("project_name", "organisation"):
+        answer = answers[question]
+        if not answer.strip():
+            return f"{question} is empty: give it a name that people will recognise."
+        if not answer.isprintable():
+            return f"{question} {answer!r} holds a line break or a control character: write it on one line."
+        if len(answer) > 100:
+            return f"{question} has {len(answer)} characters: shorten it to 100."
+    return None
+
+
+def check_project(answers: dict[str, str]) -> str | None:
+    """One word that is a folder, a Compose project, a part of host names and of image names at once."""
+    project = answers["project"]
+    if not re.fullmatch(r"[a-z]([a-z0-9]|-(?=[a-z0-9]))*", project):
+        return f"project {project!r} is no short name: use a-z, 0-9 and single hyphens, a letter first (acme-stack)."
+    if len(project) > PROJECT_LENGTH:
+        return f"project {project!r} has {len(project)} characters: shorten it to {PROJECT_LENGTH}, as in acme-stack."
+    return None
+
+
+def check_domain(answers: dict[str, str]) -> str | None:
+    """The host name of production, in the form that certificates and nginx know."""
+    domain = answers["domain"]
+    if len(domain) > 253 or not re.fullmatch(HOSTNAME, domain):
+        return f"domain {domain!r} is no host name: write it in lower case without https:// or path (app.example.com)."
+    return None
+
+
+def check_admin_email(answers: dict[str, str]) -> str | None:
+    """An address that needs no quoting in any configuration file."""
+    email = answers["admin_email"]
+    if not re.fullmatch(rf"[A-Za-z0-9]([A-Za-z0-9._+-]{{0,62}}[A-Za-z0-9])?@{HOSTNAME}", email):
+        return f"admin_email {email!r} is no e-mail address that this project can use: write it as admin@example.com."
+    return None
+
+
+def check_image_prefix(answers: dict[str, str]) -> str | None:
+    """What stands before `/web:current`: a path, with a registry's host and port in front if there is one."""
+    prefix = answers["image_prefix"]
+    name = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+    if len(prefix) > 128 or not re.fullmatch(rf"({HOSTNAME}(:[0-9]{{1,5}})?/)?{name}(/{name})*", prefix):
+        return (
+            f"image_prefix {prefix!r} cannot start an image's name: "
+            "use lower case, as in acme or registry.example.com/acme, without https:// or a slash at the end."
+        )
+    return None
+
+
+Check = Callable[[dict[str, str]], str | None]
+CHECKS: tuple[Check, ...] = (check_text, check_project, check_domain, check_admin_email, check_image_prefix)
+
+
+def problem(answers: dict[str, str]) -> str | None:
+    """The first sentence that the answers earn. One is enough: later answers take their defaults from earlier ones."""
+    return next((sentence for check in CHECKS if (sentence := check(answers))), None)
+
+
+def main() -> int:
+    """Print what is wrong, if anything; exit code 1 makes Cookiecutter drop the project."""
+    if sentence := problem(json.loads(ANSWERS)):
+        print(sentence, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
