@@ -1,0 +1,153 @@
+"""The ladder of tests, cheap to dear: `nox` climbs it, `nox --list` names the rungs, `nox -s RUNG` runs one.
+
+On a machine that has nothing yet: `python3 noxfile.py --yes tests`, or `quickstart`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Started as a program: make an environment that has nox, and start over inside it.
+    from tests.machine import main
+
+    sys.exit(main())
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tests import machine  # noqa: E402  (nox loads this file from anywhere, its folder is not on the path)
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+PROJECT = ROOT / machine.BOOTSTRAP.parents[1].name
+
+
+def python(session: nox.Session, *requirements: Path) -> str:
+    """The Python of `.venv`, up to date. Shared: making an environment would take longer than most rungs."""
+    program = str(machine.python())
+    for file in requirements:
+        session.run(program, "-m", "pip", "install", "--quiet", "-r", str(file), external=True)
+    return program
+
+
+def pytest(session: nox.Session, program: str, *arguments: str) -> None:
+    session.run(
+        *(program, "-m", "pytest", *arguments, *session.posargs),
+        external=True,
+        # No caches in the template's tree: what lies there would be baked.
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+def baked(session: nox.Session, program: str) -> Path:
+    """A project of the default answers, from the files that a clone would have."""
+    output = Path(session.create_tmp()) / "bake"
+    shutil.rmtree(output, ignore_errors=True)
+    session.run(program, "-m", "tests.template", str(output), external=True, silent=True)
+    return next(path for path in output.iterdir() if path.is_dir())
+
+
+def need_compose(session: nox.Session) -> None:
+    """Skip without the client and its plugin; configurations are resolved without an engine."""
+    if not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        session.skip("no docker client with Compose: `python3 noxfile.py` offers to install it")
+
+
+def need_engine(session: nox.Session) -> None:
+    """Skip without an engine that answers."""
+    need_compose(session)
+    answer = subprocess.run(["docker", "info"], capture_output=True, text=True)
+    if answer.returncode:
+        session.skip("no Docker engine answers: `python3 noxfile.py` offers to install or start one")
+
+
+@nox.session(venv_backend="none")
+def bake(session: nox.Session) -> None:
+    """Bake every combination of answers, refuse the bad ones, test the hooks."""
+    pytest(
+        session,
+        python(session),
+        "tests/test_bake.py",
+        "tests/test_answers.py",
+        "tests/test_hooks.py",
+        "tests/test_machine.py",
+    )
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Lint the template, and what comes out of it."""
+    program = python(session)
+    for command in (["check"], ["format", "--check"]):
+        session.run(program, "-m", "ruff", *command, ".", external=True)
+    pytest(session, program, "tests/test_lint.py", "tests/test_docs.py")
+
+
+@nox.session(venv_backend="none")
+def config(session: nox.Session) -> None:
+    """Resolve every environment with Compose and hold every service to the policy."""
+    need_compose(session)
+    pytest(session, python(session, PROJECT / "requirements.txt"), "tests/test_policy.py")
+
+
+@nox.session(reuse_venv=True)
+def unit(session: nox.Session) -> None:
+    """Run the tests of the commands and of the services, inside a bake and without Docker."""
+    project = baked(session, python(session))
+    # An environment of their own: the services' lock file decides there, not what the other rungs need.
+    session.install(
+        "--quiet", "-r", str(project / "requirements.txt"), "-r", str(project / "services/requirements-dev.lock")
+    )
+    session.chdir(project)
+    session.run("python", "-m", "pytest", "ops/tests", *session.posargs)
+    session.chdir(project / "services")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+def update(session: nox.Session) -> None:
+    """Let a project take the template's next version with cruft."""
+    # An environment of its own: cruft's releases are rare and hold other packages back.
+    session.install("--quiet", "cruft>=2.16", "pytest", "pyyaml", "python-dotenv")
+    pytest(session, "python", "tests/test_update.py")
+
+
+@nox.session(venv_backend="none")
+def validators(session: nox.Session) -> None:
+    """Let each tool judge its own configuration, in the image that will run it."""
+    need_engine(session)
+    program = python(session)
+    session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
+    pytest(session, program, "tests/test_validators.py")
+
+
+@nox.session(venv_backend="none")
+def stack(session: nox.Session) -> None:
+    """Run the real stack on a real engine, driven by the generated commands as its owner drives it."""
+    need_engine(session)
+    program = python(session, PROJECT / "requirements.txt")
+    session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
+    pytest(session, program, "tests/stack")
+
+
+@nox.session(venv_backend="none", default=False)
+def bench(session: nox.Session) -> None:
+    """Measure, with a control in the same run; not a test, and not part of the ladder."""
+    program = python(session, PROJECT / "requirements.txt")
+    for file in sorted((ROOT / "tests" / "bench").glob("[!_]*.py")):
+        if not session.posargs or file.stem in session.posargs:
+            session.run(program, "-m", f"tests.bench.{file.stem}", external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def quickstart(session: nox.Session) -> None:
+    """Bake a project into build/acme-stack (or --output FOLDER) and deploy it on this machine."""
+    need_engine(session)
+    session.run(python(session), "-m", "tests.quickstart", *session.posargs, external=True)

@@ -1,0 +1,49 @@
+"""What Compose makes of a baked project. Needs the client and its Compose plugin, no engine."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+Model = dict[str, Any]
+UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def unavailable() -> str | None:
+    """Why configurations cannot be resolved on this machine, if so."""
+    if not shutil.which("docker"):
+        return "there is no docker client"
+    done = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True)
+    return None if done.returncode == 0 else "the docker client has no Compose plugin"
+
+
+def config(project: Path, environment: str, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run `docker compose config` as a person would, with some settings changed by the shell's environment."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    return subprocess.run(
+        ["docker", "compose", "--env-file", f"config/{environment}/.env", *options],
+        cwd=project,
+        env=environ | settings,
+        capture_output=True,
+        text=True,
+    )
+
+
+@functools.cache
+def resolve(project: Path, environment: str, everything: bool = True) -> Model:
+    """The resolved model of an environment; `everything` includes services that its profiles leave out."""
+    profiles = ("--profile", "*") if everything else ()
+    done = config(project, environment, *profiles, "config", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a Compose duration such as `1m30s`."""
+    return sum(float(number) * UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|[hms])", duration))

@@ -1,0 +1,49 @@
+"""What all the rungs share: a template as a clone would have it, and projects baked from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import template
+
+Bake = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cookiecutter_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep Cookiecutter's replay files and the user's own defaults out of the tests, and the tests out of theirs."""
+    home = tmp_path_factory.mktemp("cookiecutter")
+    config = home / "config.yml"
+    config.write_text(f"cookiecutters_dir: {home}/templates\nreplay_dir: {home}/replay\n", encoding="utf-8")
+    os.environ["COOKIECUTTER_CONFIG"] = str(config)
+    return home
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as a clone of it: what git ignores here cannot reach a project."""
+    return template.export(tmp_path_factory.mktemp("template") / "enterprise-stack")
+
+
+@pytest.fixture(scope="session")
+def bake(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """Bake a project; the same answers give the same folder, so a test must not write into it."""
+    baked: dict[tuple[object, ...], Path] = {}
+
+    def bake(hooks: bool = True, **answers: str) -> Path:
+        key = (hooks, *sorted(answers.items()))
+        if key not in baked:
+            baked[key] = template.bake(tmp_path_factory.mktemp("bake"), exported, hooks, **answers)
+        return baked[key]
+
+    return bake
+
+
+@pytest.fixture(scope="session")
+def project(bake: Bake) -> Path:
+    """The project of somebody who pressed Enter at every question. Not to be written into."""
+    return bake()

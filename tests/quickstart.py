@@ -1,0 +1,96 @@
+"""From a clone to a running stack, as the README promises: bake, provide images, deploy, show."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests import template
+from tests.images import build
+
+ENV_FILE = Path("config", "dev", ".env")
+
+# Which setting takes a tier out, by the beginning of its profile; the first that fits.
+SWITCHES = {
+    "kibana": "DASHBOARDS_ENABLED",
+    "dashboards": "DASHBOARDS_ENABLED",
+    "logging": "LOGGING_ENABLED",
+    "monitoring": "MONITORING_ENABLED",
+}
+
+
+def bake(folder: Path, answers: dict[str, str]) -> None:
+    """Make the project, unless it is there: a second quickstart finds the first one's secrets and data."""
+    if (folder / ENV_FILE).is_file():
+        print(f"{folder} is there and stays as it is")
+        return
+    answers.setdefault("project", folder.name)
+    template.bake(folder.parent, **answers)
+
+
+def model(folder: Path, *options: str) -> dict[str, Any]:
+    """What Compose resolves for dev with the profiles that are on."""
+    command = ["docker", "compose", "--env-file", str(ENV_FILE), *options, "config", "--format", "json"]
+    return json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout)
+
+
+def images(services: dict[str, Any]) -> dict[str, str]:
+    """The images that somebody else provides, each with the profile that asks for it ("" for what always runs)."""
+    wanted = {}
+    for service in services.values():
+        image = service["build"]["args"]["PYTHON_IMAGE"] if "build" in service else service["image"]
+        profile = next(iter(service.get("profiles", [])), "")
+        wanted[image] = min(wanted.get(image, profile), profile)
+    return wanted
+
+
+def switch_off(folder: Path, setting: str) -> None:
+    """Set a switch of dev to false, where its owner sees it and can turn it on again."""
+    path = folder / ENV_FILE
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f"\n{setting}=true\n", f"\n{setting}=false\n"), encoding="utf-8")
+
+
+def provide_images(folder: Path) -> None:
+    """Pull or build every image, and leave out the tiers whose images cannot be had; without the rest it ends."""
+    wanted = images(model(folder)["services"])
+    for image, reason in build.provide(wanted).unavailable.items():
+        setting = next((switch for start, switch in SWITCHES.items() if wanted[image].startswith(start)), None)
+        if setting is None:
+            raise SystemExit(f"{image} cannot be had ({reason}), and the stack does not run without it.")
+        print(f"{image} cannot be had ({reason}): {setting}=false in {folder / ENV_FILE}")
+        switch_off(folder, setting)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Bake, prepare, deploy, show; the exit code is that of the first step that failed."""
+    parser = argparse.ArgumentParser(prog="quickstart", description="Bake a project and deploy its dev environment.")
+    parser.add_argument(
+        "--output", type=Path, default=template.ROOT / "build" / "acme-stack", help="default: build/acme-stack"
+    )
+    parser.add_argument("--images-of", type=Path, metavar="PROJECT", help="only provide the images of this project")
+    parser.add_argument("answers", nargs="*", metavar="question=answer")
+    options = parser.parse_args(arguments)
+    if wrong := [answer for answer in options.answers if "=" not in answer]:
+        parser.error(f"{wrong[0]!r} is no question=answer")
+    if options.images_of:
+        build.provide(images(model(options.images_of, "--profile", "*")["services"]))
+        return 0
+    folder: Path = options.output.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    bake(folder, dict(answer.split("=", 1) for answer in options.answers))
+    provide_images(folder)
+    invoke = folder / ".venv" / "bin" / "invoke"
+    for command in ([sys.executable, "scripts/bootstrap.py", "--yes"], [invoke, "deploy"], [invoke, "health"]):
+        if code := subprocess.run(command, cwd=folder).returncode:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

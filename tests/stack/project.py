@@ -1,0 +1,203 @@
+"""A baked project on a real engine, driven the way its owner drives it: through `invoke`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cookiecutter.main import cookiecutter
+
+TEMPLATE = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Output of a docker command: for looking at what `invoke` left behind, never for driving the stack."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check, timeout=120)
+    return done.stdout.strip()
+
+
+@dataclass
+class Project:
+    """One baked project and the environment its commands run in."""
+
+    folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def bake(cls, parent: Path, **answers: str) -> Project:
+        """Bake into `parent`, on ports and under a Compose project name that nothing else uses."""
+        folder = Path(
+            cookiecutter(str(TEMPLATE), no_input=True, extra_context=answers, output_dir=str(parent), accept_hooks=True)
+        )
+        project = cls(folder)
+        for environment in ("dev", "staging", "prod"):
+            # A name of its own, so that a stack somebody runs from the same answers is never touched.
+            name = f"{folder.name}-{environment}-{os.getpid()}"
+            project.set(environment, COMPOSE_PROJECT_NAME=name, BIND_ADDRESS="127.0.0.1")
+            ports = [key for key in project.settings(environment) if key.endswith("_PORT") and key != "SMTP_PORT"]
+            project.set(environment, **{key: str(free_port()) for key in ports})
+        return project
+
+    # -- settings ------------------------------------------------------------------------------------------------
+
+    def env_file(self, environment: str = "dev") -> Path:
+        return self.folder / "config" / environment / ".env"
+
+    def settings(self, environment: str = "dev") -> dict[str, str]:
+        """The plain KEY=value lines of an environment's file, in the order of the file."""
+        text = self.env_file(environment).read_text()
+        return dict(re.findall(r"^([A-Z][A-Z0-9_]*)=(.*)$", text, flags=re.MULTILINE))
+
+    def set(self, environment: str = "dev", **values: str) -> None:
+        """Edit settings in place, as an owner does with an editor. An unknown key is an error of the test."""
+        text = self.env_file(environment).read_text()
+        for key, value in values.items():
+            text, count = re.subn(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
+            assert count == 1, f"{key} stands {count} times in {self.env_file(environment)}"
+        self.env_file(environment).write_text(text)
+
+    def name(self, environment: str = "dev") -> str:
+        return self.settings(environment)["COMPOSE_PROJECT_NAME"]
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def _argv(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "invoke", *arguments]
+
+    def invoke(
+        self, *arguments: str, code: int | None = 0, timeout: float = 600, stdin: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `invoke ARGUMENTS`; `code` is the exit status asked for, None accepts any."""
+        done = subprocess.run(
+            self._argv(arguments),
+            cwd=self.folder,
+            env={**os.environ, **self.environ, **environ},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        report = f"$ invoke {' '.join(arguments)}  -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+        print(report)
+        assert "Traceback (most recent call last)" not in done.stderr, report
+        if code is not None:
+            assert done.returncode == code, report
+        return done
+
+    def interrupted(self, *arguments: str, after: float, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+        """Run `invoke ARGUMENTS` and signal its whole foreground group after some seconds, as Ctrl-C does."""
+        process = subprocess.Popen(
+            self._argv(arguments),
+            cwd=self.folder,
+            env={**os.environ, **self.environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        time.sleep(after)
+        assert process.poll() is None, f"ended before it could be interrupted: {process.communicate()[0]}"
+        os.killpg(process.pid, how)
+        output, _ = process.communicate(timeout=120)
+        print(f"$ invoke {' '.join(arguments)}  ({how.name} after {after} s) -> {process.returncode}\n{output}")
+        return process.returncode, output
+
+    def health(self, environment: str = "dev", code: int | None = 0) -> dict[str, Any]:
+        return json.loads(self.invoke("health", "--env", environment, "--json", code=code).stdout)
+
+    # -- the stack as its users meet it ----------------------------------------------------------------------------
+
+    def url(self, environment: str = "dev") -> str:
+        return f"https://localhost:{self.settings(environment)['SSL_PORT']}"
+
+    def certificate_authority(self, environment: str = "dev") -> Path:
+        return self.folder / "config" / environment / "secrets" / "ca.pem"
+
+    def client(self, environment: str = "dev") -> httpx.Client:
+        """An HTTPS client that trusts this project's own authority and no other."""
+        trust = ssl.create_default_context(cafile=str(self.certificate_authority(environment)))
+        return httpx.Client(base_url=self.url(environment), verify=trust, timeout=15)
+
+    def sign_in(self, client: httpx.Client, email: str, password: str = "correct horse battery staple") -> None:
+        """Register (once) and log in over the API; the token stays on the client."""
+        registered = client.post("/api/v1/auth/register", json={"email": email, "password": password})
+        assert registered.status_code in (201, 409), registered.text
+        answer = client.post("/api/v1/auth/login", json={"email": email, "password": password})
+        assert answer.status_code == 200, answer.text
+        client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def mails(self, environment: str = "dev") -> list[dict[str, Any]]:
+        """What the SMTP sink of the dev environment has received."""
+        port = self.settings(environment)["MAIL_PORT"]
+        return httpx.get(f"http://127.0.0.1:{port}/api/v1/messages", timeout=10).json()["messages"]
+
+    # -- what is on the engine ---------------------------------------------------------------------------------------
+
+    def _label(self, environment: str) -> str:
+        return f"label=com.docker.compose.project={self.name(environment)}"
+
+    def containers(self, environment: str = "dev") -> dict[str, str]:
+        """Container id by name, stopped ones included."""
+        listing = docker("ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}}", "-f", self._label(environment))
+        return dict(line.split() for line in listing.splitlines())
+
+    def networks(self, environment: str = "dev") -> set[str]:
+        return set(docker("network", "ls", "-q", "-f", self._label(environment)).split())
+
+    def volumes(self, environment: str = "dev") -> set[str]:
+        return set(docker("volume", "ls", "-q", "-f", self._label(environment)).split())
+
+    def remove(self) -> None:
+        """Whatever happened: nothing of this project stays on the engine."""
+        for environment in ("dev", "staging", "prod"):
+            label = self._label(environment)
+            for kind, listing, removal in (
+                ("container", ["ps", "-aq"], ["rm", "-fv"]),
+                ("network", ["network", "ls", "-q"], ["network", "rm"]),
+                ("volume", ["volume", "ls", "-q"], ["volume", "rm", "-f"]),
+            ):
+                found = docker(*listing, "-f", label).split()
+                if found:
+                    print(f"removing {len(found)} {kind}(s) of {label}")
+                    docker(*removal, *found, check=False)
+
+
+def eventually(condition: Any, seconds: float = 20, what: str = "condition") -> Any:
+    """The first true value of `condition()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+
+
+@contextmanager
+def listening_on(port: int) -> Iterator[None]:
+    """Somebody else holds this port of 127.0.0.1."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        yield

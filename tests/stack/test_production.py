@@ -1,0 +1,110 @@
+"""The prod environment with its monitoring tier: what it asks for before it starts, and what then runs.
+
+Grafana and Kibana are switched off where their images cannot be had, and reported as skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from .project import Project, docker, eventually
+
+pytestmark = pytest.mark.story
+
+
+@pytest.fixture(scope="module")
+def prod(project: Project) -> Iterator[Project]:
+    """prod with the replicas and limits of its own file, on ports of this machine's loopback."""
+    yield project
+
+
+def available(image: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0
+
+
+def image_of(project: Project, service: str) -> str:
+    resolved = json.loads(project.invoke("config", "--env", "prod", "--json").stdout)
+    return resolved["services"][service]["image"]
+
+
+@pytest.mark.parametrize("service", ["grafana", "kibana", "otel-collector"])
+def test_optional_image_is_there(prod: Project, service: str) -> None:
+    """Reports which parts of the tier this machine cannot start; the next test switches them off."""
+    image = image_of(prod, service)
+    if not available(image):
+        pytest.skip(f"{image} can neither be pulled nor built here: {service} is checked as files, not started")
+
+
+def test_deploy_is_refused_until_secrets_and_certificate_are_there(prod: Project) -> None:
+    dashboards = available(image_of(prod, "grafana")) and available(image_of(prod, "kibana"))
+    prod.set("prod", DASHBOARDS_ENABLED=str(dashboards).lower())
+    prod.invoke("deploy", "--env", "prod", code=3)
+    prod.invoke("secret-init", "--env", "prod")
+    refused = prod.invoke("deploy", "--env", "prod", code=3)
+    assert "fullchain.pem" in refused.stdout + refused.stderr
+    assert prod.containers("prod") == {}
+
+
+def test_prod_deploys_healthy_with_the_replicas_of_its_file(prod: Project) -> None:
+    make = "from ops import environments, certificates; certificates.self_sign(environments.load('prod'))"
+    subprocess.run([sys.executable, "-c", make], cwd=prod.folder, check=True)
+    prod.invoke("deploy", "--env", "prod")
+    report = prod.health("prod")
+    assert report["healthy"] is True
+    wanted = prod.settings("prod")
+    assert sum("-web-" in name for name in prod.containers("prod")) == int(wanted["WEB_REPLICAS"])
+
+
+def test_prometheus_scrapes_every_service(prod: Project) -> None:
+    port = prod.settings("prod")["PROMETHEUS_PORT"]
+
+    def down() -> list[str]:
+        targets = httpx.get(f"http://127.0.0.1:{port}/api/v1/targets").json()["data"]["activeTargets"]
+        assert targets
+        return [f"{target['scrapeUrl']}: {target['lastError']}" for target in targets if target["health"] != "up"]
+
+    eventually(lambda: not down(), 90, "all targets up")
+    jobs = {
+        target["labels"]["job"]
+        for target in httpx.get(f"http://127.0.0.1:{port}/api/v1/targets").json()["data"]["activeTargets"]
+    }
+    assert {"web", "api", "auth-service", "notification-service", "postgres", "redis", "rabbitmq", "nginx"} <= jobs
+
+
+def test_elasticsearch_wants_a_password(prod: Project) -> None:
+    (name,) = [name for name in prod.containers("prod") if "-elasticsearch-1" in name]
+    probe = ["exec", name, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://localhost:9200/_cluster/health"]
+    assert docker(*probe) == "401"
+
+
+def test_only_nginx_is_published_and_no_secret_is_in_any_container(prod: Project) -> None:
+    secrets = prod.folder / "config/prod/secrets"
+    values = {path.name: path.read_text().strip() for path in secrets.iterdir() if path.is_file()}
+    for name, container in prod.containers("prod").items():
+        (seen,) = json.loads(docker("inspect", container))
+        said = json.dumps([seen["Config"], seen["Args"], seen["HostConfig"]["LogConfig"]])
+        found = [secret for secret, value in values.items() if len(value) > 8 and value in said]
+        assert found == [], f"{name} shows {found}"
+    logs = prod.invoke("logs", "--env", "prod", "--tail", "2000").stdout
+    assert [secret for secret, value in values.items() if len(value) > 8 and value in logs] == []
+
+
+def test_plain_compose_sees_the_same_stack(prod: Project) -> None:
+    """`docker compose` without invoke would change nothing of what invoke deployed."""
+    done = subprocess.run(
+        ["docker", "compose", "--env-file", "config/prod/.env", "up", "-d", "--dry-run"],
+        cwd=prod.folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    changes = [line for line in done.stderr.splitlines() if "Recreate" in line or "Created" in line]
+    assert changes == []
+
+
+def test_down(prod: Project) -> None:
+    prod.invoke("down", "--env", "prod", "--volumes", "--yes")
+    assert (prod.containers("prod"), prod.networks("prod"), prod.volumes("prod")) == ({}, set(), set())

@@ -1,0 +1,127 @@
+"""The hooks as what they are: two small programs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import jinja2
+import pytest
+
+from tests import template
+
+ANSWERS = {
+    "project_name": "Acme Stack",
+    "project": "acme-stack",
+    "organisation": "Acme",
+    "domain": "acme.example.com",
+    "admin_email": "admin@acme.example.com",
+    "image_prefix": "acme",
+    "ci": "github",
+}
+
+
+def load_hook(name: str, folder: Path, **answers: str) -> ModuleType:
+    """Render a hook as Cookiecutter does, and import it: nothing may happen before `main()` is called."""
+    source = (template.ROOT / "hooks" / f"{name}.py").read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, **template.CONTEXT["_jinja2_env_vars"])
+    path = folder / f"{name}.py"
+    path.write_text(environment.from_string(source).render(cookiecutter={**ANSWERS, **answers}), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder, outside any repository, which is where hooks are started."""
+    folder = tmp_path / "acme-stack"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["pre_gen_project", "post_gen_project"])
+def test_hooks_are_python_before_rendering_too(name: str) -> None:
+    """So that linters and editors read them."""
+    compile((template.ROOT / "hooks" / f"{name}.py").read_text(encoding="utf-8"), name, "exec")
+
+
+@pytest.mark.parametrize("name", ["pre_gen_project", "post_gen_project"])
+@pytest.mark.parametrize(
+    "answer", ['"""', '\\"""', "\\", '""', "'''", "\\u0022\\u0022\\u0022", "line\nline", "<< 1 >>"]
+)
+def test_answers_arrive_as_they_were_given(tmp_path: Path, name: str, answer: str) -> None:
+    hook = load_hook(name, tmp_path, project_name=answer, image_prefix=answer)
+    assert json.loads(hook.ANSWERS) == {**ANSWERS, "project_name": answer, "image_prefix": answer}
+
+
+def test_good_answers_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_hook("pre_gen_project", tmp_path).main() == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "question", ["project_name", "organisation", "project", "domain", "admin_email", "image_prefix"]
+)
+def test_one_sentence_names_the_question(tmp_path: Path, question: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_hook("pre_gen_project", tmp_path, **{question: "!\n"}).main() == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(question) and err.count("\n") == 1 and err.endswith(".\n")
+
+
+def test_the_first_wrong_answer_is_enough(tmp_path: Path) -> None:
+    hook = load_hook("pre_gen_project", tmp_path)
+    assert hook.problem({**ANSWERS, "domain": "!", "admin_email": "admin@!"}).startswith("domain")
+
+
+def test_finishing_can_be_repeated(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = project / "scripts" / "backup.sh"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n", encoding="utf-8")
+    plain = project / "README.md"
+    plain.write_text("# Acme\n", encoding="utf-8")
+    (project / ".github" / "workflows").mkdir(parents=True)
+    hook = load_hook("post_gen_project", project.parent)
+    for _ in range(2):
+        assert hook.main() == 0
+        assert script.stat().st_mode & 0o111 == 0o111
+        assert plain.stat().st_mode & 0o111 == 0
+        assert not (project / ".github").exists()
+        assert "cd acme-stack" in capsys.readouterr().out
+    branch = subprocess.run(["git", "symbolic-ref", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    assert branch.stdout == "main\n"
+
+
+def test_a_chosen_workflow_stays(project: Path) -> None:
+    workflow = project / ".github" / "workflows" / "ci.yml"
+    workflow.parent.mkdir(parents=True)
+    workflow.write_text("on: push\n", encoding="utf-8")
+    load_hook("post_gen_project", project.parent).main()
+    assert workflow.exists()
+
+
+def test_a_folder_within_a_repository_joins_it(project: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", project.parent], check=True)
+    load_hook("post_gen_project", project.parent).main()
+    assert not (project / ".git").exists()
+
+
+def test_git_is_not_needed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "PATH", str(project))
+    assert load_hook("post_gen_project", project.parent).main() == 0
+    assert not (project / ".git").exists()
+
+
+def test_the_next_steps_exist(project: Path) -> None:
+    """What the hook tells people to type is there to be typed."""
+    assert "scripts/bootstrap.py" in load_hook("post_gen_project", project.parent).NEXT_STEPS
+    assert (template.FOLDER / "scripts" / "bootstrap.py").is_file()

@@ -1,0 +1,124 @@
+"""The way from a bare machine to nox, and the quickstart's decisions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests import machine, quickstart
+
+
+class Refused(Exception):
+    """Stands for the bootstrap program's own error."""
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A bootstrap program that remembers what it was asked to do, and an exec that returns."""
+    done: list[str] = []
+    fake = SimpleNamespace(
+        MINIMUM_PYTHON=(3, 11),
+        BootstrapError=Refused,
+        done=done,
+        show=lambda version: ".".join(map(str, version)),
+        ask=lambda yes: done.append(f"yes={yes}"),
+        ensure_venv=lambda folder, requirements, consent: Path("/venv/bin/python"),
+        ensure_engine=lambda consent: done.append("engine"),
+        ensure_system_packages=lambda names, consent: done.append(*names),
+    )
+    monkeypatch.setattr(machine, "bootstrap", lambda: fake)
+    monkeypatch.setattr(os, "execv", lambda path, argv: done.append(" ".join(argv)))
+    return fake
+
+
+NOX = f"/venv/bin/nox --noxfile {machine.ROOT / 'noxfile.py'}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["yes=False", "engine", "chromium", NOX]),
+        (["--yes", "tests"], ["yes=True", "engine", "chromium", NOX]),
+        (["--yes", "quickstart"], ["yes=True", "engine", f"{NOX} --sessions quickstart"]),
+        (["lint", "bake"], ["yes=False", f"{NOX} --sessions lint bake"]),
+        (["quickstart", "--", "--output", "x"], ["yes=False", "engine", f"{NOX} --sessions quickstart -- --output x"]),
+    ],
+)
+def test_only_what_the_sessions_need(program: Any, arguments: list[str], expected: list[str]) -> None:
+    machine.main(arguments)
+    assert program.done == expected
+
+
+def test_a_machine_that_cannot_be_prepared(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(consent: object) -> None:
+        raise Refused("No Docker engine answers here.")
+
+    program.ensure_engine = refuse
+    assert machine.main(["tests"]) == 1
+    assert capsys.readouterr().err == "noxfile: No Docker engine answers here.\n"
+
+
+def test_without_a_browser_the_rest_is_tested(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(names: object, consent: object) -> None:
+        raise Refused("chromium missing: install it.")
+
+    program.ensure_system_packages = refuse
+    machine.main(["stack"])
+    assert program.done == ["yes=False", "engine", f"{NOX} --sessions stack"]
+    assert "will be skipped: chromium missing" in capsys.readouterr().err
+
+
+def test_the_real_program_has_what_is_called() -> None:
+    program = machine.bootstrap()
+    for name in ("ask", "ensure_engine", "ensure_system_packages", "ensure_venv", "show", "MINIMUM_PYTHON"):
+        assert hasattr(program, name)
+    assert issubclass(program.BootstrapError, Exception)
+
+
+def test_images_are_those_that_somebody_else_makes() -> None:
+    services = {
+        "nginx": {"image": "nginx:1"},
+        "web": {"image": "acme/web:current", "build": {"args": {"PYTHON_IMAGE": "python:3"}}},
+        "grafana": {"image": "grafana:1", "profiles": ["dashboards-true-true"]},
+        "watcher": {"image": "nginx:1", "profiles": ["monitoring-true"]},
+    }
+    assert quickstart.images(services) == {"nginx:1": "", "python:3": "", "grafana:1": "dashboards-true-true"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    env_file = tmp_path / quickstart.ENV_FILE
+    env_file.parent.mkdir(parents=True)
+    env_file.write_text("A=1\nLOGGING_ENABLED=true\nDASHBOARDS_ENABLED=true\nB=2\n", encoding="utf-8")
+    return tmp_path
+
+
+def provide(monkeypatch: pytest.MonkeyPatch, folder: Path, unavailable: str) -> None:
+    services = {
+        "nginx": {"image": "nginx:1"},
+        "grafana": {"image": "grafana:1", "profiles": ["dashboards-true-true"]},
+    }
+    monkeypatch.setattr(quickstart, "model", lambda folder: {"services": services})
+    result = SimpleNamespace(unavailable={unavailable: "no registry answers"})
+    monkeypatch.setattr(quickstart.build, "provide", lambda wanted: result)
+    quickstart.provide_images(folder)
+
+
+def test_a_tier_without_images_is_switched_off(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    provide(monkeypatch, folder, "grafana:1")
+    text = (folder / quickstart.ENV_FILE).read_text(encoding="utf-8")
+    assert text == "A=1\nLOGGING_ENABLED=true\nDASHBOARDS_ENABLED=false\nB=2\n"
+
+
+def test_a_stack_without_its_images_is_not_started(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    with pytest.raises(SystemExit, match="nginx:1 cannot be had"):
+        provide(monkeypatch, folder, "nginx:1")
+
+
+def test_a_project_that_is_there_is_not_baked_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quickstart.bake(folder, {})
+    assert "stays as it is" in capsys.readouterr().out

@@ -1,0 +1,369 @@
+"""Policy: what every service of every environment must hold to, asserted on the configuration that Compose resolves."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from dotenv import dotenv_values
+
+from tests import compose, template
+from tests.conftest import Bake
+
+pytestmark = pytest.mark.skipif(compose.unavailable() is not None, reason=str(compose.unavailable()))
+
+SERVICES = template.services()
+OURS = {"web", "api", "auth-service", "notification-service", "migrate"}
+ONE_SHOT = {"migrate", "elasticsearch-setup"}
+SWITCHES = ("MONITORING_ENABLED", "LOGGING_ENABLED", "DASHBOARDS_ENABLED")
+
+# Exceptions to the policy. Each needs its reason here, and a comment beside the service.
+NO_HEALTH_CHECK = {
+    "migrate": "ends after its work: the exit code is its health",
+    "elasticsearch-setup": "ends after its work: the exit code is its health",
+    "nginx-exporter": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
+    "otel-collector": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
+}
+ROOT = {"otel-collector": "the engine keeps log files readable for root alone; it has no capability at all"}
+# Who may be merely started when a service of ours starts: it reconnects, and is not ready meanwhile.
+MAY_COME_LATER = {"redis-primary", "rabbitmq"}
+CAPABILITIES: dict[str, set[str]] = {}
+WRITABLE: dict[str, str] = {}
+
+# Which networks a service may be on. `backend` is the way out to a mail server, `monitoring` is for what is scraped.
+NETWORKS = {
+    "nginx": {"frontend", "backend", "monitoring"},
+    "web": {"frontend", "backend", "monitoring"},
+    "api": {"backend", "database", "monitoring"},
+    "auth-service": {"backend", "database", "monitoring"},
+    "notification-service": {"backend", "database", "monitoring"},
+    "migrate": {"database"},
+    "mail": {"backend"},
+    "postgres-primary": {"database"},
+    "postgres-replica": {"database"},
+    "redis-primary": {"database"},
+    "redis-replica": {"database"},
+    "rabbitmq": {"backend", "database", "monitoring"},
+    "alertmanager": {"monitoring", "backend"},
+    "postgres-exporter": {"monitoring", "database"},
+    "redis-exporter": {"monitoring", "database"},
+}
+
+each_switch = pytest.mark.parametrize("switches", list(itertools.product(("true", "false"), repeat=3)), ids="-".join)
+each_environment = pytest.mark.parametrize("environment", template.ENVIRONMENTS)
+each_service = pytest.mark.parametrize("name", sorted(SERVICES))
+
+
+@pytest.fixture
+def model(project: Path, environment: str) -> compose.Model:
+    return compose.resolve(project, environment)
+
+
+@pytest.fixture
+def service(model: compose.Model, environment: str, name: str) -> dict[str, Any]:
+    if name not in model["services"]:
+        assert SERVICES[name] == "docker-compose.dev.yml" and environment != "dev", f"{environment} leaves {name} out"
+        pytest.skip(f"{name} is a service of dev only")
+    return model["services"][name]
+
+
+@pytest.fixture(scope="session")
+def catalogue(project: Path) -> ModuleType:
+    """The generated project's own list of secrets and of their readers."""
+    sys.path.insert(0, str(project))
+    try:
+        return importlib.import_module("ops.catalogue")
+    finally:
+        sys.path.remove(str(project))
+
+
+# -- the configuration as a whole -------------------------------------------------------------------------------------
+
+
+@each_switch
+@each_environment
+@pytest.mark.parametrize("answers", template.product(), ids=lambda answers: "-".join(answers.values()))
+def test_every_combination_resolves(
+    bake: Bake, answers: dict[str, str], environment: str, switches: tuple[str, ...]
+) -> None:
+    done = compose.config(
+        bake(**answers), environment, "config", "--quiet", **dict(zip(SWITCHES, switches, strict=True))
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@each_switch
+def test_switches_choose_the_tiers(project: Path, switches: tuple[str, ...]) -> None:
+    settings = dict(zip(SWITCHES, switches, strict=True))
+    running = set(compose.config(project, "prod", "config", "--services", **settings).stdout.split())
+    monitoring, logging, dashboards = (switch == "true" for switch in switches)
+    assert ("prometheus" in running) == monitoring
+    assert ("elasticsearch" in running) == (monitoring and logging)
+    assert ("grafana" in running) == (monitoring and dashboards)
+    assert ("kibana" in running) == (monitoring and logging and dashboards)
+    assert {"nginx", "web", "api", "auth-service", "notification-service", "postgres-primary", "rabbitmq"} <= running
+
+
+@each_environment
+def test_plain_compose_and_the_commands_mean_the_same(project: Path, environment: str) -> None:
+    """Invoke is not a cage: `docker compose --env-file …` deploys the very configuration that `invoke deploy` does."""
+    program = (
+        "import json, sys; from pathlib import Path; from ops import environments, stack; print(json.dumps("
+        "stack.load(environments.load(sys.argv[1], Path.cwd())).document))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, environment], cwd=project, capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == compose.resolve(project, environment, everything=False)
+
+
+@each_environment
+def test_settings_are_read_alike_by_all(project: Path, environment: str) -> None:
+    """Compose and python-dotenv have rules of their own for quotes, `$` and `#`: no setting may depend on them."""
+    file = project / "config" / environment / ".env"
+    compose_view = dict(
+        line.split("=", 1)
+        for line in compose.config(project, environment, "config", "--environment").stdout.splitlines()
+        if "=" in line
+    )
+    ours = dotenv_values(file)
+    assert {name: compose_view.get(name) for name in ours} == ours
+
+
+@each_environment
+def test_environments_have_the_same_settings(project: Path, environment: str) -> None:
+    """What one of them lacks would be found out on the day of the first release; only dev has services more."""
+    settings = {env: dotenv_values(project / "config" / env / ".env").keys() for env in template.ENVIRONMENTS}
+    of_dev = re.findall(r"\$\{(\w+)", (project / "docker-compose.dev.yml").read_text(encoding="utf-8"))
+    assert settings[environment] ^ settings["prod"] <= set(of_dev)
+
+
+@pytest.mark.parametrize("setting", ["POSTGRES_IMAGE", "IMAGE_PREFIX", "WEB_MEMORY", "ENVIRONMENT"])
+def test_a_missing_setting_stops_at_once(project: Path, tmp_path: Path, setting: str) -> None:
+    """At `config`, with the setting's name: not with an empty string at three in the morning."""
+    copy = tmp_path / "env"
+    lines = (project / "config/prod/.env").read_text(encoding="utf-8").splitlines(keepends=True)
+    copy.write_text("".join(line for line in lines if not line.startswith(f"{setting}=")), encoding="utf-8")
+    done = subprocess.run(
+        ["docker", "compose", "--env-file", str(copy), "config", "--quiet"], cwd=project, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert setting in done.stderr
+
+
+@each_environment
+def test_data_tier_has_no_way_out(model: compose.Model) -> None:
+    assert model["networks"]["database"]["internal"] is True
+    assert not model["networks"]["frontend"].get("internal")
+
+
+# -- each service -----------------------------------------------------------------------------------------------------
+
+
+@each_environment
+@each_service
+def test_health_check(service: dict[str, Any], name: str) -> None:
+    check = service.get("healthcheck", {"disable": True})
+    if name in NO_HEALTH_CHECK:
+        assert check.get("disable") is True
+        return
+    assert check.get("disable") is not True and check["test"] != ["NONE"]
+    assert compose.seconds(check["interval"]) <= 30
+    assert compose.seconds(check["timeout"]) <= 10
+    # Polled every second while it starts, so that nothing waits for a whole interval.
+    assert compose.seconds(check["start_interval"]) <= 2
+    assert compose.seconds(check["start_period"]) > 0
+
+
+@each_environment
+@each_service
+def test_limits(service: dict[str, Any]) -> None:
+    limits = service["deploy"]["resources"]["limits"]
+    assert int(limits["memory"]) >= 16 * 2**20
+    assert 0 < float(limits["cpus"]) <= 16
+    assert 0 < int(limits.get("pids") or service["pids_limit"]) <= 4096
+
+
+@each_environment
+@each_service
+def test_restart_policy(service: dict[str, Any], name: str) -> None:
+    assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
+
+
+@each_environment
+@each_service
+def test_logs_are_rotated_and_labelled(service: dict[str, Any]) -> None:
+    logging = service["logging"]
+    assert logging["driver"] == "json-file"
+    assert logging["options"]["max-size"] and int(logging["options"]["max-file"]) >= 2
+    assert "com.docker.compose.service" in logging["options"]["labels"]
+
+
+@each_environment
+@each_service
+def test_least_privilege(service: dict[str, Any], name: str) -> None:
+    assert not service.get("privileged")
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service.get("cap_add", [])) == CAPABILITIES.get(name, set())
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service.get("read_only") is True or name in WRITABLE
+    assert not {"pid", "ipc", "network_mode", "userns_mode", "devices"} & service.keys()
+    user = str(service["user"]).split(":")[0]
+    assert user.isdigit(), "a number: a name means what the image says it means"
+    assert (user == "0") == (name in ROOT)
+
+
+@each_environment
+@each_service
+def test_nobody_holds_the_engine(service: dict[str, Any]) -> None:
+    for volume in service.get("volumes", []):
+        assert "docker.sock" not in volume.get("source", "")
+
+
+@each_environment
+@each_service
+def test_files_of_the_host_are_read_only(service: dict[str, Any]) -> None:
+    assert [
+        volume["source"]
+        for volume in service.get("volumes", [])
+        if volume["type"] == "bind" and not volume.get("read_only")
+    ] == []
+
+
+@each_environment
+@each_service
+def test_image_is_pinned(service: dict[str, Any], name: str) -> None:
+    image = service["image"]
+    tag = image.rpartition("/")[2].partition(":")[2]
+    assert tag not in {"", "latest", "stable", "edge", "main", "master"}
+    if name in OURS:
+        assert service["build"]["target"] in {"dev", "production"}
+    else:
+        assert "build" not in service
+        assert re.search(r"\d+\.\d+", tag), f"{image}: a tag that moves with a major release is not pinned"
+
+
+@each_environment
+def test_environments_but_dev_run_what_is_built_for_production(model: compose.Model, environment: str) -> None:
+    targets = {service["build"]["target"] for service in model["services"].values() if "build" in service}
+    assert targets <= ({"dev", "production"} if environment == "dev" else {"production"})
+
+
+@each_environment
+@each_service
+def test_only_its_networks(service: dict[str, Any], name: str) -> None:
+    assert set(service.get("networks", {"default": None})) <= NETWORKS.get(name, {"monitoring"})
+
+
+@each_environment
+@each_service
+def test_only_nginx_faces_the_world(service: dict[str, Any], name: str, environment: str) -> None:
+    for port in service.get("ports", []):
+        loopback = port.get("host_ip") in {"127.0.0.1", "::1"}
+        assert loopback or (name == "nginx" and environment != "dev"), port
+
+
+def test_production_is_reachable(project: Path) -> None:
+    ports = compose.resolve(project, "prod")["services"]["nginx"]["ports"]
+    assert {(port.get("host_ip", "0.0.0.0"), port["published"]) for port in ports} == {
+        ("0.0.0.0", "80"),
+        ("0.0.0.0", "443"),
+    }
+
+
+@each_environment
+@each_service
+def test_it_may_finish_before_it_is_killed(service: dict[str, Any], name: str, project: Path, environment: str) -> None:
+    grace = compose.seconds(service["stop_grace_period"])
+    drain = float(dotenv_values(project / "config" / environment / ".env")["DRAIN_SECONDS"] or 0)
+    assert grace > (drain if name in OURS - ONE_SHOT | {"nginx"} else 0)
+
+
+@each_environment
+@each_service
+def test_dependencies_are_waited_for(service: dict[str, Any], name: str) -> None:
+    """Healthy, not merely started; and one that can end is waited for until it has."""
+    for other, dependency in service.get("depends_on", {}).items():
+        wanted = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
+        if name in OURS and other in MAY_COME_LATER:
+            wanted = "service_started"
+        assert dependency["condition"] == wanted, other
+
+
+@each_environment
+@each_service
+def test_profile_is_that_of_its_tier(service: dict[str, Any], name: str) -> None:
+    tiers = {
+        "kibana": "kibana-true-true-true",
+        "grafana": "dashboards-true-true",
+        "elasticsearch": "logging-true-true",
+        "elasticsearch-setup": "logging-true-true",
+        "otel-collector": "logging-true-true",
+    }
+    expected = tiers.get(name, "monitoring-true") if SERVICES[name] == "docker-compose.monitoring.yml" else None
+    assert service.get("profiles", []) == ([expected] if expected else [])
+
+
+# -- secrets ----------------------------------------------------------------------------------------------------------
+
+
+@each_environment
+def test_secrets_are_files_of_this_environment(model: compose.Model, project: Path, environment: str) -> None:
+    folder = project / "config" / environment / "secrets"
+    mounted = {secret["source"] for service in model["services"].values() for secret in service.get("secrets", [])}
+    for name in mounted:
+        assert model["secrets"][name]["file"] == str(folder / name)
+    # The one that is not mounted is for builds: certificate authorities, which are no secret.
+    assert model["secrets"].keys() - mounted <= {"ca_bundle"}
+
+
+@each_environment
+def test_every_secret_has_the_readers_that_the_catalogue_names(
+    model: compose.Model, catalogue: ModuleType, environment: str
+) -> None:
+    """Both ways: nobody reads a secret that is not meant for it, and nobody goes without one."""
+    declared = {(reader, secret.name) for secret in catalogue.CATALOGUE for reader in secret.readers}
+    names = {secret.name for secret in catalogue.CATALOGUE}
+    mounted = {
+        (name, secret["source"])
+        for name, service in model["services"].items()
+        for secret in service.get("secrets", [])
+        if secret["source"] in names
+    }
+    assert mounted == declared
+
+
+@each_environment
+@each_service
+def test_no_secret_in_the_environment(service: dict[str, Any]) -> None:
+    """`docker inspect` and crash reports show the environment: it may name a file, never hold a value."""
+    for key, value in (service.get("environment") or {}).items():
+        text = str(value or "")
+        assert not re.search(r"://[^/\s]*:[^/\s]*@", text), f"{key} holds a password in a URL"
+        if re.search(r"PASSWORD|PASSWD|SECRET|TOKEN|PRIVATE|CREDENTIAL|_KEY$", key):
+            assert text == "" or text.startswith("/run/secrets"), f"{key} holds a value"
+
+
+@each_environment
+@each_service
+def test_no_secret_on_the_command_line(service: dict[str, Any]) -> None:
+    line = json.dumps([service.get("command"), service.get("entrypoint"), service.get("healthcheck", {}).get("test")])
+    assert not re.search(r"(password|secret|token)=[^\"\s/$]", line, re.IGNORECASE)
+
+
+@each_environment
+@each_service
+def test_secrets_folder_is_not_mounted(service: dict[str, Any], name: str) -> None:
+    """Only nginx sees a part of it: the folder of the certificate."""
+    mounts = [volume["source"] for volume in service.get("volumes", []) if "/secrets" in volume.get("source", "")]
+    assert [Path(mount).name for mount in mounts] == (["tls"] if name == "nginx" else [])
