@@ -1,0 +1,124 @@
+"""The api: gateway to the auth service, and the items."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, FastAPI, Request
+from redis.asyncio import Redis
+
+from api import gateway, routes
+from api.cache import Cache
+from api.outbox import RabbitPublisher, Relay
+from api.position import Positions
+from api.reads import Reader, ReplicaWatch
+from api.settings import ApiSettings
+from api.store import PostgresStore, Store
+from stack import log
+from stack.app import frame
+from stack.database import Database
+from stack.health import Health
+from stack.lifecycle import Lifecycle
+from stack.settings import load
+from stack.tokens import Keys
+
+# A cache that is slower than this is no help; seconds.
+REDIS_SECONDS = 0.5
+
+status_routes = APIRouter()
+
+
+@status_routes.get("/api/v1/status")
+async def status(request: Request) -> dict[str, Any]:
+    """How the api and the auth service are: names and states only, for everyone to see."""
+    health: Health = request.app.state.health
+    _, own = await health.report()
+    shown = {name: check["status"] for name, check in own["checks"].items()}
+    auth = {"ok": "ready", "failed": "unavailable"}.get(shown.pop("auth", ""), "unknown")
+    return {"services": {"api": own["status"], "auth": auth}, "dependencies": shown}
+
+
+def redis_client(settings: ApiSettings) -> Redis:
+    """A client that gives up soon: everything works without it."""
+    return Redis(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        password=settings.redis_password.get_secret_value(),
+        socket_timeout=REDIS_SECONDS,
+        socket_connect_timeout=REDIS_SECONDS,
+        max_connections=50,
+        client_name=settings.service_name,
+    )
+
+
+def create_app(
+    settings: ApiSettings | None = None,
+    *,
+    store: Store | None = None,
+    redis: Redis | None = None,
+    auth: httpx.AsyncClient | None = None,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        store: in place of PostgreSQL and RabbitMQ, for tests.
+        redis: in place of a real Redis, for tests.
+        auth: in place of the network, for tests.
+    """
+    settings = settings or load(ApiSettings)
+    log.configure(settings.service_name, settings.log_level)
+    health = Health(settings.service_name, Lifecycle())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        state = app.state
+        cache = redis or redis_client(settings)
+        state.auth = auth or gateway.client(settings.auth_url, settings.auth_timeout)
+        state.keys = Keys(settings.jwt_secret, settings.jwt_secret_previous)
+        state.cache = Cache(cache, settings.cache_seconds)
+        state.health = health
+
+        async def ping_redis() -> None:
+            await cache.ping()
+
+        async def ping_auth() -> None:
+            (await state.auth.get("/health/ready")).raise_for_status()
+
+        tasks: list[asyncio.Task[None]] = []
+        closing: list[Any] = []
+        if store:
+            state.store, state.wake = store, lambda: None
+        else:
+            primary = Database(settings, settings.api_db_password)
+            replica = Database(settings, settings.api_db_password, "standby")
+            watch, positions = ReplicaWatch(primary, replica), Positions(cache)
+            publisher = RabbitPublisher(settings, settings.api_rabbitmq_password)
+            relay = Relay(primary, publisher)
+            state.store = PostgresStore(primary, Reader(primary, replica, positions, watch), positions)
+            state.wake = relay.wake
+
+            async def replica_usable() -> None:
+                if not watch.usable:
+                    raise ConnectionError("no replica near enough: reads use the primary")
+
+            health.add("database", primary.ping)
+            health.add("database-replica", replica_usable, required=False)
+            health.add("rabbitmq", publisher.ping, required=False)
+            tasks = [asyncio.create_task(work) for work in (watch.run(), relay.run(), relay.clean())]
+            closing = [publisher, primary, replica]
+        health.add("redis", ping_redis, required=False)
+        health.add("auth", ping_auth, required=False)
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for resource in closing:
+            await resource.close()
+        await state.auth.aclose()
+        await cache.aclose()
+
+    return frame(
+        settings, health, lifespan, gateway.routes, status_routes, routes.routes, openapi_url="/api/v1/openapi.json"
+    )

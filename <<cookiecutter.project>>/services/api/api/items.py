@@ -1,0 +1,76 @@
+"""What an item is."""
+
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of one person."""
+
+    id: uuid.UUID
+    owner_id: uuid.UUID
+    owner_email: str
+    title: str
+    body: str
+    created_at: datetime
+    updated_at: datetime
+
+    def as_json(self) -> dict[str, Any]:
+        """How it looks from outside."""
+        return {
+            "id": str(self.id),
+            "owner_id": str(self.owner_id),
+            "owner_email": self.owner_email,
+            "title": self.title,
+            "body": self.body,
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Item":
+        """The inverse of `as_json`."""
+        moments = {name: datetime.fromisoformat(value[name]) for name in ("created_at", "updated_at")}
+        ids = {name: uuid.UUID(value[name]) for name in ("id", "owner_id")}
+        texts = {name: value[name] for name in ("owner_email", "title", "body")}
+        return cls(**ids, **texts, **moments)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, to be told to others exactly once in effect: its id is how they know it."""
+
+    id: uuid.UUID
+    type: str
+    payload: dict[str, Any]
+    request_id: str
+
+
+def event(kind: str, item: Item, request_id: str) -> Event:
+    """What is told about an item."""
+    number = uuid.uuid4()
+    data = {
+        "item_id": str(item.id),
+        "title": item.title,
+        "owner_id": str(item.owner_id),
+        "owner_email": item.owner_email,
+    }
+    payload = {"id": str(number), "type": kind, "occurred_at": item.updated_at.isoformat(), "data": data}
+    return Event(number, kind, payload, request_id)
+
+
+def uuid7() -> uuid.UUID:
+    """A version 7 id: 48 bits of milliseconds, then random bits. (The standard library has it from 3.14 on.)"""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)

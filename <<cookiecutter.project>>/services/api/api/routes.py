@@ -1,0 +1,159 @@
+"""The items."""
+
+import uuid
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+
+from api.cache import Cache
+from api.items import Item, event, now, uuid7
+from api.store import Store
+from stack import log
+from stack.problems import Problem
+from stack.tokens import InvalidToken, Keys, Principal, bearer
+
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Body = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
+
+routes = APIRouter()
+
+
+class NewItem(BaseModel):
+    """What a person says about an item."""
+
+    title: Title
+    body: Body = ""
+
+
+class Change(BaseModel):
+    """What is to change. What is left out stays."""
+
+    title: Title | None = None
+    body: Body | None = None
+
+
+class ItemPage(BaseModel):
+    """Some items, newest first, and the value of `before` for those that follow."""
+
+    items: list[dict[str, Any]]
+    next: str | None = Field(default=None, description="null when there are no more")
+
+
+def principal(request: Request, authorization: Annotated[str | None, Header()] = None) -> Principal:
+    """Who is asking.
+
+    Raises:
+        Problem: 401, nobody we know.
+    """
+    keys: Keys = request.app.state.keys
+    try:
+        return keys.verify(bearer(authorization))
+    except InvalidToken:
+        raise Problem(401, "please log in", {"WWW-Authenticate": "Bearer"}) from None
+
+
+def _store(request: Request) -> Store:
+    return request.app.state.store
+
+
+def _cache(request: Request) -> Cache:
+    return request.app.state.cache
+
+
+Person = Annotated[Principal, Depends(principal)]
+StoreOf = Annotated[Store, Depends(_store)]
+CacheOf = Annotated[Cache, Depends(_cache)]
+
+
+def _scope(person: Principal) -> uuid.UUID | None:
+    return None if person.is_admin else person.id
+
+
+@routes.post("/api/v1/items", status_code=201)
+async def create(
+    new: NewItem, person: Person, store: StoreOf, request: Request, response: Response, key: Key = None
+) -> dict[str, Any]:
+    """Keep a new item. With an `Idempotency-Key` it can be sent again without making a second one."""
+    moment = now()
+    item = Item(uuid7(), person.id, person.email, new.title, new.body, moment, moment)
+    told = event("item.created", item, log.request_id())
+    written = await store.create(item, told, key)
+    request.app.state.wake()
+    response.headers["Location"] = f"/api/v1/items/{written.item.id}"
+    if written.repeated:
+        response.headers["Idempotency-Replayed"] = "true"
+    return written.item.as_json()
+
+
+@routes.get("/api/v1/items")
+async def list_items(
+    person: Person,
+    store: StoreOf,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: uuid.UUID | None = None,
+) -> ItemPage:
+    """One's own items, newest first; an admin's list has everyone's."""
+    found, source = await store.list(_scope(person), person.id, limit + 1, before)
+    response.headers["X-Database"] = source
+    page = found[:limit]
+    return ItemPage(items=[i.as_json() for i in page], next=str(page[-1].id) if len(found) > limit else None)
+
+
+@routes.get("/api/v1/items/{item_id}")
+async def get(
+    item_id: uuid.UUID,
+    person: Person,
+    store: StoreOf,
+    cache: CacheOf,
+    response: Response,
+    fresh: Annotated[bool, Query(description="do not use the cache")] = False,
+) -> dict[str, Any]:
+    """One item."""
+    item, outcome = (None, "bypass") if fresh else await cache.get(item_id)
+    if item is None:
+        # A cache that was passed over because the item has just changed means that a replica may not have it yet.
+        item, source = await store.get(item_id, _scope(person), person.id, primary=outcome == "bypass" and not fresh)
+        response.headers["X-Database"] = source
+        if item and outcome == "miss":
+            await cache.fill(item)
+    response.headers["X-Cache"] = outcome
+    return _visible(item, person).as_json()
+
+
+@routes.patch("/api/v1/items/{item_id}")
+async def change(
+    item_id: uuid.UUID, wanted: Change, person: Person, store: StoreOf, cache: CacheOf, request: Request
+) -> dict[str, Any]:
+    """Change an item."""
+    old = _visible((await store.get(item_id, _scope(person), person.id, primary=True))[0], person)
+    title, body = wanted.title or old.title, old.body if wanted.body is None else wanted.body
+    item = replace(old, title=title, body=body, updated_at=now())
+    told = event("item.changed", item, log.request_id())
+    await cache.changed(item_id)
+    if not await store.change(item, told, person.id):
+        raise Problem(404, "there is no such item")
+    await cache.changed(item_id)
+    request.app.state.wake()
+    return item.as_json()
+
+
+@routes.delete("/api/v1/items/{item_id}", status_code=204)
+async def delete(item_id: uuid.UUID, person: Person, store: StoreOf, cache: CacheOf, request: Request) -> None:
+    """Remove an item."""
+    item = _visible((await store.get(item_id, _scope(person), person.id, primary=True))[0], person)
+    told = event("item.deleted", item, log.request_id())
+    await cache.changed(item_id)
+    if not await store.delete(item, told, person.id):
+        raise Problem(404, "there is no such item")
+    await cache.changed(item_id)
+    request.app.state.wake()
+
+
+def _visible(item: Item | None, person: Principal) -> Item:
+    if item is None or not (person.is_admin or item.owner_id == person.id):
+        raise Problem(404, "there is no such item")
+    return item

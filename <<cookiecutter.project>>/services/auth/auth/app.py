@@ -1,0 +1,128 @@
+"""The auth service: /v1/auth/*."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from pydantic import BaseModel, Field
+
+from auth.accounts import User
+from auth.passwords import Passwords
+from auth.service import Accounts
+from auth.settings import AuthSettings
+from auth.store import PostgresStore, Store
+from stack import log
+from stack.app import frame
+from stack.database import Database
+from stack.health import Health
+from stack.lifecycle import Lifecycle
+from stack.settings import load
+from stack.tokens import Keys, bearer
+
+CLEAN_SECONDS = 3600
+
+
+class Credentials(BaseModel):
+    """Address and password. The bounds only keep absurd sizes out: the rules are in `auth.accounts`."""
+
+    email: str = Field(max_length=320)
+    password: str = Field(max_length=1024)
+
+
+class RefreshRequest(BaseModel):
+    """A refresh token."""
+
+    refresh_token: str = Field(max_length=256)
+
+
+def _accounts(request: Request) -> Accounts:
+    return request.app.state.accounts
+
+
+AccountsOf = Annotated[Accounts, Depends(_accounts)]
+routes = APIRouter()
+
+
+def _shown(user: User) -> dict[str, Any]:
+    return {"id": str(user.id), "email": user.email, "roles": list(user.roles)}
+
+
+@routes.post("/v1/auth/register", status_code=201)
+async def register(credentials: Credentials, accounts: AccountsOf) -> dict[str, Any]:
+    """Open an account."""
+    return _shown(await accounts.register(credentials.email, credentials.password))
+
+
+@routes.post("/v1/auth/login")
+async def login(credentials: Credentials, accounts: AccountsOf, response: Response) -> dict[str, Any]:
+    """Exchange a password for tokens."""
+    response.headers["Cache-Control"] = "no-store"
+    return asdict(await accounts.login(credentials.email, credentials.password))
+
+
+@routes.post("/v1/auth/refresh")
+async def refresh(body: RefreshRequest, accounts: AccountsOf, response: Response) -> dict[str, Any]:
+    """Exchange a refresh token for new tokens."""
+    response.headers["Cache-Control"] = "no-store"
+    return asdict(await accounts.refresh(body.refresh_token))
+
+
+@routes.post("/v1/auth/logout", status_code=204)
+async def logout(body: RefreshRequest, accounts: AccountsOf) -> None:
+    """End a login."""
+    await accounts.logout(body.refresh_token)
+
+
+@routes.get("/v1/auth/me")
+async def me(accounts: AccountsOf, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
+    """The account that the access token speaks for."""
+    return _shown(await accounts.me(bearer(authorization)))
+
+
+async def _clean_regularly(store: Store, window: timedelta) -> None:
+    while True:
+        await asyncio.sleep(CLEAN_SECONDS)
+        try:
+            await store.clean(window)
+        except Exception as error:
+            log.get().warning("cleaning failed", error=repr(error))
+
+
+def create_app(settings: AuthSettings | None = None, store: Store | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        store: in place of PostgreSQL, for tests.
+    """
+    settings = settings or load(AuthSettings)
+    log.configure(settings.service_name, settings.log_level)
+    health = Health(settings.service_name, Lifecycle())
+    window = timedelta(seconds=settings.login_window_seconds)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = None if store else Database(settings, settings.auth_db_password)
+        kept: Any = store or PostgresStore(database)
+        if database:
+            health.add("database", database.ping)
+        passwords = Passwords()
+        app.state.accounts = Accounts(
+            kept,
+            passwords,
+            Keys(settings.jwt_secret, settings.jwt_secret_previous),
+            refresh=timedelta(days=settings.refresh_days),
+            attempts=settings.login_attempts,
+            window=window,
+        )
+        cleaning = asyncio.create_task(_clean_regularly(kept, window))
+        yield
+        cleaning.cancel()
+        passwords.close()
+        if database:
+            await database.close()
+
+    return frame(settings, health, lifespan, routes)

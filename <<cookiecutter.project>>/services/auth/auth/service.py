@@ -1,0 +1,127 @@
+"""What can be done with accounts."""
+
+import hashlib
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from auth.accounts import RefreshToken, User, check_password, normalise_email
+from auth.passwords import Passwords
+from auth.store import Store
+from stack.problems import Problem
+from stack.tokens import LIFETIME_SECONDS, InvalidToken, Keys, Principal
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a login yields."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int = LIFETIME_SECONDS
+    token_type: str = "Bearer"  # noqa: S105
+
+
+def digest_of(token: str) -> bytes:
+    """What is kept of a refresh token. It is random, so it needs no slow hash."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+class Accounts:
+    """Registration, logins and their tokens.
+
+    Args:
+        refresh: how long a login lasts without a password.
+        attempts: failed logins of one account that are let through within `window`.
+    """
+
+    def __init__(
+        self, store: Store, passwords: Passwords, keys: Keys, *, refresh: timedelta, attempts: int, window: timedelta
+    ) -> None:
+        self._store, self._passwords, self._keys = store, passwords, keys
+        self._refresh, self._attempts, self._window = refresh, attempts, window
+
+    async def register(self, email: str, password: str) -> User:
+        """A new account with the role `user`.
+
+        Raises:
+            Problem: 409, the address is taken; 422, address or password will not do.
+        """
+        address = _field("email", normalise_email, email)
+        _field("password", check_password, password, address)
+        user = User(uuid.uuid4(), address, await self._passwords.hash(password), ("user",))
+        if not await self._store.add_user(user):
+            raise Problem(409, "there is an account with this address already")
+        return user
+
+    async def login(self, email: str, password: str) -> Tokens:
+        """Tokens for the right password.
+
+        Raises:
+            Problem: 401, wrong address or password; 429, too many failures.
+        """
+        wrong = Problem(401, "wrong e-mail address or password", {"WWW-Authenticate": "Bearer"})
+        try:
+            address = normalise_email(email)
+        except ValueError:
+            raise wrong from None
+        failures, left = await self._store.failures(address, self._window)
+        if failures >= self._attempts:
+            wait = str(max(1, round(left.total_seconds())))
+            raise Problem(429, "too many failed logins, please try again later", {"Retry-After": wait})
+        user = await self._store.user_by_email(address)
+        if not await self._passwords.verify(user.password_hash if user else None, password) or user is None:
+            await self._store.note_failure(address, self._window)
+            raise wrong
+        if failures:
+            await self._store.forget_failures(address)
+        if self._passwords.outdated(user.password_hash):
+            await self._store.set_password_hash(user.id, await self._passwords.hash(password))
+        token = secrets.token_urlsafe(32)
+        expires = datetime.now(UTC) + self._refresh
+        await self._store.add_token(RefreshToken(uuid.uuid4(), uuid.uuid4(), user.id, digest_of(token), expires))
+        return Tokens(self._sign(user), token)
+
+    async def refresh(self, token: str) -> Tokens:
+        """New tokens for a refresh token, which is used up by it.
+
+        Raises:
+            Problem: 401, not valid any more.
+        """
+        successor = secrets.token_urlsafe(32)
+        kept = await self._store.rotate_token(digest_of(token), uuid.uuid4(), digest_of(successor))
+        user = await self._store.user_by_id(kept.user_id) if kept else None
+        if user is None:
+            raise Problem(401, "the session has ended, please log in again", {"WWW-Authenticate": "Bearer"})
+        return Tokens(self._sign(user), successor)
+
+    async def logout(self, token: str) -> None:
+        """End the login that the refresh token comes from."""
+        await self._store.revoke_family(digest_of(token))
+
+    async def me(self, access_token: str) -> User:
+        """The account that an access token speaks for, as it is now.
+
+        Raises:
+            Problem: 401, no valid token.
+        """
+        try:
+            principal = self._keys.verify(access_token)
+        except InvalidToken:
+            raise Problem(401, "please log in", {"WWW-Authenticate": "Bearer"}) from None
+        user = await self._store.user_by_id(principal.id)
+        if user is None:
+            raise Problem(401, "this account does not exist any more", {"WWW-Authenticate": "Bearer"})
+        return user
+
+    def _sign(self, user: User) -> str:
+        return self._keys.sign(Principal(user.id, user.email, frozenset(user.roles)))
+
+
+def _field(name: str, rule, *values: str) -> str:
+    try:
+        return rule(*values)
+    except ValueError as error:
+        message = str(error)
+        raise Problem(422, f"{name}: {message}", errors=[{"field": name, "message": message}]) from None

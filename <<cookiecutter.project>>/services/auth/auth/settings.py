@@ -1,0 +1,18 @@
+"""Settings of the auth service."""
+
+from pydantic import Field, SecretStr
+
+from stack.settings import DatabaseSettings, Secret
+
+
+class AuthSettings(DatabaseSettings):
+    """What the auth service is told."""
+
+    service_name: str = "auth-service"
+    database_user: str = "auth"
+    auth_db_password: Secret
+    jwt_secret: Secret = Field(min_length=32)
+    jwt_secret_previous: SecretStr = SecretStr("")
+    refresh_days: int = Field(default=30, ge=1)
+    login_attempts: int = Field(default=10, ge=1, description="failed logins of one account that are let through")
+    login_window_seconds: int = Field(default=900, ge=1)

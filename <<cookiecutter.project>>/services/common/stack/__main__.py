@@ -1,0 +1,30 @@
+"""`python -m stack [SERVICE]`: the entry point of every image. Without an argument the service is $SERVICE."""
+
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Serve one service, or run the migrations and exit."""
+    # As pid 1 a process without handlers ignores SIGTERM: a stop during the imports would wait for the grace period.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    service = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SERVICE", "")
+    if service == "migrate":
+        from stack.migrate import main as migrate
+
+        sys.exit(migrate())
+    if service not in ("api", "auth", "notification", "web"):
+        sys.exit(f"unknown service {service!r}: expected api, auth, notification, web or migrate")
+
+    from importlib import import_module
+
+    from stack.serve import serve
+
+    module = import_module(f"{service}.app")
+    serve(module.create_app())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""PostgreSQL: several hosts, short timeouts, retries within a deadline."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+
+import psycopg
+from pydantic import SecretStr
+from sqlalchemy import exc, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from stack import log
+from stack.problems import Unavailable
+from stack.settings import DatabaseSettings
+from stack.waiting import backoff, within
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+Role = Literal["read-write", "standby"]
+
+# 25006: a primary that became a standby still has our connection. 57P0x: the server shuts down or starts.
+_RETRYABLE = ("08", "57P01", "57P02", "57P03", "25006", "53300")
+
+
+def hosts_of(value: str) -> list[tuple[str, int]]:
+    """`a,b:5433` as [("a", 5432), ("b", 5433)]."""
+    pairs = (entry.strip().partition(":") for entry in value.split(",") if entry.strip())
+    return [(host, int(port or 5432)) for host, _, port in pairs]
+
+
+def connection_arguments(settings: DatabaseSettings, password: SecretStr, role: Role) -> dict[str, Any]:
+    """libpq parameters. A client without these timeouts hangs for a minute and more when a server falls silent."""
+    hosts = hosts_of(settings.database_hosts)
+    return {
+        "host": ",".join(host for host, _ in hosts),
+        "port": ",".join(str(port) for _, port in hosts),
+        "dbname": settings.database_name,
+        "user": settings.database_user,
+        "password": password.get_secret_value(),
+        "target_session_attrs": role,
+        "application_name": settings.service_name,
+        "connect_timeout": 3,  # seconds a host
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 8000,  # ms that sent data may stay unacknowledged
+        "options": "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=15s",
+    }
+
+
+def is_connection_failure(error: BaseException) -> bool:
+    """True when the statement never had a chance, so that another try may help."""
+    if isinstance(error, exc.TimeoutError | TimeoutError | ConnectionError):
+        return True
+    original = error.orig if isinstance(error, exc.DBAPIError) else error
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return True
+    if not isinstance(original, psycopg.Error):
+        return False
+    state = original.sqlstate
+    return isinstance(original, psycopg.OperationalError) and state is None or (state or "").startswith(_RETRYABLE)
+
+
+class Database:
+    """A pool of connections to whichever host has the wanted role.
+
+    Args:
+        role: `read-write` is the primary, `standby` a replica and nothing else.
+    """
+
+    def __init__(self, settings: DatabaseSettings, password: SecretStr, role: Role = "read-write") -> None:
+        self.deadline = settings.database_deadline
+        self.log = log.get()
+        self.engine = create_async_engine(
+            "postgresql+psycopg://",
+            connect_args=connection_arguments(settings, password, role),
+            pool_size=settings.database_pool,
+            max_overflow=settings.database_pool // 2,
+            pool_timeout=3,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+        )
+
+    async def once(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, once."""
+        async with self.engine.connect() as connection:
+            try:
+                result = await work(connection)
+                await connection.commit()
+                return result
+            except exc.DBAPIError as error:
+                if is_connection_failure(error):
+                    await connection.invalidate()
+                raise
+
+    async def run(self, work: Work[T], deadline: float | None = None) -> T:
+        """Run `work` in a transaction, again after a connection failure, until the deadline.
+
+        `work` must be idempotent: when the answer to a commit is lost, it runs twice.
+
+        Raises:
+            Unavailable: the database did not answer in time.
+        """
+        ends = time.monotonic() + (deadline or self.deadline)
+        for pause in backoff():
+            try:
+                return await within(ends - time.monotonic(), self.once(work))
+            except Exception as error:
+                if isinstance(error, exc.DBAPIError) and isinstance(error.orig, psycopg.errors.QueryCanceled):
+                    raise Unavailable("the database") from error
+                if not is_connection_failure(error):
+                    raise
+                if time.monotonic() + pause >= ends:
+                    raise Unavailable("the database") from error
+            await asyncio.sleep(pause)
+        raise AssertionError("backoff never ends")
+
+    async def ping(self) -> None:
+        """Raise when the database is away. For health checks."""
+
+        async def select(connection: AsyncConnection) -> None:
+            await connection.execute(text("select 1"))
+
+        await self.once(select)
+
+    async def close(self) -> None:
+        """Close the pool, without waiting for a silent server."""
+        try:
+            await within(2, self.engine.dispose())
+        except Exception as error:
+            self.log.warning("database pool not closed", error=repr(error))

@@ -1,0 +1,96 @@
+"""Liveness, readiness and metrics of a service."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from stack.lifecycle import Lifecycle
+from stack.metrics import DEPENDENCY_UP
+from stack.waiting import within
+
+Probe = Callable[[], Awaitable[dict[str, Any] | None]]
+"""Raises when the dependency is away; may return details to show."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One dependency. One that is not required makes the service degraded, not unready."""
+
+    name: str
+    probe: Probe
+    required: bool = True
+
+
+class Health:
+    """The checks of one service."""
+
+    def __init__(self, service: str, lifecycle: Lifecycle, timeout: float = 2.0) -> None:
+        self.service, self.lifecycle, self.timeout = service, lifecycle, timeout
+        self.checks: list[Check] = []
+
+    def add(self, name: str, probe: Probe, *, required: bool = True) -> None:
+        """Let `probe` decide whether the dependency `name` is there."""
+        self.checks.append(Check(name, probe, required))
+
+    async def _run(self, check: Check) -> dict[str, Any]:
+        started = time.perf_counter()
+        result: dict[str, Any] = {"status": "ok", "required": check.required}
+        try:
+
+            async def probe() -> dict[str, Any] | None:
+                return await check.probe()
+
+            details = await within(self.timeout, probe())
+            if details:
+                result["details"] = details
+        except Exception as error:
+            result["status"] = "failed"
+            result["error"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        result["ms"] = round((time.perf_counter() - started) * 1000, 1)
+        DEPENDENCY_UP.labels(self.service, check.name).set(result["status"] == "ok")
+        return result
+
+    async def report(self) -> tuple[bool, dict[str, Any]]:
+        """Whether to send requests here, and why."""
+        results = await asyncio.gather(*(self._run(check) for check in self.checks))
+        checks = dict(zip((check.name for check in self.checks), results, strict=True))
+        failed = [check for check in self.checks if checks[check.name]["status"] != "ok"]
+        missing = [check.name for check in failed if check.required]
+        if self.lifecycle.draining:
+            status = "draining"
+        elif missing:
+            status = "unready"
+        else:
+            status = "degraded" if failed else "ready"
+        body = {
+            "status": status,
+            "service": self.service,
+            "missing": [check.name for check in failed],
+            "checks": checks,
+        }
+        return status in ("ready", "degraded"), body
+
+    def routes(self) -> APIRouter:
+        """/health/live, /health/ready and /metrics."""
+        router = APIRouter(include_in_schema=False)
+
+        @router.get("/health/live")
+        async def live() -> dict[str, str]:
+            return {"status": "alive", "service": self.service}
+
+        @router.get("/health/ready")
+        async def ready() -> JSONResponse:
+            ok, body = await self.report()
+            return JSONResponse(body, 200 if ok else 503, {"Cache-Control": "no-store"})
+
+        @router.get("/metrics")
+        async def metrics() -> Response:
+            return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+        return router

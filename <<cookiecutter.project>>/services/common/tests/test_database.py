@@ -1,0 +1,100 @@
+import time
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import exc, text
+
+from stack.database import Database, connection_arguments, hosts_of, is_connection_failure
+from stack.problems import Unavailable
+from stack.settings import DatabaseSettings
+
+
+def settings(hosts: str, **values) -> DatabaseSettings:
+    return DatabaseSettings(database_hosts=hosts, database_user="api", **values)
+
+
+def test_hosts() -> None:
+    assert hosts_of("a, b:5433,") == [("a", 5432), ("b", 5433)]
+
+
+def test_every_connection_has_its_timeouts() -> None:
+    arguments = connection_arguments(settings("a,b:5433"), SecretStr("x"), "read-write")
+    assert (arguments["host"], arguments["port"]) == ("a,b", "5432,5433")
+    assert arguments["target_session_attrs"] == "read-write"
+    assert arguments["connect_timeout"] == 3
+    assert "statement_timeout=5s" in arguments["options"]
+    assert {"tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count"} < set(arguments)
+
+
+def wrapped(error: psycopg.Error, invalidated: bool = False) -> exc.DBAPIError:
+    return exc.OperationalError("select 1", {}, error, connection_invalidated=invalidated)
+
+
+@pytest.mark.parametrize(
+    ("error", "retry"),
+    [
+        (psycopg.OperationalError("connection refused"), True),
+        (wrapped(psycopg.OperationalError("server closed the connection")), True),
+        (wrapped(psycopg.errors.AdminShutdown()), True),
+        (wrapped(psycopg.errors.CannotConnectNow()), True),
+        (wrapped(psycopg.errors.ReadOnlySqlTransaction()), True),
+        (wrapped(psycopg.errors.QueryCanceled()), False),
+        (wrapped(psycopg.errors.DeadlockDetected()), False),
+        (wrapped(psycopg.errors.UniqueViolation()), False),
+        (psycopg.errors.InvalidPassword(), False),
+        (exc.TimeoutError(), True),
+        (ValueError(), False),
+    ],
+)
+def test_what_is_tried_again(error: Exception, retry: bool) -> None:
+    assert is_connection_failure(error) is retry
+
+
+async def test_a_database_that_is_away_costs_no_more_than_the_deadline(tmp_path) -> None:
+    database = Database(settings(str(tmp_path), database_deadline=0.7), SecretStr("x"))
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await database.run(lambda connection: connection.execute(text("select 1")))
+    assert 0.3 < time.monotonic() - began < 2
+    await database.close()
+
+
+async def test_work_is_done_again_after_its_connection_was_cut(cluster) -> None:
+    database = cluster.database("api")
+    tries = 0
+
+    async def work(connection) -> int:
+        nonlocal tries
+        tries += 1
+        pid = await connection.scalar(text("select pg_backend_pid()"))
+        if tries == 1:
+            cluster.execute(f"select pg_terminate_backend({pid})")
+        return await connection.scalar(text("select 42"))
+
+    assert await database.run(work) == 42
+    assert tries == 2
+    await database.close()
+
+
+async def test_a_statement_that_takes_too_long_is_not_repeated(cluster) -> None:
+    database = cluster.database("api")
+    tries = 0
+
+    async def work(connection) -> None:
+        nonlocal tries
+        tries += 1
+        await connection.execute(text("set local statement_timeout = 50"))
+        await connection.execute(text("select pg_sleep(2)"))
+
+    with pytest.raises(Unavailable):
+        await database.run(work)
+    assert tries == 1
+    await database.close()
+
+
+@pytest.mark.parametrize(("role", "recovering"), [("read-write", False), ("standby", True)])
+async def test_each_role_finds_its_host(cluster, role, recovering: bool) -> None:
+    database = cluster.database("api", role)
+    assert await database.run(lambda c: c.scalar(text("select pg_is_in_recovery()"))) is recovering
+    await database.close()

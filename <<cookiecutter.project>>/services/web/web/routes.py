@@ -1,0 +1,240 @@
+"""The pages."""
+
+import uuid
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+
+from stack.problems import Problem
+from web.client import Api
+from web.pages import error_page, page, style
+from web.session import Session
+from web.uploads import FORM_OVERHEAD, Uploads
+
+MAX_FORM = 64 * 1024
+DONE = {
+    "created": "Your item has been created.",
+    "uploaded": "Your file has been uploaded.",
+    "deleted": "Your file has been deleted.",
+    "left": "You are logged out.",
+}
+
+routes = APIRouter(include_in_schema=False)
+
+
+def session_of(request: Request) -> Session:
+    """The request's session. Also kept on the request, so that an error page can save what has changed in it."""
+    request.state.session = Session.of(request)
+    return request.state.session
+
+
+def _api(request: Request) -> Api:
+    return request.app.state.api
+
+
+def _uploads(request: Request) -> Uploads:
+    return request.app.state.uploads
+
+
+SessionOf = Annotated[Session, Depends(session_of)]
+ApiOf = Annotated[Api, Depends(_api)]
+UploadsOf = Annotated[Uploads, Depends(_uploads)]
+Done = Annotated[str, Query(max_length=20)]
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form.
+
+    Raises:
+        Problem: 413, much more than these forms hold.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_FORM:
+            raise Problem(413, "This is more than the form can take.")
+    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=20))
+
+
+Form = Annotated[dict[str, str], Depends(form_of)]
+
+
+def local_path(value: str) -> str:
+    """Where to go after the login: a page of this site, nothing else."""
+    inside = value.startswith("/") and not value.startswith(("//", "/\\")) and value.isprintable()
+    return value if inside else "/"
+
+
+def _go(path: str, session: Session | None = None) -> Response:
+    answer = RedirectResponse(path, 303)
+    if session:
+        session.save(answer)
+    return answer
+
+
+def _saved(answer: Response, session: Session) -> Response:
+    session.save(answer)
+    return answer
+
+
+async def _me(api: Api, session: Session) -> uuid.UUID:
+    return uuid.UUID((await api.call_as(session, "GET", "/api/v1/auth/me"))["id"])
+
+
+@routes.get("/static/{name}")
+async def static(name: str) -> Response:
+    """The style sheet."""
+    return style(name) if name.startswith("style.") and name.endswith(".css") else error_page(404, "No such page.")
+
+
+@routes.get("/register")
+async def register_form(session: SessionOf) -> Response:
+    """The form for a new account."""
+    return page("register.html", email=session.email, address="", error="")
+
+
+@routes.post("/register")
+async def register(form: Form, session: SessionOf, api: ApiOf) -> Response:
+    """Open an account and log in."""
+    credentials = {"email": form.get("email", ""), "password": form.get("password", "")}
+    try:
+        await api.call("POST", "/api/v1/auth/register", json=credentials)
+    except Problem as problem:
+        if problem.status >= 500:
+            raise
+        return page(
+            "register.html", problem.status, email=session.email, address=credentials["email"], error=problem.detail
+        )
+    return await _log_in(api, session, credentials, "/")
+
+
+@routes.get("/login")
+async def login_form(session: SessionOf, next: str = "/", done: Done = "") -> Response:  # noqa: A002
+    """The form to log in."""
+    target, said = local_path(next), DONE.get(done, "")
+    return page("login.html", email=session.email, address="", error="", target=target, said=said)
+
+
+@routes.post("/login")
+async def login(form: Form, session: SessionOf, api: ApiOf) -> Response:
+    """Log in."""
+    credentials = {"email": form.get("email", ""), "password": form.get("password", "")}
+    target = local_path(form.get("next", "/"))
+    try:
+        return await _log_in(api, session, credentials, target)
+    except Problem as problem:
+        if problem.status >= 500:
+            raise
+        values: dict[str, Any] = {"address": credentials["email"], "error": problem.detail, "target": target}
+        return page("login.html", problem.status, email=session.email, said="", **values)
+
+
+async def _log_in(api: Api, session: Session, credentials: dict[str, str], target: str) -> Response:
+    tokens = await api.call("POST", "/api/v1/auth/login", json=credentials)
+    session.renew(tokens["access_token"], tokens["refresh_token"])
+    return _go(target, session)
+
+
+@routes.post("/logout")
+async def logout(session: SessionOf, api: ApiOf) -> Response:
+    """Log out. When the api is away the session at least ends in this browser."""
+    if session.refresh:
+        try:
+            await api.call("POST", "/api/v1/auth/logout", json={"refresh_token": session.refresh})
+        except Problem as problem:
+            if problem.status < 500:
+                raise
+    session.renew("", "")
+    return _go("/login?done=left", session)
+
+
+@routes.get("/")
+async def items(session: SessionOf, api: ApiOf, before: uuid.UUID | None = None, done: Done = "") -> Response:
+    """One's items, and the form for a new one."""
+    query = urlencode({"limit": 20, **({"before": str(before)} if before else {})})
+    found = await api.call_as(session, "GET", f"/api/v1/items?{query}")
+    values = {"items": found["items"], "next": found["next"], "first": before is None, "said": DONE.get(done, "")}
+    form = {"key": uuid.uuid4().hex, "title": "", "body": "", "error": ""}
+    return _saved(page("items.html", email=session.email, form=form, **values), session)
+
+
+@routes.post("/items")
+async def create_item(form: Form, session: SessionOf, api: ApiOf) -> Response:
+    """Create an item. The form's key makes a second click the same request."""
+    key = form.get("key", "") or uuid.uuid4().hex
+    item = {"title": form.get("title", ""), "body": form.get("body", "").replace("\r\n", "\n")}
+    try:
+        await api.call_as(session, "POST", "/api/v1/items", headers={"Idempotency-Key": key[:200]}, json=item)
+    except Problem as problem:
+        if problem.status != 422:
+            raise
+        shown = {"key": uuid.uuid4().hex, **item, "error": problem.detail}
+        values = {"items": [], "next": None, "first": False, "said": ""}
+        return _saved(page("items.html", 422, email=session.email, form=shown, **values), session)
+    return _go("/?done=created", session)
+
+
+@routes.get("/uploads")
+async def uploads(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Request, done: Done = "") -> Response:
+    """One's files, and the form for a new one."""
+    files = await kept.list(await _me(api, session))
+    limit = request.app.state.settings.upload_max_mb
+    values = {"files": files, "limit": limit, "said": DONE.get(done, "")}
+    return _saved(page("uploads.html", email=session.email, **values), session)
+
+
+@routes.post("/uploads")
+async def upload(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Request) -> Response:
+    """Take a file, straight to disk."""
+    megabytes = request.app.state.settings.upload_max_mb
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > megabytes * 1024 * 1024 + FORM_OVERHEAD:
+        raise Problem(413, f"A file may have at most {megabytes} MiB.")
+    person = await _me(api, session)
+    await kept.receive(person, request.headers.get("content-type", ""), request.stream())
+    return _go("/uploads?done=uploaded", session)
+
+
+@routes.get("/uploads/{number}")
+async def download(number: str, session: SessionOf, api: ApiOf, kept: UploadsOf) -> Response:
+    """One file, to be saved and not to be shown: it may be a page with a script in it."""
+    path, file = await kept.find(await _me(api, session), number)
+    answer = FileResponse(path, media_type="application/octet-stream", filename=file.name)
+    answer.headers.update(
+        {
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "private, no-cache",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        }
+    )
+    return _saved(answer, session)
+
+
+@routes.post("/uploads/{number}/delete")
+async def delete_upload(number: str, session: SessionOf, api: ApiOf, kept: UploadsOf) -> Response:
+    """Remove one file."""
+    await kept.delete(await _me(api, session), number)
+    return _go("/uploads?done=deleted", session)
+
+
+@routes.get("/status")
+async def status(session: SessionOf, api: ApiOf) -> Response:
+    """How the services are."""
+    services, dependencies = {"web": "ready"}, {}
+    try:
+        said = await api.call("GET", "/api/v1/status")
+        services |= said["services"]
+        dependencies = said["dependencies"]
+    except Problem:
+        services |= {"api": "unreachable", "auth": "unknown"}
+    return page("status.html", email=session.email, services=services, dependencies=dependencies)
+
+
+def to_login(request: Request) -> Response:
+    """Where someone without a session is sent."""
+    target = request.url.path if request.method == "GET" else "/"
+    if target == "/":
+        return _go("/login", Session("", "", changed=True))
+    return _go(f"/login?{urlencode({'next': target})}", Session("", "", changed=True))

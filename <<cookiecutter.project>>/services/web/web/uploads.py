@@ -1,0 +1,229 @@
+"""Files that people upload: streamed to disk, visible only when complete."""
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import time
+import unicodedata
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from stack.problems import Problem
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_PART_SUFFIX = ".part"
+# An upload that has made no progress for this long is dead; seconds.
+_PART_LIFETIME = 24 * 3600
+# What a form adds to its file: boundary, headers.
+FORM_OVERHEAD = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of one person."""
+
+    id: str
+    name: str
+    size: int
+    created_at: str
+
+
+def safe_name(name: str) -> str:
+    """A file's name as it may stand in a folder: no path, nothing that does not print, not too long."""
+    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    name = "".join(c if c.isalnum() or c in " ._-()+,@" else "_" for c in name if c.isprintable())
+    name = name.strip(" .") or "file"
+    stem, dot, suffix = name.rpartition(".")
+    if not dot or len(suffix) > 16:
+        stem, suffix = name, ""
+    while len(stem.encode()) > 150:
+        stem = stem[:-1]
+    return f"{stem}.{suffix}" if suffix else stem
+
+
+class Uploads:
+    """A folder for each person, in it a file for each upload, named `<id>-<name>`.
+
+    Args:
+        limit: largest file, bytes.
+        quota: all files of one person, bytes.
+    """
+
+    def __init__(self, folder: Path, limit: int, quota: int) -> None:
+        self._folder, self._limit, self._quota = folder, limit, quota
+
+    def _of(self, person: uuid.UUID) -> Path:
+        return self._folder / str(person)
+
+    def _list(self, person: uuid.UUID) -> list[tuple[Path, Upload]]:
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in self._of(person).iterdir():
+                number, _, name = path.name.partition("-")
+                if not _ID.fullmatch(number):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    about = path.stat()
+                    moment = datetime.fromtimestamp(about.st_mtime, UTC).isoformat()
+                    found.append((path, Upload(number, name, about.st_size, moment)))
+        return sorted(found, key=lambda pair: pair[1].created_at, reverse=True)
+
+    async def list(self, person: uuid.UUID) -> list[Upload]:
+        """A person's files, newest first."""
+        return [upload for _, upload in await asyncio.to_thread(self._list, person)]
+
+    async def find(self, person: uuid.UUID, number: str) -> tuple[Path, Upload]:
+        """One file.
+
+        Raises:
+            Problem: 404.
+        """
+        for path, upload in await asyncio.to_thread(self._list, person):
+            if upload.id == number:
+                return path, upload
+        raise Problem(404, "There is no such file.")
+
+    async def delete(self, person: uuid.UUID, number: str) -> None:
+        """Remove one file."""
+        path, _ = await self.find(person, number)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _begin(self, person: uuid.UUID) -> tuple[BinaryIO, Path]:
+        folder = self._of(person)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if sum(upload.size for _, upload in self._list(person)) + self._limit > self._quota:
+            raise Problem(413, "There is no room for more files: please delete some first.")
+        path = folder / f".{secrets.token_hex(16)}{_PART_SUFFIX}"
+        return path.open("xb"), path
+
+    def _finish(self, file: BinaryIO, part: Path, name: str) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        part.rename(part.with_name(f"{uuid.uuid4().hex}-{safe_name(name)}"))
+        folder = os.open(part.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # a rename is on disk only when its folder is
+        finally:
+            os.close(folder)
+
+    async def receive(self, person: uuid.UUID, content_type: str, stream: AsyncIterator[bytes]) -> str:
+        """Keep the file of a form's field `file`, as it comes in. Returns its name.
+
+        Raises:
+            Problem: 400 no such form, 413 too large; nothing is kept then.
+        """
+        form = FileField(content_type)
+        file, part = await asyncio.to_thread(self._begin, person)
+        received = 0
+        try:
+            async for chunk in stream:
+                data = form.feed(chunk)
+                received += len(data)
+                if received > self._limit:
+                    raise Problem(413, f"A file may have at most {self._limit // (1024 * 1024)} MiB.")
+                if data:
+                    await asyncio.to_thread(file.write, data)
+            name = form.finish()
+            await asyncio.to_thread(self._finish, file, part, name)
+        except BaseException:
+            file.close()
+            part.unlink(missing_ok=True)
+            raise
+        return safe_name(name)
+
+    def check(self) -> None:
+        """Raise when nothing can be written. For health checks."""
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self._folder} is not writable")
+
+    def clean(self) -> None:
+        """Remove what uploads that broke off have left, of this process or of another."""
+        before = time.time() - _PART_LIFETIME
+        for part in self._folder.glob(f"*/.*{_PART_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mtime < before:
+                    part.unlink()
+
+
+class FileField:
+    """Finds the field `file` in a multipart form, piece by piece."""
+
+    def __init__(self, content_type: str) -> None:
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data" or b"boundary" not in options:
+            raise Problem(400, "Please choose a file.")
+        self._name: str | None = None
+        self._inside = self._complete = False
+        self._header, self._value = b"", b""
+        self._disposition = b""
+        self._data: list[bytes] = []
+        self._parser = MultipartParser(
+            options[b"boundary"],
+            {
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What of this piece of the form belongs to the file."""
+        try:
+            self._parser.write(chunk)
+        except Exception:
+            raise Problem(400, "The form could not be read.") from None
+        data, self._data = b"".join(self._data), []
+        return data
+
+    def finish(self) -> str:
+        """The file's name, once the whole form has been fed.
+
+        Raises:
+            Problem: no file in it, or not all of it.
+        """
+        if not self._complete:
+            raise Problem(400, "The upload was cut short.")
+        if not self._name:
+            raise Problem(400, "Please choose a file.")
+        return self._name
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header, self._value = b"", b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._disposition = b""
+        self._inside = options.get(b"name") == b"file" and self._name is None
+        if self._inside:
+            self._name = options.get(b"filename", b"").decode(errors="replace")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._inside:
+            self._data.append(data[start:end])
+
+    def _on_part_end(self) -> None:
+        self._inside = False
+
+    def _on_end(self) -> None:
+        self._complete = True
