@@ -1,0 +1,71 @@
+#!/bin/bash
+# Roles, schemas, privileges and the replica's slot, as they should be. Runs on first boot, and can run again at any time:
+# it creates what is missing and sets every password to what the secret files say, so it also finishes a rotation:
+#   docker exec <postgres-primary> bash /etc/postgresql/roles.sh
+set -euo pipefail
+
+for secret in POSTGRES_PASSWORD REPLICATION_PASSWORD AUTH_DB_PASSWORD API_DB_PASSWORD NOTIFICATION_DB_PASSWORD METRICS_DB_PASSWORD; do
+    if [ ! -s "/run/secrets/$secret" ]; then
+        echo "roles.sh: secret $secret is missing or empty; run invoke secret-init" >&2
+        exit 1
+    fi
+done
+
+# psql reads the passwords itself (a backtick drops the final newline) and quotes them with :'name', so any character is safe and
+# none shows in a list of processes. One transaction: either everything holds or nothing changed.
+exec psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --single-transaction --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" <<'SQL'
+-- a failed or slow statement would be logged with the password in it
+SET log_min_error_statement = panic;
+SET log_min_duration_statement = -1;
+SET log_statement = none;
+SET client_min_messages = warning;
+
+\set superuser_password `cat /run/secrets/POSTGRES_PASSWORD`
+\set replicator_password `cat /run/secrets/REPLICATION_PASSWORD`
+\set auth_password `cat /run/secrets/AUTH_DB_PASSWORD`
+\set api_password `cat /run/secrets/API_DB_PASSWORD`
+\set notification_password `cat /run/secrets/NOTIFICATION_DB_PASSWORD`
+\set metrics_password `cat /run/secrets/METRICS_DB_PASSWORD`
+\set database `echo "$POSTGRES_DB"`
+
+-- Roles. CREATE ROLE has no IF NOT EXISTS.
+SELECT format('CREATE ROLE %I', name)
+FROM unnest(ARRAY['replicator', 'auth', 'api', 'notification', 'metrics']) AS name
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
+\gexec
+ALTER ROLE CURRENT_USER PASSWORD :'superuser_password';
+ALTER ROLE replicator LOGIN REPLICATION PASSWORD :'replicator_password';
+ALTER ROLE auth LOGIN PASSWORD :'auth_password';
+ALTER ROLE api LOGIN PASSWORD :'api_password';
+ALTER ROLE notification LOGIN PASSWORD :'notification_password';
+ALTER ROLE metrics LOGIN PASSWORD :'metrics_password';
+GRANT pg_monitor TO metrics;
+
+-- Nobody gets in who is not named: the default lets every role connect everywhere and make temporary tables.
+SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', datname) FROM pg_database WHERE datname <> 'template0'
+\gexec
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT CONNECT ON DATABASE :"database" TO auth, api, notification, metrics;
+GRANT CONNECT ON DATABASE postgres TO metrics;
+
+-- A schema for each service, which owns it and sees no other.
+CREATE SCHEMA IF NOT EXISTS auth AUTHORIZATION auth;
+CREATE SCHEMA IF NOT EXISTS api AUTHORIZATION api;
+CREATE SCHEMA IF NOT EXISTS notification AUTHORIZATION notification;
+ALTER ROLE auth SET search_path = auth;
+ALTER ROLE api SET search_path = api;
+ALTER ROLE notification SET search_path = notification;
+
+-- A request has given up long before this, so the database may too. Migrations set their own limits.
+SELECT format('ALTER ROLE %I SET %s', role, setting)
+FROM unnest(ARRAY['auth', 'api', 'notification']) AS role,
+     unnest(ARRAY['statement_timeout = ''15s''', 'lock_timeout = ''10s''', 'idle_in_transaction_session_timeout = ''30s''']) AS setting
+\gexec
+ALTER ROLE metrics SET statement_timeout = '10s';
+ALTER ROLE metrics CONNECTION LIMIT 10;
+
+-- Keeps the WAL that the replica has not got yet, up to max_slot_wal_keep_size.
+SELECT pg_create_physical_replication_slot('replica', true)
+WHERE NOT pg_is_in_recovery() AND NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = 'replica')
+\g /dev/null
+SQL
