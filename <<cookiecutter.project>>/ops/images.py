@@ -1,0 +1,192 @@
+"""Images: our own are built only when what goes into them has changed, third-party ones are pulled when missing.
+
+Our images carry two tags: the one the Compose files name (IMAGE_TAG), and a digest of everything that went into the
+build. The second tells whether a build is needed, on this machine, without building.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ops import engine
+from ops.environments import Environment, relative
+from ops.errors import OpsError
+from ops.stack import Stack
+
+# The engine itself downloads three layers at a time by default.
+PARALLEL_PULLS = 3
+# Never part of an image, whatever .dockerignore says: tools write them while people work.
+_DEBRIS = ("__pycache__", ".venv", ".git", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "*.pyc")
+
+
+@dataclass(frozen=True)
+class OwnImage:
+    """An image we build. reference: as the Compose files name it; content: the same name, tagged by what went in."""
+
+    service: str
+    reference: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must happen before every image is there."""
+
+    build: tuple[OwnImage, ...] = ()
+    tag: tuple[OwnImage, ...] = ()
+    pull: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.build or self.tag or self.pull)
+
+
+def own_images(env: Environment, stack: Stack) -> list[OwnImage]:
+    """The images we build. None when the environment takes finished ones (IMAGE_SOURCE=pull)."""
+    if env.values.get("IMAGE_SOURCE", "build") == "pull":
+        return []
+    contexts: dict[Path, str] = {}
+    found = []
+    for name, service in stack.services.items():
+        if service.built:
+            build = stack.document["services"][name]["build"]
+            context = Path(build["context"])
+            if context not in contexts:
+                contexts[context] = context_digest(context, build.get("dockerfile", "Dockerfile"))
+            found.append(OwnImage(name, service.image, content_reference(service.image, build, contexts[context])))
+    return found
+
+
+def content_reference(reference: str, build: Mapping[str, Any], context: str) -> str:
+    """The content tag of an image: its repository and 12 digits that stand for the build's settings and context."""
+    # Where the context and the CA bundle lie on this machine says nothing about what is in the image.
+    settings = {key: value for key, value in build.items() if key not in {"context", "secrets", "ssh", "tags"}}
+    digest = hashlib.sha256(f"{context}\n{json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+    return f"{repository(reference)}:{digest[:12]}"
+
+
+def repository(reference: str) -> str:
+    """An image reference without its tag: "host:5000/acme/web:1" -> "host:5000/acme/web"."""
+    head, separator, last = reference.rpartition("/")
+    return f"{head}{separator}{last.partition(':')[0]}"
+
+
+def context_digest(context: Path, dockerfile: str = "Dockerfile") -> str:
+    """A digest of names, modes and contents of the Dockerfile and everything in its context that .dockerignore lets
+    through."""
+    ignore = context / ".dockerignore"
+    patterns = _patterns(ignore.read_text(encoding="utf-8")) if ignore.is_file() else []
+    digest = hashlib.sha256()
+    for path in (context / dockerfile, *_walk(context, context, patterns)):
+        executable = "x" if path.stat().st_mode & 0o100 else "-"
+        digest.update(f"{path.relative_to(context).as_posix()}\0{executable}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _walk(folder: Path, context: Path, patterns: Sequence[str]) -> Iterable[Path]:
+    for path in sorted(folder.iterdir()):
+        if any(fnmatch(path.name, each) for each in _DEBRIS):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path, context, patterns)
+        elif path.is_file() and not ignored(path.relative_to(context).as_posix(), patterns):
+            yield path
+
+
+def _patterns(text: str) -> list[str]:
+    return [line.strip().strip("/") for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def ignored(path: str, patterns: Sequence[str]) -> bool:
+    """Whether .dockerignore leaves a file out: the last pattern that fits it, or a folder it is in, decides."""
+    verdict = False
+    parts = path.split("/")
+    prefixes = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+    for pattern in patterns:
+        wanted = not pattern.startswith("!")
+        glob = pattern.removeprefix("!").strip("/")
+        candidates = [glob, glob.removeprefix("**/")] if glob.startswith("**/") else [glob]
+        if any(_fits(prefix, each) for prefix in prefixes for each in candidates):
+            verdict = wanted
+    return verdict
+
+
+def _fits(path: str, glob: str) -> bool:
+    # Unlike fnmatch, a * of .dockerignore does not cross a slash; ** does.
+    if "**" in glob:
+        return fnmatch(path, glob)
+    return path.count("/") == glob.count("/") and fnmatch(path, glob)
+
+
+def references(stack: Stack, own: Iterable[OwnImage]) -> list[str]:
+    """Every image reference worth looking up on the engine."""
+    return list(dict.fromkeys([*(each.image for each in stack.services.values()), *(each.content for each in own)]))
+
+
+def needs(stack: Stack, own: Sequence[OwnImage], present: Mapping[str, str]) -> Needs:
+    """What is missing, given the image ids that are present by reference."""
+    ours = {each.reference for each in own}
+    pull = dict.fromkeys(
+        each.image for each in stack.services.values() if each.image not in ours and each.image not in present
+    )
+    return Needs(
+        build=tuple(each for each in own if each.content not in present),
+        tag=tuple(
+            each for each in own if each.content in present and present.get(each.reference) != present[each.content]
+        ),
+        pull=tuple(pull),
+    )
+
+
+def build(env: Environment, own: Sequence[OwnImage], tick: Callable[[str], None], *, newer_base: bool = False) -> None:
+    """Build images and tag them by content. tick: called with the last line of output while it works.
+
+    Raises OpsError with the last lines when the build fails; all of it stays in .state/<env>/build.log.
+    """
+    if not own:
+        return
+    services = [each.service for each in own]
+    line = engine.compose_argv(env, "build", *(("--pull",) if newer_base else ()), *services)
+    log = env.state_dir / "build.log"
+    if engine.logged(line, log, tick, **engine.surroundings(env)):
+        tail = "\n".join(f"  {each}" for each in engine.tail(log, 15))
+        raise OpsError(f"The build of {', '.join(services)} failed:\n{tail}", f"All of its output: {relative(log)}")
+    tag((each.reference, each.content) for each in own)
+
+
+def tag(pairs: Iterable[tuple[str, str]]) -> None:
+    """Give images a second name: (existing reference, new reference)."""
+    for existing, new in pairs:
+        engine.docker("tag", existing, new)
+
+
+def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, str]:
+    """Pull images, a few at a time; the reason by reference for those that could not be had."""
+
+    def one(reference: str) -> tuple[str, str]:
+        # No limit of our own: a large image over a slow line takes as long as it takes, and Ctrl-C ends it.
+        done = engine.docker("pull", "--quiet", reference, check=False, timeout=None)
+        tick(f"{reference} {'pulled' if done.ok else 'not available'}")
+        lines = done.stderr.strip().splitlines()
+        return reference, "" if done.ok else (lines[-1] if lines else f"exit code {done.code}")
+
+    with ThreadPoolExecutor(PARALLEL_PULLS) as pool:
+        return {reference: reason for reference, reason in pool.map(one, references) if reason}
+
+
+def unavailable(env: Environment, failed: Mapping[str, str]) -> OpsError:
+    """The error for images that are neither on the engine nor to be had from a registry."""
+    reasons = "\n".join(f"  {reference}: {reason}" for reference, reason in failed.items())
+    mirror = env.values.get("REGISTRY_MIRROR", "")
+    return OpsError(
+        f"{len(failed)} image(s) are not on this machine and could not be pulled:\n{reasons}",
+        f"Check the network, load them with `docker load`, or {'check' if mirror else 'set'} REGISTRY_MIRROR"
+        f" in {relative(env.env_file)}{f' (now {mirror})' if mirror else ''}.",
+    )

@@ -1,0 +1,408 @@
+"""What happens to a stack between deploys: scale, stop, down, status, logs, and the configuration it resolves to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ops import console, deploy, engine, gate, preflight, stack
+from ops.engine import Container
+from ops.environments import Environment, relative, set_value
+from ops.errors import FAILED, REFUSED, USAGE, OpsError
+
+# Services that may have several containers, and the setting that says how many. A database is scaled by its own means.
+SCALABLE = {
+    "web": "WEB_REPLICAS",
+    "api": "API_REPLICAS",
+    "auth-service": "AUTH_REPLICAS",
+    "notification-service": "NOTIFICATION_REPLICAS",
+}
+# More containers of one service on one host only share the same cores; a slip of the finger should not start 500.
+MOST_REPLICAS = 50
+
+_PROJECT_LABEL = "label=com.docker.compose.project="
+
+
+# ── scale ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def replicas(service: str, count: str) -> tuple[str, int]:
+    """The setting to change and its new value. Raises OpsError (usage) for a service or number that cannot be."""
+    known = f"Can be scaled: {', '.join(SCALABLE)}."
+    if service not in SCALABLE:
+        raise OpsError(f'"{service}" cannot be scaled.', known, USAGE)
+    if not (count.isascii() and count.isdigit() and 1 <= int(count) <= MOST_REPLICAS):
+        raise OpsError(
+            f'"{count}" is not a number of containers: give a whole number from 1 to {MOST_REPLICAS}.',
+            f"{known} For example: invoke scale {service} 3. To stop a whole environment: invoke stop.",
+            USAGE,
+        )
+    return SCALABLE[service], int(count)
+
+
+def scale(env: Environment, service: str, count: str) -> None:
+    """Run another number of containers of a service, and keep it that way: the number goes into the .env file."""
+    key, wanted = replicas(service, count)
+    with deploy.lock(env, f"scale {service} {wanted} --env {env.name}"):
+        containers = engine.containers(env)
+        mine = [each for each in containers if each.service == service]
+        if wanted > len(mine) and mine:
+            _check_room(env, service, wanted, containers)
+        before = env.values.get(key, "")
+        env = set_value(env, key, str(wanted))
+        place = relative(env.env_file)
+        if before != str(wanted):
+            console.say(
+                f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now"
+            )
+        if not any(each.running for each in mine):
+            console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")
+            return
+        if len(mine) == wanted and all(each.ready for each in mine):
+            console.say(f"nothing to change: {wanted} {service} healthy", "green")
+            return
+        _apply_scale(env, service, wanted, containers)
+        console.say(f"{service}: {len(mine)} -> {wanted}, all healthy", "green")
+
+
+def _check_room(env: Environment, service: str, wanted: int, containers: Sequence[Container]) -> None:
+    declared = stack.load(env)
+    limit = declared.services[service].memory_limit
+    more = wanted - sum(each.running for each in containers if each.service == service)
+    check = preflight.check_memory(
+        int(more * limit * preflight.USED_OF_LIMIT), more * limit, preflight.available_memory(more * limit)
+    )
+    if check.status == preflight.FAILED:
+        raise OpsError(f"There is no room for {more} more {service}: {check.detail}.", check.remedy, REFUSED)
+    if check.status == preflight.WARNING:
+        console.warn(f"memory: {check.detail}")
+
+
+def _apply_scale(env: Environment, service: str, wanted: int, containers: Sequence[Container]) -> None:
+    argv = deploy.up_argv(env, [service], "--no-recreate", "--scale", f"{service}={wanted}")
+    declared = stack.load(env).services[service]
+    deploy.bring_up(env, argv, gate.Gate({service: declared}, before=containers), env.number(*deploy.TIMEOUT))
+
+
+# ── stop, down ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stop(env: Environment) -> None:
+    """Stop every container of an environment, also of services that are switched off. Nothing is lost."""
+    running = [each for each in engine.containers(env) if each.state in {"running", "restarting", "paused"}]
+    if not running:
+        console.say(f"nothing to stop: no container of {env.name} runs")
+        return
+    with deploy.lock(env, f"stop --env {env.name}"), console.activity(f"stopping {len(running)} containers") as tick:
+        log = env.state_dir / "stop.log"
+        argv = engine.compose_argv(env, "stop", all_profiles=True)
+        if engine.logged(argv, log, tick, **engine.surroundings(env)):
+            raise deploy.compose_failed(env, log)
+        # Those of a service that no Compose file declares any more.
+        left = [each.id for each in engine.containers(env) if each.state in {"running", "restarting", "paused"}]
+        if left:
+            engine.docker("stop", *left, timeout=None)
+    console.say(
+        f"stopped {len(running)} containers of {env.name}; `invoke deploy --env {env.name}` starts them again", "green"
+    )
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What still carries the project's label."""
+
+    containers: tuple[str, ...]
+    networks: tuple[str, ...]
+    volumes: tuple[str, ...]
+
+    def describe(self) -> str:
+        kinds = (("container", self.containers), ("network", self.networks), ("volume", self.volumes))
+        return ", ".join(f"{kind} {name}" for kind, names in kinds for name in names)
+
+
+def leftovers(env: Environment) -> Leftovers:
+    """Everything on the engine that belongs to the environment, one-off containers too."""
+    label = f"{_PROJECT_LABEL}{env.project}"
+    return Leftovers(
+        containers=_names("ps", "--all", "--filter", label, "--format", "{{.Names}}"),
+        networks=_names("network", "ls", "--filter", label, "--format", "{{.Name}}"),
+        volumes=_names("volume", "ls", "--filter", label, "--format", "{{.Name}}"),
+    )
+
+
+def _names(*args: str) -> tuple[str, ...]:
+    return tuple(sorted(engine.docker(*args).stdout.split()))
+
+
+def down(env: Environment, *, volumes: bool = False, assume_yes: bool = False) -> None:
+    """Remove containers and networks; with `volumes`, after asking, all data too.
+
+    Raises OpsError when the person does not agree, or something is left over.
+    """
+    before = leftovers(env)
+    doomed = before.volumes if volumes else ()
+    if not (before.containers or before.networks or doomed):
+        kept = f"; {len(before.volumes)} volumes with its data are kept" if before.volumes else ""
+        console.say(f"nothing to remove: {env.name} is down{kept}")
+        return
+    if doomed:
+        _agree_to_lose(env, doomed, assume_yes)
+    with deploy.lock(env, f"down --env {env.name}"):
+        _remove(env, before, doomed)
+    after = leftovers(env)
+    left = Leftovers(after.containers, after.networks, after.volumes if volumes else ())
+    if described := left.describe():
+        raise OpsError(f"{env.name} is not down, this is left: {described}.", "See who uses it: docker ps --all")
+    kept = f", {len(after.volumes)} volumes kept" if after.volumes else ""
+    console.say(
+        f"{env.name} is down: {len(before.containers)} containers, {len(before.networks)} networks"
+        f"{f', {len(doomed)} volumes' if doomed else ''} removed{kept}",
+        "green",
+    )
+
+
+def _agree_to_lose(env: Environment, doomed: Sequence[str], assume_yes: bool) -> None:
+    sizes = volume_sizes()
+    console.say(f"These volumes of {env.name}, and all data in them, will be lost:")
+    for name in doomed:
+        console.say(f"  {name}  {console.size(sizes[name]) if sizes.get(name, -1) >= 0 else 'size unknown'}")
+    question = f"Delete {len(doomed)} volumes of {env.name} for good?"
+    if not console.confirm(question, assume_yes, expect=env.name if env.name == "prod" else ""):
+        raise OpsError("Nothing was removed.", code=FAILED)
+
+
+def volume_sizes() -> dict[str, int]:
+    """Bytes of each volume on the engine; -1 where it does not say. Slow with many files: it counts them."""
+    done = engine.docker("system", "df", "--verbose", "--format", "{{json .Volumes}}", check=False, timeout=120)
+    if not done.ok:
+        return {}
+    return {each["Name"]: _bytes(each.get("Size", "")) for each in done.json() or []}
+
+
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _bytes(text: str) -> int:
+    """Bytes of a size as Docker prints it: "12.5MB" -> 12500000; -1 for anything else."""
+    number = text.rstrip("kMGTB")
+    unit = text[len(number) :]
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError):
+        return -1
+
+
+def _remove(env: Environment, before: Leftovers, doomed: Sequence[str]) -> None:
+    with console.activity(f"removing {len(before.containers)} containers") as tick:
+        log = env.state_dir / "down.log"
+        options = ("--remove-orphans", *(("--volumes",) if doomed else ()))
+        argv = engine.compose_argv(env, "down", *options, all_profiles=True)
+        if engine.logged(argv, log, tick, **engine.surroundings(env)):
+            raise deploy.compose_failed(env, log)
+        # What no Compose file declares any more: Compose does not know it, the label does.
+        after = leftovers(env)
+        if after.containers:
+            engine.docker("rm", "--force", *after.containers, check=False)
+        if after.networks:
+            engine.docker("network", "rm", *after.networks, check=False)
+        if doomed and after.volumes:
+            engine.docker("volume", "rm", *after.volumes, check=False)
+
+
+# ── status, logs, config ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One service as it stands. uptime: seconds of its youngest container; state as in the gate's table."""
+
+    service: str
+    running: int
+    wanted: int
+    state: str
+    image: str
+    uptime: float
+    restarts: int
+    ports: tuple[str, ...]
+
+
+def standings(declared: stack.Stack, containers: Sequence[Container], now: float) -> list[Standing]:
+    """How every declared service stands, then those that run although nothing declares them."""
+    names = [*declared.services, *sorted({each.service for each in containers} - declared.services.keys())]
+    return [
+        _standing(name, declared.services.get(name), [each for each in containers if each.service == name], now)
+        for name in names
+    ]
+
+
+def _standing(name: str, service: stack.Service | None, mine: Sequence[Container], now: float) -> Standing:
+    running = [each for each in mine if each.running]
+    wanted = service.replicas if service else 0
+    if service and service.one_shot:
+        # A job is not meant to run; how it ended is its state.
+        wanted = 0
+        state = "never ran" if not mine else _job_state(mine[-1])
+    elif service is None:
+        state = "not declared"
+    elif not mine:
+        state = "down" if wanted else "switched off"
+    else:
+        state = "healthy" if len(running) == wanted and all(each.ready for each in mine) else gate.unready(mine)
+    return Standing(
+        service=name,
+        running=len(running),
+        wanted=wanted,
+        state=state,
+        image=f"{mine[-1].image if mine else service.image if service else ''}",
+        uptime=min((now - each.started for each in running), default=0),
+        restarts=sum(each.restarts for each in mine),
+        ports=tuple(dict.fromkeys(port for each in mine for port in each.ports)),
+    )
+
+
+def _job_state(job: Container) -> str:
+    if job.state != "exited":
+        return job.state
+    return "done" if job.exit_code == 0 else f"failed ({job.exit_code})"
+
+
+def status(env: Environment, as_json: bool = False) -> None:
+    """Show how every service stands."""
+    seen = deploy.glance(env)
+    rows = standings(seen.stack, seen.containers, time.time())
+    if as_json:
+        document = {"environment": env.name, "project": env.project, "services": [row.__dict__ for row in rows]}
+        console.say(json.dumps(document, indent=2))
+        return
+    console.print_table(
+        ("SERVICE", "RUNNING", "STATE", "UP", "RESTARTS", "IMAGE", "PORTS"),
+        [
+            (
+                row.service,
+                f"{row.running}/{row.wanted}",
+                f"[{gate.COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
+                console.duration(row.uptime) if row.running else "",
+                str(row.restarts),
+                row.image,
+                " ".join(row.ports),
+            )
+            for row in rows
+        ],
+    )
+    if not seen.containers:
+        console.say(f"\n{env.name} is down; start it with `invoke deploy --env {env.name}`")
+
+
+def logs(env: Environment, service: str = "", *, follow: bool = False, tail: str = "100", since: str = "") -> int:
+    """Show logs; returns the exit code. tail: lines a container, or "all". since: "10m", "2h" or a time."""
+    if tail != "all" and not (tail.isascii() and tail.isdigit()):
+        raise OpsError(f'--tail must be a whole number or "all", not "{tail}".', code=USAGE)
+    if service:
+        known = sorted(
+            {*stack.load(env, all_profiles=True).services, *(each.service for each in engine.containers(env))}
+        )
+        if service not in known:
+            raise OpsError(f'There is no service "{service}".', f"There are: {', '.join(known)}.", USAGE)
+    return engine.show(logs_argv(env, service, follow=follow, tail=tail, since=since), **engine.surroundings(env))
+
+
+def logs_argv(env: Environment, service: str, *, follow: bool, tail: str, since: str) -> list[str]:
+    """The command line behind `logs`."""
+    options = (
+        *("--tail", tail),
+        *(("--follow",) if follow else ()),
+        *(("--since", since) if since else ()),
+        *(() if console.is_terminal() else ("--no-color",)),
+    )
+    return engine.compose_argv(env, "logs", *options, *((service,) if service else ()), all_profiles=True)
+
+
+def config(env: Environment, as_json: bool = False) -> None:
+    """Show the resolved configuration; secrets are files, of which only the paths are in it."""
+    command = engine.plain_command(env, "up", "--detach")
+    if as_json:
+        document: dict[str, Any] = {
+            "environment": env.name,
+            "command": command,
+            "settings": env.values,
+            "compose": stack.load(env).document,
+        }
+        console.say(json.dumps(document, indent=2))
+        return
+    done = engine.compose(env, "config", check=False)
+    if not done.ok:
+        raise stack.unresolved(env, done)
+    console.say(f"# {env.name}: what `invoke deploy --env {env.name}` brings up, and equally, in the project's folder:")
+    console.say(f"#   {command}")
+    console.say(done.stdout.rstrip())
+
+
+def doctor(env: Environment) -> bool:
+    """Show every preflight check; returns whether none failed."""
+    checks = preflight.run(env, stack.load(env), engine.containers(env))
+    colours = {preflight.OK: "green", preflight.WARNING: "yellow", preflight.FAILED: "red"}
+    console.print_table(
+        ("CHECK", "RESULT", "FOUND", "WHAT TO DO"),
+        [(each.name, f"[{colours[each.status]}]{each.status}[/]", each.detail, each.remedy) for each in checks],
+    )
+    failed = [each.name for each in checks if each.status == preflight.FAILED]
+    console.say()
+    if failed:
+        console.say(f"{env.name} cannot be deployed: {', '.join(dict.fromkeys(failed))}", "red")
+    else:
+        console.say(f"{env.name} can be deployed", "green")
+    return not failed
+
+
+# ── secrets and certificate ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def secret_init(env: Environment) -> None:
+    """Make the secrets that are missing, and say which."""
+    from ops import secrets
+
+    made = secrets.init(env)
+    if not made:
+        console.say(f"nothing to make: every secret of {env.name} is there")
+        return
+    console.say(f"made {len(made)} files in {relative(env.secrets_dir)}: {', '.join(made)}", "green")
+    console.say("Keep a copy where you keep passwords: a backup does not hold them.")
+
+
+def secret_check(env: Environment, as_json: bool = False) -> int:
+    """Show what is wrong with the secrets; returns the exit code."""
+    from ops import secrets
+
+    findings = secrets.check(env)
+    if as_json:
+        console.say(json.dumps(secrets.as_json(env, findings), indent=2))
+    elif findings:
+        colours = {"error": "red", "warning": "yellow", "skipped": "dim"}
+        console.print_table(
+            ("", "SECRET", "WHAT", "WHERE", "WHAT TO DO"),
+            [
+                (f"[{colours[each.severity]}]{each.severity}[/]", each.secret, each.what, each.where, each.remedy)
+                for each in findings
+            ],
+        )
+    failed = secrets.failed(findings)
+    if not as_json:
+        verdict = "must be mended" if failed else "are in order"
+        console.say(f"secrets of {env.name} {verdict}", "red" if failed else "green")
+    return FAILED if failed else 0
+
+
+def certificate(env: Environment, self_signed: bool = False) -> None:
+    """Show the certificate, made or renewed where that is ours to do; a running nginx takes a new one at once."""
+    from ops import certificates
+
+    shown = certificates.self_sign(env) if self_signed else certificates.ensure(env)
+    verb = "made" if shown.issued else "found"
+    console.say(f"{verb} {relative(shown.path)}: {', '.join(shown.names)}; {shown.days_left} days left")
+    edge = [each for each in engine.containers(env) if each.service == "nginx" and each.running]
+    if shown.issued and edge:
+        deploy.reload_nginx(edge)
+        console.say("nginx uses it now")

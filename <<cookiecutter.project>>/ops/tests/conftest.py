@@ -1,0 +1,72 @@
+"""What the tests share: a small project on disk, and containers and services made up as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ops import environments
+from ops.engine import Container
+from ops.environments import Environment
+from ops.stack import Service, Stack
+
+SETTINGS = """\
+ENVIRONMENT={name}
+COMPOSE_PROJECT_NAME=acme-{name}
+COMPOSE_FILE=docker-compose.yml
+MONITORING_ENABLED=false
+COMPOSE_PROFILES=monitoring-${{MONITORING_ENABLED}}
+DOMAIN=localhost
+IMAGE_PREFIX=acme
+IMAGE_TAG=current
+BUILD_TARGET=production
+WEB_PORT=8080
+SSL_PORT=8443
+# how many of each
+WEB_REPLICAS=2
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the environments dev, staging and prod; it is the current directory."""
+    for name in ("dev", "staging", "prod"):
+        folder = tmp_path / "config" / name
+        (folder / "secrets").mkdir(parents=True)
+        (folder / ".env").write_text(SETTINGS.format(name=name))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def env(project: Path) -> Environment:
+    """The environment dev of that project."""
+    return environments.load("dev", project)
+
+
+@pytest.fixture
+def make_container() -> Callable[..., Container]:
+    """A healthy container of a service; anything may be said otherwise."""
+    usual = Container(
+        id="", name="", service="", number=1, state="running", health="healthy", image_id="sha256:1", image="",
+        config_hash="hash", created=1000.0, started=1000.0,
+    )  # fmt: skip
+
+    def make(service: str = "web", number: int = 1, **changes: object) -> Container:
+        name = f"acme-dev-{service}-{number}"
+        return replace(usual, **{"id": name, "name": name, "service": service, "number": number, **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_stack() -> Callable[..., Stack]:
+    """A stack of the given services."""
+
+    def make(*services: Service) -> Stack:
+        return Stack("acme-dev", {each.name: each for each in services}, {})
+
+    return make

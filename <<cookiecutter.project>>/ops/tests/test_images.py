@@ -1,0 +1,143 @@
+"""Own images are tagged by what goes into them; a build is needed only when that tag is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops import engine, images
+from ops.errors import OpsError
+from ops.images import OwnImage
+from ops.stack import Service, Stack
+
+BUILD = {"context": "/p/services", "dockerfile": "Dockerfile", "args": {"SERVICE": "web"}, "target": "production"}
+OWN = OwnImage("web", "acme/web:current", "acme/web:0123456789ab")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """A build context."""
+    for name, text in {"Dockerfile": "FROM x", ".dockerignore": "**/tests\n*.md\n", "web/app.py": "1"}.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_the_digest_follows_what_goes_in(context: Path) -> None:
+    first = images.context_digest(context)
+    (context / "web/app.py").write_text("2")
+    second = images.context_digest(context)
+    (context / "web/app.py").chmod(0o755)
+    third = images.context_digest(context)
+    (context / "Dockerfile").write_text("FROM y")
+    fourth = images.context_digest(context)
+    assert len({first, second, third, fourth}) == 4
+
+
+def test_the_digest_does_not_follow_what_stays_out(context: Path) -> None:
+    before = images.context_digest(context)
+    for name in ("web/tests/test_app.py", "README.md", "web/__pycache__/app.pyc", "web/.ruff_cache/x"):
+        (context / name).parent.mkdir(exist_ok=True, parents=True)
+        (context / name).write_text("x")
+    assert images.context_digest(context) == before
+
+
+def test_a_file_that_is_named_like_another_with_its_content(context: Path) -> None:
+    before = images.context_digest(context)
+    (context / "web/app.py").rename(context / "web/main.py")
+    assert images.context_digest(context) != before
+
+
+@pytest.mark.parametrize(
+    ("path", "patterns", "verdict"),
+    [
+        ("a/tests/b.py", ["**/tests"], True),
+        ("tests/b.py", ["**/tests"], True),
+        ("README.md", ["*.md"], True),
+        ("docs/README.md", ["*.md"], False),
+        ("docs/README.md", ["**/*.md"], True),
+        ("docs/a.txt", ["docs"], True),
+        ("docs/a.txt", ["docs", "!docs/a.txt"], False),
+        ("web/app.py", [], False),
+    ],
+)
+def test_dockerignore(path: str, patterns: list[str], verdict: bool) -> None:
+    assert images.ignored(path, patterns) is verdict
+
+
+def test_the_content_tag() -> None:
+    reference = images.content_reference("host:5000/acme/web:current", BUILD, "digest")
+    assert reference.startswith("host:5000/acme/web:")
+    assert len(reference.rpartition(":")[2]) == 12
+    elsewhere = {**BUILD, "context": "/elsewhere/services", "secrets": [{"source": "ca_bundle"}]}
+    assert images.content_reference("host:5000/acme/web:1", elsewhere, "digest") == reference
+    assert images.content_reference("host:5000/acme/web:1", {**BUILD, "target": "dev"}, "digest") != reference
+    assert images.content_reference("host:5000/acme/web:1", BUILD, "other") != reference
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [("acme/web:1", "acme/web"), ("acme/web", "acme/web"), ("h:5000/web", "h:5000/web"), ("web:1", "web")],
+)
+def test_repository(reference: str, name: str) -> None:
+    assert images.repository(reference) == name
+
+
+@pytest.mark.parametrize(
+    ("present", "build", "tag", "pull"),
+    [
+        ({}, 1, 0, ("nginx:1",)),
+        ({"nginx:1": "n", OWN.reference: "a"}, 1, 0, ()),
+        ({"nginx:1": "n", OWN.content: "a"}, 0, 1, ()),
+        ({"nginx:1": "n", OWN.content: "a", OWN.reference: "b"}, 0, 1, ()),
+        ({"nginx:1": "n", OWN.content: "a", OWN.reference: "a"}, 0, 0, ()),
+    ],
+)
+def test_what_is_needed(make_stack, present, build: int, tag: int, pull) -> None:
+    declared = make_stack(Service("web", OWN.reference, built=True), Service("nginx", "nginx:1"))
+    found = images.needs(declared, [OWN], present)
+    assert (len(found.build), len(found.tag), found.pull) == (build, tag, pull)
+    assert bool(found) == bool(build or tag or pull)
+
+
+def test_finished_images_are_pulled_not_built(env, context: Path) -> None:
+    build = {**BUILD, "context": str(context)}
+    declared = Stack("x", {"web": Service("web", OWN.reference, built=True)}, {"services": {"web": {"build": build}}})
+    assert [each.service for each in images.own_images(env, declared)] == ["web"]
+    env.values["IMAGE_SOURCE"] = "pull"
+    assert images.own_images(env, declared) == []
+    assert images.needs(declared, [], {}).pull == (OWN.reference,)
+
+
+def test_build_command_line_and_tags(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[list[str]] = []
+    monkeypatch.setattr(engine, "logged", lambda argv, *_args, **_options: lines.append(argv) or 0)
+    monkeypatch.setattr(engine, "docker", lambda *args, **_options: lines.append(list(args)))
+    images.build(env, [OWN], print, newer_base=True)
+    assert lines == [engine.compose_argv(env, "build", "--pull", "web"), ["tag", OWN.reference, OWN.content]]
+
+
+def test_a_failed_build_shows_its_last_lines(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_argv, log: Path, _tick, **_options) -> int:
+        log.parent.mkdir(parents=True)
+        log.write_text("step 1\nERROR: no such package\n")
+        return 1
+
+    monkeypatch.setattr(engine, "logged", failing)
+    with pytest.raises(OpsError, match="The build of web failed:\n  step 1\n  ERROR: no such package") as caught:
+        images.build(env, [OWN], print)
+    assert caught.value.remedy == "All of its output: .state/dev/build.log"
+
+
+def test_images_that_cannot_be_had(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pull(*args: str, **_options) -> engine.Completed:
+        return engine.Completed(args, 0 if args[-1] == "nginx:1" else 1, "", "Error: no such host\n")
+
+    monkeypatch.setattr(engine, "docker", pull)
+    failed = images.pull(["nginx:1", "redis:8"], lambda _words: None)
+    assert failed == {"redis:8": "Error: no such host"}
+    error = images.unavailable(env, failed)
+    assert "redis:8: Error: no such host" in error.message
+    assert "set REGISTRY_MIRROR in config/dev/.env" in error.remedy

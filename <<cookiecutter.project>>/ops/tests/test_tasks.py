@@ -1,0 +1,112 @@
+"""The commands as a person meets them: their list, their help, their exit codes, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    *("deploy", "update", "scale", "stop", "down", "status", "logs", "health", "backup", "restore"),
+    *("secret-init", "secret-check", "certificate", "config", "doctor"),
+}
+
+
+def invoke(*args: str, cwd: Path = PROJECT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run invoke as a person would; without any docker on the path."""
+    environment = {**os.environ, "PATH": str(Path(sys.executable).parent), "COLUMNS": "100", **variables}
+    command = [sys.executable, "-m", "invoke", *args]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def elsewhere(project: Path) -> Path:
+    """A project of its own with the real commands and made-up environments."""
+    (project / "tasks.py").symlink_to(PROJECT / "tasks.py")
+    (project / "ops").symlink_to(PROJECT / "ops")
+    return project
+
+
+def test_the_list_works_without_docker() -> None:
+    done = invoke("--list")
+    assert done.returncode == 0, done.stderr
+    listed = dict(re.findall(r"^  ([\w-]+)\s+(.+)$", done.stdout, re.MULTILINE))
+    assert set(listed) == COMMANDS
+    for name, words in listed.items():
+        assert words[0].isupper(), name
+        assert len(words) <= 72, name
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_explains_its_arguments(name: str) -> None:
+    done = invoke("--help", name)
+    assert done.returncode == 0, done.stderr
+    options = re.findall(r"^  -.*?(?=^  -|\Z)", done.stdout, re.MULTILINE | re.DOTALL)
+    assert any("--env" in option for option in options)
+    for option in options:
+        # Every option has words beside its name.
+        assert len(option.split()) > 4, option
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("status", "--env", "nope"), 2, ('There is no environment "nope"', "dev, staging, prod")),
+        (("deploy",), 3, ("docker is not installed",)),
+        (("scale", "web", "x"), 2, ('"x" is not a number', "web, api")),
+        (("scale", "web", "-1"), 2, ('"-1" is not a number',)),
+        (("scale", "postgres-primary", "2"), 2, ("cannot be scaled", "web, api, auth-service")),
+        (("logs", "--tail", "x"), 2, ("--tail must be",)),
+    ],
+)
+def test_errors_are_sentences(elsewhere: Path, args: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
+    # tasks.py finds the environments beside ops/, wherever the link to it is: give it ours.
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from ops import environments;"
+            " environments.PROJECT_DIR = Path.cwd(); from invoke import Program;"
+            " Program().run(['invoke', *sys.argv[1:]])",
+            *args,
+        ],
+        cwd=elsewhere,
+        env={**os.environ, "PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    for each in words:
+        assert each in done.stderr
+
+
+def test_a_missing_argument() -> None:
+    done = invoke("scale", "web")
+    assert done.returncode != 0
+    assert "replicas" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_ends_a_command_with_130(number: signal.Signals) -> None:
+    script = (
+        "import os, tasks\n"
+        "from ops import environments\n"
+        f"environments.load = lambda name: os.kill(os.getpid(), {int(number)})\n"
+        "from invoke import Context\n"
+        "tasks.status(Context())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr == "error: Interrupted.\n"

@@ -1,0 +1,262 @@
+"""The commands of this stack. `invoke --list` shows them, `invoke --help NAME` explains one.
+
+A task is a docstring, its arguments and a few lines: what is done is in ops/, and imported only when it is needed.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from invoke import task
+
+ENV_HELP = "environment: dev, staging or prod (a folder of config/)"
+YES_HELP = "agree to everything beforehand: for programs and cron"
+JSON_HELP = "print JSON for programs instead of a table"
+
+
+def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
+    """A task whose errors are sentences: an OpsError ends it with its exit code, Ctrl-C with 130, and no traceback.
+
+    help_texts: help of each argument; `positional`: names of the arguments given without a flag, separated by blanks.
+    """
+    positional = help_texts.pop("positional", "").split()
+
+    def decorate(body: Callable[..., Any]) -> Any:
+        @wraps(body)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            from ops import console
+            from ops.errors import INTERRUPTED, OpsError
+
+            # A job runner that gives up sends SIGTERM: leave as orderly as after Ctrl-C.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            try:
+                code = body(*args, **kwargs)
+            except OpsError as error:
+                console.fail(error)
+                code = error.code
+            except KeyboardInterrupt:
+                from ops import engine
+
+                engine.end_all()
+                console.fail(OpsError("Interrupted."))
+                code = INTERRUPTED
+            except BrokenPipeError:
+                # Whoever read our output (`| head`) has seen enough; Python must not complain at exit either.
+                sys.stdout = None
+                code = 0
+            sys.exit(code or 0)
+
+        return task(guarded, help=help_texts, positional=positional)
+
+    return decorate
+
+
+def load(env: str) -> Any:
+    """The environment of that name."""
+    from ops import environments
+
+    return environments.load(env)
+
+
+def present(module: Any, result: Any, as_json: bool) -> None:
+    """Show a result the way its module does, or as JSON."""
+    if as_json:
+        from json import dumps
+
+        print(dumps(module.as_json(result), indent=2))
+    else:
+        module.show(result)
+
+
+# ── deploy and change ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(env=ENV_HELP)
+def deploy(_context, env="dev"):
+    """Bring an environment up, or up to date, and wait for health.
+
+    Builds and pulls what is missing, starts the data tier, runs migrations, starts the rest, and shows why when
+    something does not become healthy. Run it as often as you like: what is up to date is not touched.
+    """
+    from ops import deploy as deployment
+
+    deployment.deploy(load(env))
+
+
+@command(env=ENV_HELP)
+def update(_context, env="dev"):
+    """Fetch newer images, rebuild ours on them, then deploy.
+
+    Pinned tags are published again with security fixes: this takes them. To take another version, change the *_IMAGE
+    setting in config/<env>/.env and deploy.
+    """
+    from ops import deploy as deployment
+
+    deployment.update(load(env))
+
+
+@command(
+    service="web, api, auth-service or notification-service",
+    replicas="how many containers, from 1",
+    env=ENV_HELP,
+    positional="service replicas",
+)
+def scale(_context, service, replicas, env="dev"):
+    """Run more or fewer containers: invoke scale web 5 --env prod.
+
+    The number is written to config/<env>/.env, so that the next deploy keeps it.
+    """
+    from ops import lifecycle
+
+    lifecycle.scale(load(env), service, replicas)
+
+
+@command(env=ENV_HELP)
+def stop(_context, env="dev"):
+    """Stop all containers; deploy starts them again."""
+    from ops import lifecycle
+
+    lifecycle.stop(load(env))
+
+
+@command(env=ENV_HELP, volumes="delete all data too, after asking", yes=YES_HELP)
+def down(_context, env="dev", volumes=False, yes=False):
+    """Remove containers and networks; with --volumes all data too.
+
+    Without --volumes the data stays and the next deploy goes on with it.
+    """
+    from ops import lifecycle
+
+    lifecycle.down(load(env), volumes=volumes, assume_yes=yes)
+
+
+# ── look ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(env=ENV_HELP, json=JSON_HELP)
+def status(_context, env="dev", json=False):
+    """Show every service: how many run, health, age, image, ports."""
+    from ops import lifecycle
+
+    lifecycle.status(load(env), as_json=json)
+
+
+@command(env=ENV_HELP, json=JSON_HELP)
+def health(_context, env="dev", json=False):
+    """Ask every part whether it works, from outside and inside.
+
+    Replication, queues, disks and certificate too. Exit code 1 when something fails.
+    """
+    from ops import health as checks
+
+    report = checks.report(load(env))
+    present(checks, report, json)
+    return 0 if report.healthy else 1
+
+
+@command(
+    service="show only this service (default: all)",
+    env=ENV_HELP,
+    follow="go on showing new lines until Ctrl-C",
+    tail="how many of the last lines of each container, or all",
+    since="only what is newer: 10m, 2h, or a time such as 2026-01-31T12:00",
+)
+def logs(_context, service="", env="dev", follow=False, tail="100", since=""):
+    """Show what services write: invoke logs --service api --follow."""
+    from ops import lifecycle
+
+    return lifecycle.logs(load(env), service, follow=follow, tail=tail, since=since)
+
+
+@command(env=ENV_HELP, json=JSON_HELP)
+def config(_context, env="dev", json=False):
+    """Show the resolved configuration and its plain Compose command."""
+    from ops import lifecycle
+
+    lifecycle.config(load(env), as_json=json)
+
+
+@command(env=ENV_HELP)
+def doctor(_context, env="dev"):
+    """Check engine, settings, ports, disk, memory, secrets.
+
+    The same checks run before every deploy that changes something; nothing is touched. Exit code 1 when one fails.
+    """
+    from ops import lifecycle
+
+    return 0 if lifecycle.doctor(load(env)) else 1
+
+
+# ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(env=ENV_HELP, json=JSON_HELP)
+def backup(_context, env="dev", json=False):
+    """Back up all data into backups/<env>/, verified, while it runs."""
+    from ops import backup as backups
+    from ops import console
+
+    with console.activity(f"backing up {env}", quiet=json) as tick:
+        result = backups.create(load(env), tick)
+    present(backups, result, json)
+
+
+@command(
+    archive="a file of backups/<env>/",
+    env=ENV_HELP,
+    yes=YES_HELP,
+    json=JSON_HELP,
+    other_environment="accept an archive of another environment",
+    keep_old="keep the old database beside the new one",
+    positional="archive",
+)
+def restore(_context, archive, env="dev", yes=False, json=False, other_environment=False, keep_old=False):
+    """Replace all data by a backup: invoke restore ARCHIVE.
+
+    The archive is verified and loaded beside what runs; services are away only while names are swapped. It shows what
+    will be lost and asks first.
+    """
+    from pathlib import Path
+
+    from ops import console
+    from ops import restore as restoring
+
+    result = restoring.restore(
+        load(env), Path(archive), yes, other_environment=other_environment, keep_old=keep_old, tick=console.ticker(json)
+    )
+    present(restoring, result, json)
+
+
+# ── secrets ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(env=ENV_HELP)
+def secret_init(_context, env="dev"):
+    """Make the secrets that are missing; existing ones are kept."""
+    from ops import lifecycle
+
+    lifecycle.secret_init(load(env))
+
+
+@command(env=ENV_HELP, json=JSON_HELP)
+def secret_check(_context, env="dev", json=False):
+    """Check that secrets are strong, private and nowhere else.
+
+    Looks for weak, reused, readable and tracked ones, and for copies in files, images and containers. Exit code 1 when
+    something must be mended.
+    """
+    from ops import lifecycle
+
+    return lifecycle.secret_check(load(env), as_json=json)
+
+
+@command(env=ENV_HELP, self_signed="prod: make a certificate that browsers will not trust, for a first try")
+def certificate(_context, env="dev", self_signed=False):
+    """Show the TLS certificate; outside prod make or renew it."""
+    from ops import lifecycle
+
+    lifecycle.certificate(load(env), self_signed=self_signed)
