@@ -17,7 +17,7 @@ ANSWERS = r"""<< cookiecutter | tojson >>"""
 
 NEXT_STEPS = """\
 
-{project_name} is ready in {folder}. To start it on this machine (Docker is all it needs):
+{project_name} is ready in {folder}. To start it on this machine:
 
   cd {folder}
   python3 scripts/bootstrap.py && .venv/bin/invoke deploy

@@ -77,9 +77,11 @@ def is_copied(path: Path) -> bool:
 
 def services() -> dict[str, str]:
     """Every Compose service and the file that defines it. Compose files are valid YAML without rendering."""
+    # What the file of dev only adds to belongs to a file that comes later here.
+    paths = sorted(FOLDER.glob("docker-compose*.yml"), key=lambda path: path.name != "docker-compose.dev.yml")
     return {
         name: path.name
-        for path in sorted(FOLDER.glob("docker-compose*.yml"))
+        for path in paths
         for name in yaml.safe_load(path.read_text(encoding="utf-8")).get("services", {})
     }
 

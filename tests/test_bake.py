@@ -62,6 +62,13 @@ def test_only_the_chosen_ci_is_there(bake: Bake, answers: dict[str, str]) -> Non
     assert (project / ".github").exists() == (answers["ci"] == "github")
 
 
+def test_every_environment_is_seen() -> None:
+    """Tests are parametrised by what is in the tree: nothing there would mean nothing tested."""
+    assert template.ENVIRONMENTS == ["dev", "prod", "staging"]
+    assert len(template.services()) >= 20
+    assert len(template.product()) == 3
+
+
 def test_rendered_files_are_the_intended_few() -> None:
     """A new file must fall under `_copy_without_render`, or be put on this list for a reason."""
     rendered = {str(path) for path in template.sources() if not template.is_copied(path)}

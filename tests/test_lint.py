@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ YAML_RULES = """{extends: default, rules: {
 }}"""
 
 # DL3008: the base image's tag pins the distribution, and distributions keep no old versions to pin to.
-DOCKERFILE_RULES_OFF = ("DL3008",)
+DOCKERFILE_RULES_OFF = ("--ignore", "DL3008")
 
 
 def tool(name: str) -> str:
@@ -39,16 +40,33 @@ def lint(*command: str, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def shell_scripts(folder: Path) -> list[str]:
+def shell_scripts(folder: Path, names: Iterable[Path]) -> list[str]:
     """Shell scripts by their first line, or by their name where another program sources them."""
     return [
         str(path)
-        for path in template.files(folder)
+        for path in names
         if path.suffix == ".sh" or re.match(rb"#!.*\b(ba|da)?sh\b", (folder / path).read_bytes()[:64])
     ]
 
 
-@pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=" ".join)
+def dockerfiles(names: Iterable[Path]) -> list[str]:
+    return [str(path) for path in names if path.name.startswith("Dockerfile")]
+
+
+def own_files() -> list[Path]:
+    """The template's files outside of the project's folder."""
+    return [path for path in template.files_known_to_git() if path.parts[0] != template.FOLDER.name]
+
+
+each_command = pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=" ".join)
+
+
+@each_command
+def test_python_of_the_template(command: tuple[str, ...]) -> None:
+    lint("ruff", *command, ".", folder=template.ROOT)
+
+
+@each_command
 @pytest.mark.parametrize("folder", [".", "services"])
 def test_python(project: Path, folder: str, command: tuple[str, ...]) -> None:
     lint("ruff", *command, "--no-cache", ".", folder=project / folder)
@@ -62,21 +80,32 @@ def test_yaml(bake: Bake, answers: dict[str, str]) -> None:
 
 
 def test_shell(project: Path) -> None:
-    lint("shellcheck", "--external-sources", *shell_scripts(project), folder=project)
+    lint("shellcheck", "--external-sources", *shell_scripts(project, template.files(project)), folder=project)
+
+
+def test_shell_of_the_template() -> None:
+    """Errors only: the entrypoints of the stand-in images keep to the wording of the official ones."""
+    lint("shellcheck", "--severity=error", *shell_scripts(template.ROOT, own_files()), folder=template.ROOT)
 
 
 @pytest.mark.parametrize("dialect", ["sh", "bash"])
 def test_shell_syntax(project: Path, dialect: str) -> None:
-    for name in shell_scripts(project):
+    for name in shell_scripts(project, template.files(project)):
         first = (project / name).read_text(encoding="utf-8").partition("\n")[0]
         if ("bash" in first) == (dialect == "bash"):
             lint(dialect, "-n", name, folder=project)
 
 
 def test_dockerfiles(project: Path) -> None:
-    names = [str(path) for path in template.files(project) if "Dockerfile" in path.name]
+    names = dockerfiles(template.files(project))
     assert names
-    lint("hadolint", *(part for rule in DOCKERFILE_RULES_OFF for part in ("--ignore", rule)), *names, folder=project)
+    lint("hadolint", "--no-color", *DOCKERFILE_RULES_OFF, *names, folder=project)
+
+
+def test_dockerfiles_of_the_template() -> None:
+    """Errors only: the stand-in images are for tests and never published, so their size does not matter."""
+    names = dockerfiles(own_files())
+    lint("hadolint", "--no-color", "--failure-threshold", "error", *names, folder=template.ROOT)
 
 
 def test_text_is_tidy(project: Path) -> None:

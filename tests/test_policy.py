@@ -60,7 +60,15 @@ NETWORKS = {
 
 each_switch = pytest.mark.parametrize("switches", list(itertools.product(("true", "false"), repeat=3)), ids="-".join)
 each_environment = pytest.mark.parametrize("environment", template.ENVIRONMENTS)
-each_service = pytest.mark.parametrize("name", sorted(SERVICES))
+each_service = pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        (environment, name)
+        for environment in template.ENVIRONMENTS
+        for name, file in sorted(SERVICES.items())
+        if environment == "dev" or file != "docker-compose.dev.yml"
+    ],
+)
 
 
 @pytest.fixture
@@ -69,10 +77,7 @@ def model(project: Path, environment: str) -> compose.Model:
 
 
 @pytest.fixture
-def service(model: compose.Model, environment: str, name: str) -> dict[str, Any]:
-    if name not in model["services"]:
-        assert SERVICES[name] == "docker-compose.dev.yml" and environment != "dev", f"{environment} leaves {name} out"
-        pytest.skip(f"{name} is a service of dev only")
+def service(model: compose.Model, name: str) -> dict[str, Any]:
     return model["services"][name]
 
 
@@ -170,7 +175,6 @@ def test_data_tier_has_no_way_out(model: compose.Model) -> None:
 # -- each service -----------------------------------------------------------------------------------------------------
 
 
-@each_environment
 @each_service
 def test_health_check(service: dict[str, Any], name: str) -> None:
     check = service.get("healthcheck", {"disable": True})
@@ -185,7 +189,6 @@ def test_health_check(service: dict[str, Any], name: str) -> None:
     assert compose.seconds(check["start_period"]) > 0
 
 
-@each_environment
 @each_service
 def test_limits(service: dict[str, Any]) -> None:
     limits = service["deploy"]["resources"]["limits"]
@@ -194,13 +197,11 @@ def test_limits(service: dict[str, Any]) -> None:
     assert 0 < int(limits.get("pids") or service["pids_limit"]) <= 4096
 
 
-@each_environment
 @each_service
 def test_restart_policy(service: dict[str, Any], name: str) -> None:
     assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
 
 
-@each_environment
 @each_service
 def test_logs_are_rotated_and_labelled(service: dict[str, Any]) -> None:
     logging = service["logging"]
@@ -209,7 +210,6 @@ def test_logs_are_rotated_and_labelled(service: dict[str, Any]) -> None:
     assert "com.docker.compose.service" in logging["options"]["labels"]
 
 
-@each_environment
 @each_service
 def test_least_privilege(service: dict[str, Any], name: str) -> None:
     assert not service.get("privileged")
@@ -223,14 +223,12 @@ def test_least_privilege(service: dict[str, Any], name: str) -> None:
     assert (user == "0") == (name in ROOT)
 
 
-@each_environment
 @each_service
 def test_nobody_holds_the_engine(service: dict[str, Any]) -> None:
     for volume in service.get("volumes", []):
         assert "docker.sock" not in volume.get("source", "")
 
 
-@each_environment
 @each_service
 def test_files_of_the_host_are_read_only(service: dict[str, Any]) -> None:
     assert [
@@ -240,7 +238,6 @@ def test_files_of_the_host_are_read_only(service: dict[str, Any]) -> None:
     ] == []
 
 
-@each_environment
 @each_service
 def test_image_is_pinned(service: dict[str, Any], name: str) -> None:
     image = service["image"]
@@ -259,13 +256,11 @@ def test_environments_but_dev_run_what_is_built_for_production(model: compose.Mo
     assert targets <= ({"dev", "production"} if environment == "dev" else {"production"})
 
 
-@each_environment
 @each_service
 def test_only_its_networks(service: dict[str, Any], name: str) -> None:
     assert set(service.get("networks", {"default": None})) <= NETWORKS.get(name, {"monitoring"})
 
 
-@each_environment
 @each_service
 def test_only_nginx_faces_the_world(service: dict[str, Any], name: str, environment: str) -> None:
     for port in service.get("ports", []):
@@ -281,7 +276,6 @@ def test_production_is_reachable(project: Path) -> None:
     }
 
 
-@each_environment
 @each_service
 def test_it_may_finish_before_it_is_killed(service: dict[str, Any], name: str, project: Path, environment: str) -> None:
     grace = compose.seconds(service["stop_grace_period"])
@@ -289,7 +283,6 @@ def test_it_may_finish_before_it_is_killed(service: dict[str, Any], name: str, p
     assert grace > (drain if name in OURS - ONE_SHOT | {"nginx"} else 0)
 
 
-@each_environment
 @each_service
 def test_dependencies_are_waited_for(service: dict[str, Any], name: str) -> None:
     """Healthy, not merely started; and one that can end is waited for until it has."""
@@ -300,7 +293,6 @@ def test_dependencies_are_waited_for(service: dict[str, Any], name: str) -> None
         assert dependency["condition"] == wanted, other
 
 
-@each_environment
 @each_service
 def test_profile_is_that_of_its_tier(service: dict[str, Any], name: str) -> None:
     tiers = {
@@ -343,7 +335,6 @@ def test_every_secret_has_the_readers_that_the_catalogue_names(
     assert mounted == declared
 
 
-@each_environment
 @each_service
 def test_no_secret_in_the_environment(service: dict[str, Any]) -> None:
     """`docker inspect` and crash reports show the environment: it may name a file, never hold a value."""
@@ -354,14 +345,12 @@ def test_no_secret_in_the_environment(service: dict[str, Any]) -> None:
             assert text == "" or text.startswith("/run/secrets"), f"{key} holds a value"
 
 
-@each_environment
 @each_service
 def test_no_secret_on_the_command_line(service: dict[str, Any]) -> None:
     line = json.dumps([service.get("command"), service.get("entrypoint"), service.get("healthcheck", {}).get("test")])
     assert not re.search(r"(password|secret|token)=[^\"\s/$]", line, re.IGNORECASE)
 
 
-@each_environment
 @each_service
 def test_secrets_folder_is_not_mounted(service: dict[str, Any], name: str) -> None:
     """Only nginx sees a part of it: the folder of the certificate."""

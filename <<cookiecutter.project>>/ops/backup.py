@@ -6,6 +6,7 @@ Not in it: secrets (password hashes included), messages that wait in a queue, me
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import shutil
@@ -460,10 +461,10 @@ def _write_rabbitmq(definitions: Mapping[str, Any], writer: archive.Writer) -> N
 
 
 def _write_uploads(env: Environment, containers: Sequence[Container], writer: archive.Writer, tick: Tick) -> None:
-    # A file that is being uploaded may change or vanish meanwhile (exit code 1); the finished ones do neither.
+    # What is being uploaded right now is left out, and may vanish meanwhile (exit code 1); finished files never change.
     script = (
-        f"tar -C {UPLOADS_FOLDER} --exclude='./{UPLOADS_ASIDE}*' --warning=no-file-changed --warning=no-file-removed"
-        " -czf - . || [ $? -eq 1 ]"
+        f"tar -C {UPLOADS_FOLDER} --exclude='./{UPLOADS_ASIDE}*' --exclude='.*.part'"
+        " --warning=no-file-changed --warning=no-file-removed -czf - . || [ $? -eq 1 ]"
     )
     argv, options = in_uploads(env, containers, script)
     with writer.member(UPLOADS) as sink:
@@ -475,8 +476,12 @@ def _write_uploads(env: Environment, containers: Sequence[Container], writer: ar
 def count_files(packed: IO[bytes]) -> dict[str, int]:
     """Files and their bytes in a .tar.gz, all of which is read. Raises OpsError when it is broken."""
     try:
-        with tarfile.open(fileobj=packed, mode="r|gz") as tar:
-            sizes = [info.size for info in tar if info.isfile()]
+        with gzip.open(packed) as unpacked:
+            with tarfile.open(fileobj=unpacked, mode="r|") as tar:
+                sizes = [info.size for info in tar if info.isfile()]
+            # tarfile does not mind a missing end, and gzip's checksum comes after it.
+            while unpacked.read(_CHUNK):
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise OpsError(f"The uploads could not be packed: {error}.", "See: invoke logs --service web") from error
     return {"files": len(sizes), "bytes": sum(sizes)}

@@ -82,9 +82,9 @@ CATALOGUE: tuple[Secret, ...] = (
     _broker("NOTIFICATION_RABBITMQ_PASSWORD", "notification", "notification-service"),
     Secret(
         "JWT_SECRET",
-        "signs the access tokens",
-        ("auth-service",),
-        "move the value to JWT_SECRET_PREVIOUS, write a new one, recreate auth-service; empty JWT_SECRET_PREVIOUS when "
+        "auth-service signs access tokens with it, api verifies them",
+        ("auth-service", "api"),
+        "move the value to JWT_SECRET_PREVIOUS, write a new one, recreate the readers; empty JWT_SECRET_PREVIOUS when "
         "the longest token life has passed",
         length=KEY_LENGTH,
         minimum_length=32,
@@ -93,7 +93,7 @@ CATALOGUE: tuple[Secret, ...] = (
     Secret(
         "JWT_SECRET_PREVIOUS",
         "still verifies tokens signed before the last rotation",
-        ("auth-service",),
+        ("auth-service", "api"),
         "filled and emptied by the rotation of JWT_SECRET",
         length=0,
         minimum_length=32,

@@ -92,7 +92,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table on standard output."""
-    console().print(table(columns, rows, title))
+    if is_terminal():
+        console().print(table(columns, rows, title))
+        return
+    with console().capture() as captured:
+        console().print(table(columns, rows, title))
+    # Rich fills cells with blanks: nobody wants them in a file.
+    for line in captured.get().splitlines():
+        say(line.rstrip())
 
 
 @contextmanager

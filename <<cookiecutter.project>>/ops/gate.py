@@ -47,7 +47,7 @@ class Row:
     ready: int
     wanted: int
     state: str
-    since: float = 0  # seconds it took to become ready
+    since: float = 0  # seconds it took to become ready; 0 while it is not, or when it was ready before
 
     @property
     def done(self) -> bool:
@@ -99,10 +99,13 @@ class Gate:
                 failures.setdefault(name, (f"has {len(mine)} of {service.replicas} containers", None))
             complete = len(ready) == len(mine) == service.replicas
             if complete and not (working and any(self._old(each) for each in mine)):
-                self._ready_after.setdefault(name, now - self._began)
+                was = all((old := self._old(each)) and old.ready for each in mine)
+                self._ready_after.setdefault(name, 0 if was else now - self._began)
             elif not complete:
                 self._ready_after.pop(name, None)
-            word = "healthy" if complete else unready(mine)
+            # Compose makes the new container before it stops the old one.
+            replacing = working and len(mine) > service.replicas
+            word = "healthy" if complete else "replacing" if replacing else unready(mine)
             rows.append(Row(name, len(ready), service.replicas, word, self._ready_after.get(name, 0)))
         if failures:
             culprit = self._root({*failures})
@@ -156,6 +159,9 @@ class Gate:
 def _ending(each: Container) -> str:
     if each.oom_killed:
         return ": out of memory, its limit is too low"
+    if each.running:
+        # Back again for now: the code of its last end is no longer told.
+        return ""
     return f" with exit code {each.exit_code}{f': {each.error}' if each.error else ''}"
 
 
@@ -193,7 +199,7 @@ def rows_table(rows: Sequence[Row]) -> Any:
                 row.service,
                 f"{row.ready}/{row.wanted}",
                 f"[{COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
-                console.duration(row.since) if row.done else "",
+                console.duration(row.since) if row.since else "",
             )
             for row in rows
         ],
@@ -241,7 +247,7 @@ def _display() -> Any:
 
     @contextmanager
     def live() -> Any:
-        with Live(console=console.console(), auto_refresh=False) as display:
+        with Live(console=console.console(), auto_refresh=False, transient=True) as display:
             yield lambda drawn: display.update(drawn, refresh=True)
 
     return live()

@@ -246,7 +246,8 @@ def _check_container(each: Container, service: Service, now: float) -> Check:
         if each.health == "unhealthy":
             status = "fail"
             last = each.health_log[-1].splitlines() if each.health_log and each.health_log[-1] else []
-            detail = f"unhealthy: {last[-1]}" if last else "unhealthy"
+            # Services answer with a whole document; their own readiness is asked anyway.
+            detail = f"unhealthy: {last[-1][:80]}" if last else "unhealthy"
         elif each.health == "starting":
             status = "warn"
         if each.restarts:

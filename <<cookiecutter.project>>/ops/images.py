@@ -175,18 +175,26 @@ def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
         done = engine.docker("pull", "--quiet", reference, check=False, timeout=None)
         tick(f"{reference} {'pulled' if done.ok else 'not available'}")
         lines = done.stderr.strip().splitlines()
-        return reference, "" if done.ok else (lines[-1] if lines else f"exit code {done.code}")
+        reason = lines[-1].removeprefix("Error response from daemon: ") if lines else f"exit code {done.code}"
+        return reference, "" if done.ok else reason
 
     with ThreadPoolExecutor(PARALLEL_PULLS) as pool:
         return {reference: reason for reference, reason in pool.map(one, references) if reason}
 
 
+def reasons(failed: Mapping[str, str]) -> str:
+    """Why images could not be pulled, a line for each reason: often it is the same one for all."""
+    alike: dict[str, list[str]] = {}
+    for reference, reason in failed.items():
+        alike.setdefault(reason, []).append(reference)
+    return "\n".join(f"  {', '.join(references)}: {reason}" for reason, references in alike.items())
+
+
 def unavailable(env: Environment, failed: Mapping[str, str]) -> OpsError:
     """The error for images that are neither on the engine nor to be had from a registry."""
-    reasons = "\n".join(f"  {reference}: {reason}" for reference, reason in failed.items())
     mirror = env.values.get("REGISTRY_MIRROR", "")
     return OpsError(
-        f"{len(failed)} image(s) are not on this machine and could not be pulled:\n{reasons}",
+        f"{len(failed)} image(s) are not on this machine and could not be pulled:\n{reasons(failed)}",
         f"Check the network, load them with `docker load`, or {'check' if mirror else 'set'} REGISTRY_MIRROR"
         f" in {relative(env.env_file)}{f' (now {mirror})' if mirror else ''}.",
     )

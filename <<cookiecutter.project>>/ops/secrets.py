@@ -336,26 +336,27 @@ def _check_modes(checked: _Checked) -> Iterator[Finding]:
         yield Finding("skipped", "*", "owner and mode: not known on this system", checked.at(folder), "")
         return
     at = shlex.quote(checked.at(folder))
-    yield from _mode(checked, "*", folder, FOLDER_MODE, "error")
+    yield from _mode(checked, "*", folder, FOLDER_MODE)
     if folder.stat().st_uid not in (0, os.getuid()):
         yield Finding("error", "*", "belongs to another user", checked.at(folder), f"sudo chown -R $(id -un) {at}")
     owner = folder.stat().st_uid
-    for name in [*BY_NAME, DEFINITIONS]:
+    # No container reads the key of the local authority.
+    for name, mode in {**dict.fromkeys((*BY_NAME, DEFINITIONS), FILE_MODE), "ca.key": 0o600}.items():
         path = folder / name
         if not path.exists():
             continue
-        yield from _mode(checked, name, path, FILE_MODE, "error")
+        yield from _mode(checked, name, path, mode)
         if path.stat().st_uid != owner:
             command = f"sudo chown --reference={at} {shlex.quote(checked.at(path))}"
             yield Finding("error", name, "belongs to another user than its folder", checked.at(path), command)
 
 
-def _mode(checked: _Checked, name: str, path: Path, wanted: int, severity: Severity) -> Iterator[Finding]:
+def _mode(checked: _Checked, name: str, path: Path, wanted: int) -> Iterator[Finding]:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode != wanted:
         where = checked.at(path)
         what = f"mode is {mode:04o}, must be {wanted:04o}"
-        yield Finding(severity, name, what, where, f"chmod {wanted:04o} {shlex.quote(where)}")
+        yield Finding("error", name, what, where, f"chmod {wanted:04o} {shlex.quote(where)}")
 
 
 def _check_derived(checked: _Checked) -> Iterator[Finding]:

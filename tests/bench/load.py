@@ -19,8 +19,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from tests.stack.project import Project, docker, free_port
 
 CONNECTIONS = 32  # enough to keep two cores busy, few enough that waiting in line is not what is measured
@@ -35,8 +33,8 @@ services:
     image: {granian_image}
     build: !reset null
     ports: ["127.0.0.1:{granian}:8000"]
-    entrypoint: [granian, --interface, asgi, --host, 0.0.0.0, --port, "8000", --loop, uvloop, --no-access-log, "api.app:app"]
-    command: !reset []
+    entrypoint: [granian, --interface, asgi, --host, 0.0.0.0, --port, "8000", --loop, uvloop, --no-access-log]
+    command: ["api.app:app"]
     deploy: {{replicas: 1}}
 """
 
@@ -66,7 +64,9 @@ def parse(output: str) -> Sample:
         raise ValueError(f"not a report of wrk: {output}")
     factor = {"us": 0.001, "ms": 1.0, "s": 1000.0}[p99[2]]
     errors = sum(int(count) for count in re.findall(r"Non-2xx or 3xx responses: (\d+)", output))
-    errors += sum(int(count) for line in re.findall(r"Socket errors: (.*)", output) for count in re.findall(r"\d+", line))
+    errors += sum(
+        int(count) for line in re.findall(r"Socket errors: (.*)", output) for count in re.findall(r"\d+", line)
+    )
     return Sample(float(rate[1]), float(p99[1]) * factor, errors)
 
 
@@ -164,7 +164,8 @@ def table(samples: dict[tuple[str, str], list[Sample]], options: argparse.Namesp
         p99, base_p99 = (statistics.median(run.p99 for run in group) for group in (runs, control))
         errors = sum(run.errors for run in runs)
         lines.append(
-            f"| {operation} | {server} | {rate:,.0f} | {rate / base_rate:.2f} | {p99:.1f} | {p99 / base_p99:.2f} | {errors} |"
+            f"| {operation} | {server} | {rate:,.0f} | {rate / base_rate:.2f} "
+            f"| {p99:.1f} | {p99 / base_p99:.2f} | {errors} |"
         )
     return "\n".join(lines)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.images import build as images
-
 from .project import Project
 
 
@@ -19,11 +17,6 @@ def engine() -> None:
     found = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True)
     if found.returncode != 0:
         pytest.skip(f"no Docker engine answers: {found.stderr.strip().splitlines()[-1]}")
-
-
-def images_of(project: Project, environment: str) -> list[str]:
-    """The third-party images that an environment of a project starts from."""
-    return images.wanted(project.folder, environment)
 
 
 @pytest.fixture(scope="module")

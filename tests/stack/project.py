@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from cookiecutter.main import cookiecutter
 
-TEMPLATE = Path(__file__).resolve().parents[2]
+from tests import template
 
 
 def free_port() -> int:
@@ -46,9 +45,7 @@ class Project:
     @classmethod
     def bake(cls, parent: Path, **answers: str) -> Project:
         """Bake into `parent`, on ports and under a Compose project name that nothing else uses."""
-        folder = Path(
-            cookiecutter(str(TEMPLATE), no_input=True, extra_context=answers, output_dir=str(parent), accept_hooks=True)
-        )
+        folder = template.bake(parent, template.export(parent / "template"), **answers)
         project = cls(folder)
         for environment in ("dev", "staging", "prod"):
             # A name of its own, so that a stack somebody runs from the same answers is never touched.

@@ -84,7 +84,7 @@ def test_compose_too_old(untouched: Project, tmp_path: Path) -> None:
         "#!/bin/sh\n"
         'case "$*" in\n'
         '*docker-cli-plugin-metadata*) echo \'{"SchemaVersion":"0.1.0","Vendor":"x","Version":"v2.20.0"}\';;\n'
-        "*version*--format*json*) echo '{\"version\":\"v2.20.0\"}';;\n"
+        '*version*--format*json*) echo \'{"version":"v2.20.0"}\';;\n'
         "*version*) echo 2.20.0;;\n"
         f'*) exec {real} "$@";;\nesac\n'
     )
@@ -198,7 +198,7 @@ def test_a_container_that_was_killed_is_brought_back_by_deploy(project: Project)
 # -- names people really have ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Café Ünïcode & Söhne", "It's \"quoted\" $HOME #1"])
+@pytest.mark.parametrize("name", ["Café Ünïcode & Söhne", 'It\'s "quoted" $HOME #1'])
 def test_names_with_spaces_and_accents_deploy(
     engine: None, tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:

@@ -79,7 +79,17 @@ def test_prometheus_scrapes_every_service(prod: Project) -> None:
 
 def test_elasticsearch_wants_a_password(prod: Project) -> None:
     (name,) = [name for name in prod.containers("prod") if "-elasticsearch-1" in name]
-    probe = ["exec", name, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://localhost:9200/_cluster/health"]
+    probe = [
+        "exec",
+        name,
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "http://localhost:9200/_cluster/health",
+    ]
     assert docker(*probe) == "401"
 
 

@@ -89,19 +89,23 @@ def test_refusal_touches_nothing(env, make_stack, quiet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("touched", "state"), [(False, "Nothing was changed"), (True, "What was reached already keeps running")]
+    ("touched", "state"), [(False, "nothing was changed"), (True, "1 containers are healthy, 1 are not")]
 )
-def test_interruption_is_one_sentence(env, quiet, touched: bool, state: str) -> None:
+def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, touched: bool, state: str) -> None:
     def interrupted(self: deploy.Deployment) -> None:
         self.doing, self.touched = "building images", touched
         raise KeyboardInterrupt
 
+    containers = [make_container("web"), make_container("api", state="created"), make_container("migrate")]
     quiet.setattr(deploy.Deployment, "run", interrupted)
+    quiet.setattr(deploy.signal, "signal", lambda *_args: None)
+    quiet.setattr(deploy.stack, "load", lambda env: make_stack(Service("migrate", "x", one_shot=True)))
+    quiet.setattr(engine, "containers", lambda env: containers)
     with pytest.raises(OpsError) as caught:
         deploy.deploy(env)
     assert caught.value.code == INTERRUPTED
     assert caught.value.message == (
-        f"Interrupted while building images. {state}; `invoke deploy --env dev` goes on from here."
+        f"Interrupted while building images: {state}. `invoke deploy --env dev` goes on from here."
     )
 
 

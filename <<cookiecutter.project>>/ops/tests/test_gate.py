@@ -45,6 +45,18 @@ def test_from_nothing_to_healthy(play, make_container) -> None:
     assert verdicts[-1].rows[0].since == 5
 
 
+def test_a_replacement_beside_the_old_one(play, make_container) -> None:
+    old, new = make_container("api", id="old"), make_container("api", id="new", state="created", health="")
+    verdict = play(Gate({"api": API}, before=[old]), (0, [old, new], True))[0]
+    assert verdict.rows[0].state == "replacing"
+
+
+def test_what_was_ready_before_took_no_time(play, make_container) -> None:
+    old = [make_container("api")]
+    verdict = play(Gate({"api": API}, before=old), (0, old, True), (5, old, False))[-1]
+    assert (verdict.status, verdict.rows[0].since) == (READY, 0)
+
+
 def test_healthy_is_not_ready_while_compose_still_works(play, make_container) -> None:
     both = [make_container("web", 1), make_container("web", 2)]
     verdicts = play(Gate({"web": WEB}, before=both), (0, both, True), (1, both, False))

@@ -138,6 +138,7 @@ def test_images_that_cannot_be_had(env, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(engine, "docker", pull)
     failed = images.pull(["nginx:1", "redis:8"], lambda _words: None)
     assert failed == {"redis:8": "Error: no such host"}
+    assert images.reasons({"a": "x", "b": "y", "c": "x"}) == "  a, c: x\n  b: y"
     error = images.unavailable(env, failed)
     assert "redis:8: Error: no such host" in error.message
     assert "set REGISTRY_MIRROR in config/dev/.env" in error.remedy

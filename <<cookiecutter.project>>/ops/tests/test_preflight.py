@@ -121,6 +121,7 @@ class Finding:
         ("staging", Finding("error", "A", "missing"), FAILED),
         ("staging", Finding("error", "A", "too short"), WARNING),
         ("staging", Finding("warning", "A", "stray"), WARNING),
+        ("dev", Finding("error", "A", "missing"), WARNING),
         ("prod", Finding("error", "A", "too short"), FAILED),
         ("prod", Finding("warning", "A", "stray"), FAILED),
         ("prod", Finding("skipped", "*", "no git"), OK),
@@ -131,8 +132,9 @@ def test_secrets(project, name: str, finding: Finding, status: str) -> None:
     assert [each.status for each in checks] == [status]
 
 
-def test_the_same_finding_about_many_secrets_is_one_line(env) -> None:
-    checks = list(preflight.check_secrets(env, [Finding("error", name, "missing") for name in "ABC"]))
+def test_the_same_finding_about_many_secrets_is_one_line(project) -> None:
+    staging = environments.load("staging", project)
+    checks = list(preflight.check_secrets(staging, [Finding("error", name, "missing") for name in "ABC"]))
     assert [each.detail for each in checks] == ["A, B, C: missing"]
     assert checks[0].remedy == "invoke secret-init"
 

@@ -95,7 +95,7 @@ def parse_message(content: bytes, recipients: list[str]) -> Json:
         "HTML": markup,
         "Size": len(content),
         "Attachments": [attachment(part) for part in mail.iter_attachments()],
-        "Headers": {name: [str(value) for value in mail.get_all(name, [])] for name in mail.keys()},
+        "Headers": {name: [str(value) for value in mail.get_all(name, [])] for name in mail},
     }
 
 

@@ -15,6 +15,7 @@ from api.outbox import RabbitPublisher, Relay
 from api.position import Positions
 from api.reads import Reader, ReplicaWatch
 from api.settings import ApiSettings
+from api.shared import Shared, connect
 from api.store import PostgresStore, Store
 from stack import log
 from stack.app import frame
@@ -23,9 +24,6 @@ from stack.health import Health
 from stack.lifecycle import Lifecycle
 from stack.settings import load
 from stack.tokens import Keys
-
-# A cache that is slower than this is no help; seconds.
-REDIS_SECONDS = 0.5
 
 status_routes = APIRouter()
 
@@ -38,19 +36,6 @@ async def status(request: Request) -> dict[str, Any]:
     shown = {name: check["status"] for name, check in own["checks"].items()}
     auth = {"ok": "ready", "failed": "unavailable"}.get(shown.pop("auth", ""), "unknown")
     return {"services": {"api": own["status"], "auth": auth}, "dependencies": shown}
-
-
-def redis_client(settings: ApiSettings) -> Redis:
-    """A client that gives up soon: everything works without it."""
-    return Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        password=settings.redis_password.get_secret_value(),
-        socket_timeout=REDIS_SECONDS,
-        socket_connect_timeout=REDIS_SECONDS,
-        max_connections=50,
-        client_name=settings.service_name,
-    )
 
 
 def create_app(
@@ -74,14 +59,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
-        cache = redis or redis_client(settings)
+        password = settings.redis_password.get_secret_value()
+        shared = Shared(redis or connect(settings.redis_host, settings.redis_port, password, settings.service_name))
         state.auth = auth or gateway.client(settings.auth_url, settings.auth_timeout)
         state.keys = Keys(settings.jwt_secret, settings.jwt_secret_previous)
-        state.cache = Cache(cache, settings.cache_seconds)
+        state.cache = Cache(shared, settings.cache_seconds)
         state.health = health
-
-        async def ping_redis() -> None:
-            await cache.ping()
 
         async def ping_auth() -> None:
             (await state.auth.get("/health/ready")).raise_for_status()
@@ -93,7 +76,7 @@ def create_app(
         else:
             primary = Database(settings, settings.api_db_password)
             replica = Database(settings, settings.api_db_password, "standby")
-            watch, positions = ReplicaWatch(primary, replica), Positions(cache)
+            watch, positions = ReplicaWatch(primary, replica), Positions(shared)
             publisher = RabbitPublisher(settings, settings.api_rabbitmq_password)
             relay = Relay(primary, publisher)
             state.store = PostgresStore(primary, Reader(primary, replica, positions, watch), positions)
@@ -107,8 +90,8 @@ def create_app(
             health.add("database-replica", replica_usable, required=False)
             health.add("rabbitmq", publisher.ping, required=False)
             tasks = [asyncio.create_task(work) for work in (watch.run(), relay.run(), relay.clean())]
-            closing = [publisher, primary, replica]
-        health.add("redis", ping_redis, required=False)
+            closing = [positions, publisher, primary, replica]
+        health.add("redis", shared.ping, required=False)
         health.add("auth", ping_auth, required=False)
         yield
         for task in tasks:
@@ -117,7 +100,7 @@ def create_app(
         for resource in closing:
             await resource.close()
         await state.auth.aclose()
-        await cache.aclose()
+        await shared.close()
 
     return frame(
         settings, health, lifespan, gateway.routes, status_routes, routes.routes, openapi_url="/api/v1/openapi.json"

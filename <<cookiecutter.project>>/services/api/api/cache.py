@@ -2,13 +2,13 @@
 
 import json
 import uuid
+from contextlib import suppress
 from typing import Literal
 
 from prometheus_client import Counter
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from api.items import Item
+from api.shared import Away, Shared
 
 Outcome = Literal["hit", "miss", "bypass"]
 LOOKUPS = Counter("cache_lookups_total", "Lookups of single items by outcome.", ["outcome"])
@@ -17,7 +17,6 @@ LOOKUPS = Counter("cache_lookups_total", "Lookups of single items by outcome.", 
 # replica that lags still has. As long as the longest lag of a replica that is read from.
 _CHANGED = b"!"
 CHANGED_SECONDS = 60
-_AWAY = (RedisError, OSError, TimeoutError)
 
 
 class Cache:
@@ -27,8 +26,8 @@ class Cache:
         seconds: how long an item is kept.
     """
 
-    def __init__(self, redis: Redis, seconds: int) -> None:
-        self._redis, self._seconds = redis, seconds
+    def __init__(self, shared: Shared, seconds: int) -> None:
+        self._shared, self._seconds = shared, seconds
 
     @staticmethod
     def _key(item_id: uuid.UUID) -> str:
@@ -42,8 +41,8 @@ class Cache:
 
     async def _get(self, item_id: uuid.UUID) -> tuple[Item | None, Outcome]:
         try:
-            value = await self._redis.get(self._key(item_id))
-        except _AWAY:
+            value = await self._shared.do(lambda redis: redis.get(self._key(item_id)))
+        except Away:
             return None, "bypass"
         if value is None:
             return None, "miss"
@@ -53,14 +52,11 @@ class Cache:
 
     async def fill(self, item: Item) -> None:
         """Keep an item that was read."""
-        try:
-            await self._redis.set(self._key(item.id), json.dumps(item.as_json()), ex=self._seconds, nx=True)
-        except _AWAY:
-            return
+        value = json.dumps(item.as_json())
+        with suppress(Away):
+            await self._shared.do(lambda redis: redis.set(self._key(item.id), value, ex=self._seconds, nx=True))
 
     async def changed(self, item_id: uuid.UUID) -> None:
         """Forget an item that is about to change, or has changed."""
-        try:
-            await self._redis.set(self._key(item_id), _CHANGED, ex=CHANGED_SECONDS)
-        except _AWAY:
-            return
+        with suppress(Away):
+            await self._shared.do(lambda redis: redis.set(self._key(item_id), _CHANGED, ex=CHANGED_SECONDS))

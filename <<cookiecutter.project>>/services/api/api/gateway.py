@@ -1,5 +1,6 @@
 """Forwards /api/v1/auth/* to the auth service."""
 
+import re
 from typing import Any
 
 import httpx
@@ -13,6 +14,8 @@ _HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization",
 _HOP |= {"transfer-encoding", "upgrade"}
 _OURS = {"host", "content-length", "x-request-id", "x-served-by", "date", "server", "accept-encoding"}
 MAX_BODY = 64 * 1024
+# Nothing that a URL library would take for the way to another place.
+_PATH = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
 
 routes = APIRouter()
 
@@ -39,6 +42,8 @@ def client(base_url: str, timeout: float) -> httpx.AsyncClient:
 @routes.api_route("/api/v1/auth/{path:path}", methods=["GET", "POST"], include_in_schema=False)
 async def forward(path: str, request: Request) -> Response:
     """Hand a request to the auth service, and its answer back."""
+    if not _PATH.fullmatch(path):
+        raise Problem(404, "Not Found")
     body = b""
     async for part in request.stream():
         body += part

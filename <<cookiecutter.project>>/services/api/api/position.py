@@ -7,13 +7,11 @@ request may be served by another process. When Redis does not answer, reads use 
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from api.shared import PAUSE, Away, Shared
 from stack import log
-from stack.waiting import backoff
 
 # A position is kept this long, in seconds. A replica further behind is not read from at all (`api.reads`), so a
 # position that has been forgotten cannot matter.
@@ -21,53 +19,71 @@ KEEP_SECONDS = 120
 
 # Two writes may arrive out of order: only ever forward. Hexadecimal of fixed width compares like the number.
 _ADVANCE = """
-local old = redis.call('GET', KEYS[1])
-if not old or old < ARGV[1] then redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
+for _, key in ipairs(KEYS) do
+  local old = redis.call('GET', key)
+  if not old or old < ARGV[1] then redis.call('SET', key, ARGV[1], 'EX', ARGV[2]) end
+end
 """
+
+Position = Callable[[], Awaitable[int]]
+"""Asks the primary where its log ends now."""
 
 
 class Positions:
     """The last write of each person."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._advance: Any = redis.register_script(_ADVANCE)
-        self._pending: set[asyncio.Task[None]] = set()
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._owed: set[uuid.UUID] = set()
+        self._paying: asyncio.Task[None] | None = None
 
     @staticmethod
     def _key(person: uuid.UUID) -> str:
         return f"position:{person}"
 
     async def _set(self, people: set[uuid.UUID], position: int) -> None:
-        for person in people:
-            await self._advance(keys=[self._key(person)], args=[f"{position:016x}", KEEP_SECONDS])
+        keys = [self._key(person) for person in people]
 
-    async def remember(self, people: set[uuid.UUID], position: Callable[[], Awaitable[int]]) -> None:
+        async def advance(redis: Redis) -> None:
+            await redis.eval(_ADVANCE, len(keys), *keys, f"{position:016x}", KEEP_SECONDS)
+
+        await self._shared.do(advance)
+
+    async def remember(self, people: set[uuid.UUID], position: Position) -> None:
         """Note the log position after a commit that these people must see. Never raises: the write has succeeded.
 
-        When Redis is away it is noted as soon as Redis is back; until then readers cannot reach Redis either and use
-        the primary.
+        When Redis is away it is noted as soon as Redis is back. Until then readers that cannot reach Redis either use
+        the primary; one that can, while this process cannot, may see the replica's older state.
         """
         try:
             await self._set(people, await position())
         except Exception as error:
-            log.get().warning("position not noted yet", error=repr(error))
-            task = asyncio.create_task(self._later(people, position))
-            self._pending.add(task)
-            task.add_done_callback(self._pending.discard)
+            if not isinstance(error, Away):
+                log.get().warning("position not noted yet", error=repr(error))
+            self._owed |= people
+            if self._paying is None or self._paying.done():
+                self._paying = asyncio.create_task(self._pay(position))
 
-    async def _later(self, people: set[uuid.UUID], position: Callable[[], Awaitable[int]]) -> None:
-        for pause in backoff(0.05, 0.5):
-            await asyncio.sleep(pause)
+    async def _pay(self, position: Position) -> None:
+        while self._owed:
+            await asyncio.sleep(PAUSE / 2)
+            people, self._owed = self._owed, set()
             try:
-                return await self._set(people, await position())
-            except Exception:  # noqa: S112, BLE001
-                continue
+                await self._set(people, await position())  # later than all their commits
+            except Exception:
+                self._owed |= people
 
     async def of(self, person: uuid.UUID) -> int | None:
         """The position a replica must have reached; 0 when any will do; None when nobody knows."""
+        if person in self._owed:
+            return None
         try:
-            value = await self._redis.get(self._key(person))
-        except (RedisError, OSError, TimeoutError):
+            value = await self._shared.do(lambda redis: redis.get(self._key(person)))
+        except Away:
             return None
         return int(value, 16) if value else 0
+
+    async def close(self) -> None:
+        """Stop noting."""
+        if self._paying:
+            self._paying.cancel()

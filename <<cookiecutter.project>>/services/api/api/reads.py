@@ -28,8 +28,8 @@ REPLICA_SECONDS = 1.0
 # Half of what is remembered of writes, for the clocks and the probes in between.
 MAX_LAG_SECONDS = KEEP_SECONDS / 2
 
-_REPLAYED = sa.text("select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() - '0/0'::pg_lsn end")
-_WRITTEN = sa.text("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+_REPLAYED = sa.text("select case when pg_is_in_recovery() then (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint end")
+_WRITTEN = sa.text("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
 
 
 class Behind(Exception):

@@ -74,7 +74,7 @@ class PostgresStore:
         result = await self._primary.run(work)
 
         async def position(connection: AsyncConnection) -> int:
-            return await connection.scalar(sa.text("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+            return await connection.scalar(sa.text("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"))
 
         # Everything of this transaction lies before where the log ends now.
         await self._positions.remember(people, lambda: self._primary.run(position))

@@ -55,7 +55,12 @@ def server() -> Iterator[Callable[..., tuple[Server, int]]]:
 @pytest.fixture
 def mailer(secrets, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SmtpMailer]:
     def make(port: int, **values: str) -> SmtpMailer:
-        settings = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(port), "SMTP_TLS": "none", "MAIL_FROM": "no@mail.example"}
+        settings = {
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(port),
+            "SMTP_TLS": "none",
+            "MAIL_FROM": "no@mail.example",
+        }
         settings |= {"DATABASE_HOSTS": "x", "RABBITMQ_HOST": "x", **values}
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
@@ -110,9 +115,7 @@ async def test_login(server, mailer, message) -> None:
 
 
 async def test_a_refused_login_is_no_reason_to_throw_mails_away(server, mailer, message) -> None:
-    _, port = server(
-        authenticator=lambda *_: AuthResult(success=False), auth_required=True, auth_require_tls=False
-    )
+    _, port = server(authenticator=lambda *_: AuthResult(success=False), auth_required=True, auth_require_tls=False)
     with pytest.raises(Deferred):
         await mailer(port, SMTP_USER="ann").send(compose(parse(message()), "no@mail.example", ""))
 

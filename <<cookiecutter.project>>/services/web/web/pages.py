@@ -1,9 +1,9 @@
-"""Templates and the style sheet, both held in memory."""
+"""Templates and static files, all held in memory."""
 
 import hashlib
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
@@ -11,8 +11,24 @@ from starlette.responses import HTMLResponse, Response
 from stack import log
 
 _HERE = Path(__file__).parent
-STYLE = (_HERE / "static" / "style.css").read_bytes()
-STYLE_URL = f"/static/style.{hashlib.sha256(STYLE).hexdigest()[:12]}.css"
+_MEDIA_TYPES = {".css": "text/css", ".svg": "image/svg+xml"}
+
+
+class Asset(NamedTuple):
+    """A static file. Its address names its content, so that a browser may keep it for ever."""
+
+    content: bytes
+    media_type: str
+    url: str
+
+
+def _asset(path: Path) -> Asset:
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    return Asset(content, _MEDIA_TYPES[path.suffix], f"/static/{path.stem}.{digest}{path.suffix}")
+
+
+ASSETS = {path.name: _asset(path) for path in (_HERE / "static").iterdir()}
 
 
 def _size(count: int) -> str:
@@ -32,7 +48,7 @@ _environment = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-_environment.globals["style_url"] = STYLE_URL
+_environment.globals["asset"] = lambda name: ASSETS[name].url
 _environment.filters["size"] = _size
 _environment.filters["moment"] = lambda iso: f"{iso[:10]} {iso[11:16]} UTC"
 
@@ -56,8 +72,14 @@ def error_page(status: int, detail: str, headers: dict[str, str] | None = None) 
     return answer
 
 
-def style(name: str) -> Response:
-    """The style sheet. One of another release is asked for while old and new run side by side: not to be kept."""
-    lasting = STYLE_URL.endswith(f"/{name}")
-    cache = "public, max-age=31536000, immutable" if lasting else "no-store"
-    return Response(STYLE, media_type="text/css", headers={"Cache-Control": cache, "X-Content-Type-Options": "nosniff"})
+def static(name: str) -> Response | None:
+    """A static file by the last part of its address, None when there is no such file.
+
+    The address of another release is asked for while old and new run side by side: answered, but not to be kept.
+    """
+    asset = ASSETS.get(name.partition(".")[0] + Path(name).suffix)
+    if asset is None:
+        return None
+    cache = "public, max-age=31536000, immutable" if asset.url.endswith(f"/{name}") else "no-store"
+    headers = {"Cache-Control": cache, "X-Content-Type-Options": "nosniff"}
+    return Response(asset.content, media_type=asset.media_type, headers=headers)

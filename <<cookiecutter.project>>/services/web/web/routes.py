@@ -9,7 +9,8 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 
 from stack.problems import Problem
 from web.client import Api
-from web.pages import error_page, page, style
+from web.pages import error_page, page
+from web.pages import static as static_file
 from web.session import Session
 from web.uploads import FORM_OVERHEAD, Uploads
 
@@ -85,8 +86,8 @@ async def _me(api: Api, session: Session) -> uuid.UUID:
 
 @routes.get("/static/{name}")
 async def static(name: str) -> Response:
-    """The style sheet."""
-    return style(name) if name.startswith("style.") and name.endswith(".css") else error_page(404, "No such page.")
+    """The style sheet and the icon."""
+    return static_file(name) or error_page(404, "No such page.")
 
 
 @routes.get("/register")

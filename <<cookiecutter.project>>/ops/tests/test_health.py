@@ -1,0 +1,329 @@
+"""What the answers of the stack mean for its health."""
+
+import json
+import time
+
+import pytest
+
+from ops import certificates, engine, health, stack
+from ops.errors import OpsError
+from ops.health import Check, Report
+from ops.stack import Service
+
+
+def statuses(checks):
+    return {check.target: check.status for check in checks}
+
+
+# ── containers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def containers(make_stack, services, found, now=100_000.0):
+    return list(health.check_containers(make_stack(*services), found, now))
+
+
+def test_everything_that_is_wanted_runs(make_stack, make_container):
+    found = [make_container("web", 1), make_container("web", 2), make_container("db", health="")]
+    checks = containers(make_stack, [Service("web", "", replicas=2), Service("db", "")], found)
+    assert statuses(checks) == {"web-1": "ok", "web-2": "ok", "db-1": "ok"}
+
+
+def test_what_is_wanted_and_absent_fails(make_stack, make_container):
+    checks = containers(make_stack, [Service("web", "", replicas=2), Service("db", "")], [make_container("web")])
+    assert statuses(checks) == {"web-1": "ok", "web": "fail", "db": "fail"}
+    assert [check.detail for check in checks if check.status == "fail"] == [
+        "1 of 2 wanted are running",
+        "0 of 1 wanted are running",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({"health": "unhealthy", "health_log": ("first", "no connection")}, "fail", "unhealthy: no connection"),
+        ({"health": "unhealthy"}, "fail", "unhealthy"),
+        ({"health": "starting"}, "warn", "starting"),
+        ({"state": "paused"}, "fail", "paused"),
+        ({"state": "exited", "exit_code": 137, "oom_killed": True}, "fail", "exited, exit code 137, out of memory"),
+        ({"state": "created", "error": "port taken"}, "fail", "port taken"),
+        ({"restarts": 3, "started": 99_990.0}, "warn", "restarted 3 times, last 10 s ago"),
+        ({"restarts": 3, "started": 10.0}, "ok", "restarted 3 times"),
+    ],
+)
+def test_a_container_in_trouble(make_stack, make_container, changes, status, words):
+    (check,) = containers(make_stack, [Service("web", "")], [make_container("web", **changes)])
+    assert check.status == status
+    assert words in check.detail
+
+
+def test_one_shot_services(make_stack, make_container):
+    migrate = Service("migrate", "", one_shot=True)
+    assert statuses(containers(make_stack, [migrate], [])) == {"migrate": "fail"}
+    done = make_container("migrate", state="exited", health="")
+    assert statuses(containers(make_stack, [migrate], [done])) == {"migrate-1": "ok"}
+    failed = make_container("migrate", state="exited", health="", exit_code=1)
+    assert statuses(containers(make_stack, [migrate], [failed])) == {"migrate-1": "fail"}
+
+
+def test_containers_nobody_wants(make_stack, make_container):
+    assert statuses(containers(make_stack, [], [make_container("grafana")])) == {"grafana-1": "warn"}
+
+
+# ── services ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("ok", "answer", "status", "detail"),
+    [
+        (True, '{"status": "ready", "missing": []}', "ok", "ready"),
+        (True, '{"status": "degraded", "missing": ["redis"]}', "warn", "degraded: redis missing"),
+        (False, '{"status": "unready", "missing": ["postgres", "redis"]}', "fail", "unready: postgres, redis missing"),
+        (False, '{"status": "draining", "missing": []}', "fail", "draining"),
+        (False, "Traceback\nno answer on port 8000\n", "fail", "no answer on port 8000"),
+        (False, "", "fail", "no answer"),
+    ],
+)
+def test_readiness(ok, answer, status, detail):
+    check = health.judge_ready("api-1", ok, answer)
+    assert (check.status, check.detail) == (status, detail)
+
+
+# ── PostgreSQL ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PRIMARY = {
+    "standby": False,
+    "waited": 0.004,
+    "connections": 12,
+    "most": 100,
+    "replica": {"state": "streaming", "lag": 0, "applied": True},
+    "slot": {"active": True, "status": "reserved", "behind": 0},
+}
+
+
+def primary(**changes):
+    return statuses(health.judge_postgres_primary({**PRIMARY, **changes}, has_replica=True))
+
+
+def test_a_primary_with_a_replica_that_follows():
+    assert primary() == {"postgres-primary": "ok", "replication": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"standby": True}, {"postgres-primary": "fail"}),
+        ({"connections": 90}, {"postgres-primary": "warn", "replication": "ok"}),
+        ({"replica": None}, {"postgres-primary": "ok", "replication": "fail"}),
+        (
+            {"slot": {"active": False, "status": "lost", "behind": None}},
+            {"postgres-primary": "ok", "replication": "fail"},
+        ),
+        ({"slot": None}, {"postgres-primary": "ok", "replication": "ok"}),
+        (
+            {"replica": {"state": "streaming", "lag": 1 << 30, "applied": True}},
+            {"postgres-primary": "ok", "replication": "warn"},
+        ),
+    ],
+)
+def test_a_primary_in_trouble(changes, expected):
+    assert primary(**changes) == expected
+
+
+def test_a_lag_of_zero_does_not_hide_a_write_that_never_arrived():
+    assert primary(replica={"state": "streaming", "lag": 0, "applied": False})["replication"] == "fail"
+
+
+def test_a_broken_replication_says_how_far_behind():
+    slot = {"active": False, "status": "extended", "behind": 6_920_000}
+    checks = health.judge_postgres_primary({**PRIMARY, "replica": None, "slot": slot}, has_replica=True)
+    assert checks[1].detail == "the replica does not stream from the primary, 6.6 MiB behind"
+    checks = health.judge_postgres_primary({**PRIMARY, "replica": None, "slot": slot}, has_replica=False)
+    assert checks[1].detail == "no replica is running, 6.6 MiB behind"
+
+
+@pytest.mark.parametrize(
+    ("standby", "receiver", "status"), [(True, "streaming", "ok"), (True, None, "fail"), (False, None, "fail")]
+)
+def test_a_replica(standby, receiver, status):
+    answer = {"standby": standby, "receiver": receiver, "silent": 1, "replayed": None}
+    assert health.judge_postgres_replica(answer).status == status
+
+
+# ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REDIS_PRIMARY = """OK
+1
+# Replication
+role:master
+connected_slaves:1
+slave0:ip=redis-replica,port=6379,state=online,offset=4096,lag=0
+master_repl_offset:4133
+"""
+
+
+def test_redis_primary():
+    checks = health.judge_redis_primary(REDIS_PRIMARY.replace("\n", "\r\n"))
+    assert statuses(checks) == {"redis-primary": "ok", "replication": "ok"}
+    assert checks[1].detail == "a write was confirmed, 37 B behind"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("\n1\n", "\n0\n"), {"redis-primary": "ok", "replication": "fail"}),
+        (("role:master", "role:slave"), {"redis-primary": "fail"}),
+        (("OK\n", "MISCONF errors writing to the AOF file\n"), {"redis-primary": "fail"}),
+    ],
+)
+def test_redis_primary_in_trouble(change, expected):
+    assert statuses(health.judge_redis_primary(REDIS_PRIMARY.replace(*change))) == expected
+
+
+def test_redis_replica_that_lost_its_primary():
+    assert health.judge_redis_primary("OK\n0\nrole:master\nconnected_slaves:0\n")[1].detail == "no replica is connected"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ("role:slave\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:1\r\n", "ok"),
+        ("role:slave\nmaster_link_status:down\nmaster_link_down_since_seconds:75\n", "fail"),
+        ("role:master\n", "fail"),
+        ("", "fail"),
+    ],
+)
+def test_redis_replica(answer, status):
+    assert health.judge_redis_replica(answer).status == status
+
+
+# ── RabbitMQ ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+QUEUES = [
+    {"name": "notification.events", "state": "running", "messages": 2, "consumers": 1},
+    {"name": "notification.retry.5s", "state": "running", "messages": 3, "consumers": 0},
+    {"name": "notification.dead", "state": "running", "messages": 0, "consumers": 0},
+]
+WANTED = [queue["name"] for queue in QUEUES]
+NO_ALARM = "rabbitmq_alarms_memory_used_watermark 0\nrabbitmq_alarms_free_disk_space_watermark 0\n"
+
+
+def rabbitmq(alarms=NO_ALARM, **changes):
+    queues = [{**queue, **changes.get(queue["name"].rpartition(".")[2], {})} for queue in QUEUES]
+    return statuses(health.judge_rabbitmq(f"{json.dumps(queues)}\n{alarms}", WANTED))
+
+
+def test_rabbitmq_at_work():
+    assert set(rabbitmq().values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "status"),
+    [
+        ({"events": {"consumers": 0}}, "notification.events", "fail"),
+        ({"events": {"consumers": 0, "messages": 0}}, "notification.events", "warn"),
+        ({"events": {"messages": 5000}}, "notification.events", "warn"),
+        ({"events": {"state": "down"}}, "notification.events", "fail"),
+        ({"dead": {"messages": 1}}, "notification.dead", "warn"),
+        ({"alarms": NO_ALARM.replace("disk_space_watermark 0", "disk_space_watermark 1")}, "rabbitmq", "fail"),
+        ({"events": {"name": "renamed"}}, "notification.events", "fail"),
+    ],
+)
+def test_rabbitmq_in_trouble(changes, target, status):
+    assert rabbitmq(**changes)[target] == status
+
+
+# ── host and monitoring ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("free", "status"), [(50, "ok"), (10, "warn"), (3, "fail")])
+def test_disks(free, status):
+    assert health.judge_disk("docker", 100, free).status == status
+
+
+def test_alerts_that_fire():
+    alerts = [
+        {"state": "firing", "labels": {"alertname": "Watchdog"}},
+        {"state": "pending", "labels": {"alertname": "DiskAlmostFull"}},
+    ]
+    assert health.judge_alerts({"data": {"alerts": alerts}}).status == "ok"
+    alerts.append({"state": "firing", "labels": {"alertname": "InstanceDown"}})
+    assert health.judge_alerts({"data": {"alerts": alerts}}).detail == "alerts: InstanceDown"
+
+
+# ── the whole ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Nothing outside Docker is asked."""
+    monkeypatch.setattr(health, "_https", lambda _env: [Check("https", "nginx", "ok", "200")])
+    monkeypatch.setattr(health, "_certificate", lambda _env: [])
+
+
+def test_a_stopped_stack_is_one_sentence(env, quiet, monkeypatch, make_stack, make_container, capsys):
+    monkeypatch.setattr(stack, "load", lambda _env: make_stack(Service("web", "")))
+    monkeypatch.setattr(engine, "containers", lambda _env: [make_container("web", state="exited")])
+    result = health.report(env)
+    assert not result.healthy
+    health.show(result)
+    sentence = "dev is not running: all 1 containers are stopped. Start it: invoke deploy --env dev\n"
+    assert capsys.readouterr().out == sentence
+
+
+def test_everything_is_asked_at_once(env, quiet, monkeypatch, make_stack, make_container):
+    services = ["web", "api", "auth-service", "notification-service", "postgres-replica", "redis-primary", "rabbitmq"]
+
+    def slow(*_args, **_options):
+        time.sleep(0.2)
+        raise OpsError("no answer")
+
+    monkeypatch.setattr(stack, "load", lambda _env: make_stack(*(Service(name, "") for name in services)))
+    monkeypatch.setattr(engine, "containers", lambda _env: [make_container(name) for name in services])
+    monkeypatch.setattr(engine, "exec_", slow)
+    result = health.report(env)
+    probes = [check for check in result.checks if check.detail == "no answer"]
+    assert len(probes) == len(services)
+    assert all(check.status == "fail" and check.seconds >= 0.2 for check in probes)
+    assert result.seconds < 0.4
+
+
+def test_a_probe_with_an_unexpected_answer_fails_alone(env, quiet, monkeypatch, make_stack, make_container):
+    monkeypatch.setattr(stack, "load", lambda _env: make_stack(Service("postgres-primary", "")))
+    monkeypatch.setattr(engine, "containers", lambda _env: [make_container("postgres-primary")])
+    monkeypatch.setattr(engine, "exec_", lambda *_a, **_o: engine.Completed((), 0, "NOTICE: what?\n", ""))
+    result = health.report(env)
+    failed = [check for check in result.checks if check.status == "fail"]
+    assert [(check.name, check.target) for check in failed] == [("postgres", "postgres-primary")]
+    assert failed[0].detail.startswith("unexpected answer")
+
+
+def test_a_self_made_certificate_in_prod_is_worth_a_look(project, monkeypatch):
+    from ops import environments
+
+    prod = environments.load("prod", project)
+    assert health._timed("certificate", "x", lambda: health._certificate(prod))[0].status == "fail"
+    certificates.self_sign(prod)
+    prod.secrets_dir.chmod(0o700)
+    assert health._certificate(prod)[0].status == "warn"
+
+
+def test_the_json_form_is_stable():
+    result = Report("dev", (Check("disk", "docker", "warn", "10 %", 0.01234),), 0.5)
+    assert health.as_json(result) == {
+        "environment": "dev",
+        "healthy": True,
+        "seconds": 0.5,
+        "checks": [{"name": "disk", "target": "docker", "status": "warn", "detail": "10 %", "seconds": 0.012}],
+    }
+
+
+def test_the_table_groups_and_counts(capsys):
+    checks = (
+        Check("container", "web-1", "ok", "healthy"),
+        Check("ready", "web-1", "fail", "unready: [red]api[/] missing", 0.1),
+    )
+    health.show(Report("dev", checks, 0.3))
+    output = capsys.readouterr().out
+    assert "Containers" in output and "Services" in output
+    assert "unready: [red]api[/] missing" in output
+    assert output.splitlines()[-1] == "dev is unhealthy: 1 ok, 0 to look at, 1 failed (0.3 s)"

@@ -1,0 +1,101 @@
+import httpx
+import pytest
+from fakeredis import FakeAsyncRedis
+
+from api.app import create_app
+from api.gateway import MAX_BODY
+
+
+@pytest.fixture
+def served(environment, store, client_of):
+    """The api, with a function in place of the auth service."""
+
+    def start(handler):
+        auth = httpx.AsyncClient(transport=httpx.MockTransport(handler), base_url="http://auth.internal:8081")
+        return client_of(create_app(store=store, redis=FakeAsyncRedis(), auth=auth))
+
+    return start
+
+
+async def test_requests_and_answers_pass_through(served) -> None:
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        headers = [("X-Served-By", "auth-1"), ("X-Request-ID", "theirs"), ("Connection", "close"), ("X-Extra", "1")]
+        return httpx.Response(429, json={"detail": "wait"}, headers=[*headers, ("Retry-After", "9")])
+
+    async with served(handler) as client:
+        answer = await client.post(
+            "/api/v1/auth/login?a=1&b=2",
+            json={"email": "x"},
+            headers={"X-Request-ID": "r1", "Authorization": "Bearer t", "Connection": "X-Private", "X-Private": "1"},
+        )
+    (request,) = seen
+    assert (request.method, str(request.url)) == ("POST", "http://auth.internal:8081/v1/auth/login?a=1&b=2")
+    assert request.content == b'{"email":"x"}'
+    assert (request.headers["x-request-id"], request.headers["authorization"]) == ("r1", "Bearer t")
+    assert request.headers["host"] == "auth.internal:8081"
+    assert "x-private" not in request.headers
+    assert (answer.status_code, answer.json()) == (429, {"detail": "wait"})
+    assert (answer.headers["retry-after"], answer.headers["x-extra"]) == ("9", "1")
+    assert answer.headers.get_list("x-request-id") == ["r1"]
+    assert answer.headers.get_list("x-served-by") != ["auth-1"]
+    assert "connection" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (httpx.ConnectError("refused"), 502),
+        (httpx.ReadError("reset"), 502),
+        (httpx.RemoteProtocolError("half an answer"), 502),
+        (httpx.PoolTimeout("busy"), 503),
+        (httpx.ReadTimeout("slow"), 504),
+        (httpx.ConnectTimeout("slow"), 504),
+    ],
+)
+async def test_an_auth_service_that_is_away(served, failure: Exception, status: int) -> None:
+    def handler(_: httpx.Request) -> httpx.Response:
+        raise failure
+
+    async with served(handler) as client:
+        answer = await client.post("/api/v1/auth/login", json={}, headers={"X-Request-ID": "r1"})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.json()["request_id"], answer.headers["retry-after"]) == ("r1", "2")
+
+
+async def test_a_refused_connection_is_tried_once_more_and_a_sent_request_never(served) -> None:
+    failures: list[Exception] = [httpx.ConnectError("refused")]
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        if failures:
+            raise failures.pop()
+        return httpx.Response(200, json={})
+
+    async with served(handler) as client:
+        assert (await client.post("/api/v1/auth/login", json={})).status_code == 200
+        failures.append(httpx.ReadError("reset"))
+        assert (await client.post("/api/v1/auth/login", json={})).status_code == 502
+
+
+@pytest.mark.parametrize("path", ["../../health/ready", "%2e%2e/%2e%2e/metrics", "//evil.example/x"])
+async def test_nothing_else_of_the_auth_service_can_be_reached(served, path: str) -> None:
+    seen: list[httpx.URL] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url)
+        return httpx.Response(200, json={})
+
+    async with served(handler) as client:
+        request = client.build_request("GET", "https://example.com/")
+        request.url = request.url.copy_with(raw_path=f"/api/v1/auth/{path}".encode())
+        await client.send(request)
+    assert all(url.host == "auth.internal" and url.raw_path.startswith(b"/v1/auth/") for url in seen)
+
+
+async def test_a_body_has_its_limit(served) -> None:
+    async with served(lambda _: httpx.Response(200)) as client:
+        answer = await client.post("/api/v1/auth/login", content=b"x" * (MAX_BODY + 1))
+    assert answer.status_code == 413
