@@ -80,6 +80,11 @@ def console() -> Console:
     return Console(highlight=False, width=None if is_terminal() else _PIPED_WIDTH)
 
 
+def plain(text: str) -> str:
+    """Text for a cell of a table that may hold [brackets] of its own."""
+    return text.replace("[", r"\[")
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Any:
     """A Rich table. A cell is plain text, or text in a style written as "[green]healthy[/]"."""
     from rich.table import Table

@@ -276,7 +276,7 @@ class Deployment:
             (
                 name,
                 _DONE[change.kind],
-                change.reason,
+                console.plain(change.reason),
                 console.duration(self.ready_after[name]) if name in self.ready_after else "",
             )
             for name, change in decided.changes.items()

@@ -7,11 +7,15 @@ of a line above. Anything else is refused with its line, rather than meaning thr
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+
+from dotenv import dotenv_values
 
 from ops.errors import USAGE, OpsError
 
@@ -91,7 +95,7 @@ def load(name: str = DEFAULT, root: Path | None = None) -> Environment:
             USAGE,
         )
     env_file = root / "config" / wanted / ".env"
-    values = parse(env_file.read_text(encoding="utf-8"), relative(env_file))
+    values = parse(env_file.read_text(encoding="utf-8-sig"), relative(env_file))
     for key in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE"):
         if not values.get(key):
             raise OpsError(f"{relative(env_file)}: {key} is not set.", "Every command needs it.", USAGE)
@@ -110,9 +114,8 @@ def parse(text: str, source: str) -> dict[str, str]:
     Raises OpsError naming source:line for a line that is not understood, a key given twice, or a switch
     (*_ENABLED) that is neither true nor false.
     """
-    values: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
@@ -123,11 +126,14 @@ def parse(text: str, source: str) -> dict[str, str]:
                 f'{place}: "{_shorten(stripped)}" is not NAME=value.', "Write NAME=value or a # comment.", USAGE
             )
         key, raw = assignment["key"], assignment["value"]
-        if key in values:
+        if key in lines:
             raise OpsError(f"{place}: {key} is already set in line {lines[key]}.", "Keep one of the two lines.", USAGE)
-        values[key] = _value(raw, values, place, key)
+        _refuse_ambiguous(raw, lines.keys(), place, key)
         lines[key] = number
+    values = {key: value or "" for key, value in dotenv_values(stream=io.StringIO(text)).items()}
+    for key in lines:
         if key.endswith("_ENABLED") and values[key] not in {"true", "false"}:
+            place = f"{source}:{lines[key]}"
             raise OpsError(f'{place}: {key} must be true or false, not "{values[key]}".', code=USAGE)
     return values
 
@@ -163,8 +169,8 @@ def replace_file(path: Path, text: str, mode: int) -> None:
             raise
 
 
-def _value(raw: str, known: dict[str, str], place: str, key: str) -> str:
-    """A value as Compose and python-dotenv both read it, or OpsError."""
+def _refuse_ambiguous(raw: str, known: Collection[str], place: str, key: str) -> None:
+    """Raise OpsError for a value that Compose and python-dotenv do not read alike. known: names set in lines above."""
     match = (_QUOTED if raw[:1] in {'"', "'"} else _PLAIN).fullmatch(raw)
     if not match:
         raise OpsError(
@@ -179,15 +185,11 @@ def _value(raw: str, known: dict[str, str], place: str, key: str) -> str:
             "Write ${NAME} for the value of a line above, outside 'single quotes'; a $ itself cannot be written.",
             USAGE,
         )
-
-    def resolve(reference: re.Match[str]) -> str:
-        if reference["name"] in known:
-            return known[reference["name"]]
-        raise OpsError(
-            f"{place}: {key} refers to {reference['name']}, which is not set above it.", "Move it up.", USAGE
-        )
-
-    return _REFERENCE.sub(resolve, text)
+    for reference in _REFERENCE.finditer(text):
+        if reference["name"] not in known:
+            raise OpsError(
+                f"{place}: {key} refers to {reference['name']}, which is not set above it.", "Move it up.", USAGE
+            )
 
 
 def _shorten(text: str) -> str:

@@ -40,6 +40,9 @@ CERTIFICATE_WARN_DAYS = 21
 RESTART_SECONDS = 600
 
 QUEUE_WARN = 1000
+UNSERVED = "nobody consumes"
+# RabbitMQ counts consumers every 5 s (collect_statistics_interval), so its word is as old as that.
+STATISTICS_SECONDS = 6
 
 # The monitoring services that publish a port on this machine: setting of the port, path.
 _PAGES = {
@@ -464,9 +467,15 @@ grep ^rabbitmq_alarms_ <&3
 
 
 def _rabbitmq(env: Environment, container: Container) -> list[Check]:
-    answer = _exec(container, "bash", "-c", _RABBITMQ)
     document = json.loads((env.project_dir / "infrastructure/rabbitmq/definitions.json").read_text(encoding="utf-8"))
-    return judge_rabbitmq(answer, [queue["name"] for queue in document.get("queues", [])])
+    wanted = [queue["name"] for queue in document.get("queues", [])]
+    deadline = time.monotonic() + STATISTICS_SECONDS
+    while True:
+        checks = judge_rabbitmq(_exec(container, "bash", "-c", _RABBITMQ), wanted)
+        # A consumer that has just come is not counted yet: look again before saying that there is none.
+        if time.monotonic() > deadline or not any(UNSERVED in check.detail for check in checks):
+            return checks
+        time.sleep(1)
 
 
 def judge_rabbitmq(answer: str, wanted: list[str]) -> list[Check]:
@@ -503,7 +512,7 @@ def _queue(queue: dict[str, Any]) -> Check:
         # Nobody consumes from it: messages leave by themselves.
         detail = f"{messages} messages waiting"
     elif not consumers:
-        status, detail = ("fail" if messages else "warn"), f"nobody consumes, {messages} messages"
+        status, detail = ("fail" if messages else "warn"), f"{UNSERVED}, {messages} messages"
     elif messages > QUEUE_WARN:
         status = "warn"
     return Check("rabbitmq", name, status, detail)

@@ -23,6 +23,9 @@ SCALABLE = {
 # More containers of one service on one host only share the same cores; a slip of the finger should not start 500.
 MOST_REPLICAS = 50
 
+# Told how many replicas to expect: without a word, a lower number would be an alert.
+OBSERVERS = ("prometheus",)
+
 _PROJECT_LABEL = "label=com.docker.compose.project="
 
 
@@ -83,8 +86,11 @@ def _check_room(env: Environment, service: str, wanted: int, containers: Sequenc
 
 def _apply_scale(env: Environment, service: str, wanted: int, containers: Sequence[Container]) -> None:
     argv = deploy.up_argv(env, [service], "--no-recreate", "--scale", f"{service}={wanted}")
-    declared = stack.load(env).services[service]
-    deploy.bring_up(env, argv, gate.Gate({service: declared}, before=containers), env.number(*deploy.TIMEOUT))
+    timeout = env.number(*deploy.TIMEOUT)
+    declared = stack.load(env).services
+    deploy.bring_up(env, argv, gate.Gate({service: declared[service]}, before=containers), timeout)
+    if observers := {name: declared[name] for name in OBSERVERS if name in declared}:
+        deploy.bring_up(env, deploy.up_argv(env, list(observers)), gate.Gate(observers, before=containers), timeout)
 
 
 # ── stop, down ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,7 +312,11 @@ def logs(env: Environment, service: str = "", *, follow: bool = False, tail: str
         )
         if service not in known:
             raise OpsError(f'There is no service "{service}".', f"There are: {', '.join(known)}.", USAGE)
-    return engine.show(logs_argv(env, service, follow=follow, tail=tail, since=since), **engine.surroundings(env))
+    try:
+        return engine.show(logs_argv(env, service, follow=follow, tail=tail, since=since), **engine.surroundings(env))
+    except KeyboardInterrupt:
+        # The way to end --follow, and nothing to complain about.
+        return 0
 
 
 def logs_argv(env: Environment, service: str, *, follow: bool, tail: str, since: str) -> list[str]:
@@ -346,7 +356,15 @@ def doctor(env: Environment) -> bool:
     colours = {preflight.OK: "green", preflight.WARNING: "yellow", preflight.FAILED: "red"}
     console.print_table(
         ("CHECK", "RESULT", "FOUND", "WHAT TO DO"),
-        [(each.name, f"[{colours[each.status]}]{each.status}[/]", each.detail, each.remedy) for each in checks],
+        [
+            (
+                each.name,
+                f"[{colours[each.status]}]{each.status}[/]",
+                console.plain(each.detail),
+                console.plain(each.remedy),
+            )
+            for each in checks
+        ],
     )
     failed = [each.name for each in checks if each.status == preflight.FAILED]
     console.say()
@@ -384,7 +402,10 @@ def secret_check(env: Environment, as_json: bool = False) -> int:
         console.print_table(
             ("", "SECRET", "WHAT", "WHERE", "WHAT TO DO"),
             [
-                (f"[{colours[each.severity]}]{each.severity}[/]", each.secret, each.what, each.where, each.remedy)
+                (
+                    f"[{colours[each.severity]}]{each.severity}[/]",
+                    *(console.plain(text) for text in (each.secret, each.what, each.where, each.remedy)),
+                )
                 for each in findings
             ],
         )

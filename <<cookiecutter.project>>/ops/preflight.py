@@ -109,8 +109,12 @@ def check_ports(
     own: Iterable[Container],
     is_free: Callable[[Port], bool] = port_is_free,
     holder: Callable[[int], str] = lambda number: "",
+    setting: Callable[[int], str] = lambda number: "port in the .env file",
 ) -> Iterator[Check]:
-    """Ports the stack publishes, unless one of its own running containers holds them already."""
+    """Ports the stack publishes, unless one of its own running containers holds them already.
+
+    holder, setting: who has a port, and where its number is chosen, for the message.
+    """
     held = {int(port.rpartition(":")[2].partition("->")[0]) for each in own for port in each.ports if each.running}
     wanted = {port: name for name, service in stack.services.items() for port in service.ports}
     taken = [port for port in wanted if port.number not in held and not is_free(port)]
@@ -120,11 +124,17 @@ def check_ports(
             "ports",
             FAILED,
             f"{port.number} for {wanted[port]} is taken{f' by {who}' if who else ''}",
-            f"Stop what listens there (ss -ltnp 'sport = :{port.number}'), or choose another port in the .env file.",
+            f"Stop what listens there (ss -ltnp 'sport = :{port.number}'), or choose another {setting(port.number)}.",
         )
     if not taken:
         numbers = ", ".join(str(number) for number in sorted({port.number for port in wanted}))
         yield Check("ports", OK, f"{numbers or 'none'} free or ours")
+
+
+def setting_of(env: Environment, number: int) -> str:
+    """Where the number of a published port comes from, in words."""
+    names = [key for key, value in env.values.items() if key.endswith("_PORT") and value == str(number)]
+    return f"{' or '.join(names) or 'port'} in {relative(env.env_file)}"
 
 
 def check_disk(free: int, where: str) -> Check:
@@ -222,7 +232,7 @@ def run(env: Environment, stack: Stack, containers: Sequence[Container]) -> list
         check_version("engine", info.get("ServerVersion", ""), ENGINE_MINIMUM),
         check_version("compose", compose, COMPOSE_MINIMUM),
         *check_settings(env),
-        *check_ports(stack, containers, holder=port_holder),
+        *check_ports(stack, containers, holder=port_holder, setting=lambda number: setting_of(env, number)),
         check_disk(shutil.disk_usage(where).free, str(where)),
         check_memory(*memory_needed(stack, containers), available_memory(total) if here else total),
         *check_secrets(env, secrets.check(env)),
@@ -244,4 +254,4 @@ def refuse(checks: Sequence[Check]) -> None:
     lines = [
         f"  {each.name}: {each.detail}{f'{chr(10)}    -> {each.remedy}' if each.remedy else ''}" for each in failed
     ]
-    raise OpsError("Nothing was touched, because:\n" + "\n".join(lines), code=REFUSED)
+    raise OpsError("Nothing was started, because:\n" + "\n".join(lines), code=REFUSED)

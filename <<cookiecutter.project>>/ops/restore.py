@@ -57,15 +57,16 @@ _SPACE_FACTOR = 2
 
 @dataclass(frozen=True)
 class Result:
-    """A finished restore, times in seconds; during `interruption` the services were away. `kept`: name of the database
-    that was there before, "" when it was dropped.
+    """A finished restore, times in seconds; during `interruption` the services were away.
+
+    `kept`: the databases that this restore or an earlier one put aside and that are still there.
     """
 
     path: Path
     seconds: float
     interruption: float
     counts: Mapping[str, Mapping[str, Any]]
-    kept: str = ""
+    kept: tuple[str, ...] = ()
 
 
 def restore(
@@ -102,7 +103,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "interruption_seconds": round(result.interruption, 3),
         "counts": result.counts,
-        "kept_database": result.kept,
+        "kept_databases": list(result.kept),
     }
 
 
@@ -112,8 +113,8 @@ def show(result: Result) -> None:
     console.say(f"restored {relative(result.path)} in {total}; the services were away for {interruption}", "green")
     for line in describe(result.counts):
         console.say(f"  {line}")
-    if result.kept:
-        console.say(f"  The old database is still there as {result.kept}.")
+    for name in result.kept:
+        console.say(f"  {name} was put aside and is still there; to remove it, in postgres-primary: dropdb {name}")
 
 
 def check_fits(env: Environment, path: Path, manifest: Manifest, other_environment: bool) -> None:
@@ -190,8 +191,8 @@ class _Restore:
         self.database = env.values["POSTGRES_DB"]
         # A name has 63 characters at most, and the longest ending here has 30.
         stamp, stem = f"{datetime.now(UTC):%Y%m%d%H%M%S}", self.database[:33]
-        self.prefix = f"{stem}_restoring_"
-        self.new, self.old = f"{self.prefix}{stamp}", f"{stem}_before_restore_{stamp}"
+        self.beside, self.aside = f"{stem}_restoring_", f"{stem}_before_restore_"
+        self.new, self.old = self.beside + stamp, self.aside + stamp
         self.doing = "looking around"
         self.undo: list[tuple[str, Callable[[], None]]] = []
         self.touched = False
@@ -199,7 +200,12 @@ class _Restore:
     def at(self, doing: str) -> None:
         """Begin a step; the words are for progress and for the message should it fail."""
         self.doing = doing
-        self._tick(doing)
+        self.tell(doing)
+
+    def tell(self, words: str) -> None:
+        """Progress. That nobody can read it any more is no reason to stop."""
+        with contextlib.suppress(OSError):
+            self._tick(words)
 
     # ── before anything is touched ────────────────────────────────────────────────────────────────────────────────────
 
@@ -235,21 +241,23 @@ class _Restore:
     def run(self) -> Result:
         """Prepare, switch, clean up; or undo."""
         began = time.monotonic()
-        try:
-            self._prepare_postgres()
-            self._prepare_redis()
-            self._prepare_uploads()
-            stopped = time.monotonic()
-            self._stop_services()
-            self._switch_postgres()
-            self._switch_redis()
-            self._switch_uploads()
-            self._import_rabbitmq()
-            self._start_services()
-        except BaseException as error:
-            raise self._failed(error) from error
-        interruption = time.monotonic() - stopped
-        kept = self._clean_up()
+        # A terminal that is closed, or a connection that is lost, must not stop it halfway.
+        with _ignored(signal.SIGHUP):
+            try:
+                self._prepare_postgres()
+                self._prepare_redis()
+                self._prepare_uploads()
+                stopped = time.monotonic()
+                self._stop_services()
+                self._switch_postgres()
+                self._switch_redis()
+                self._switch_uploads()
+                self._import_rabbitmq()
+                self._start_services()
+            except BaseException as error:
+                raise self._failed(error) from error
+            interruption = time.monotonic() - stopped
+            kept = self._clean_up()
         counts = {name: member.counts for name, member in self.manifest.members.items()}
         return Result(self.path, time.monotonic() - began, interruption, counts, kept)
 
@@ -259,11 +267,12 @@ class _Restore:
         reason = "interrupted." if interrupted else str(error) or type(error).__name__
         message = f"The restore failed while {self.doing}: {reason}"
         not_undone = []
-        with _undisturbed():
+        # An impatient second Ctrl-C must not stop what puts everything back.
+        with _ignored(signal.SIGINT, signal.SIGTERM):
             if interrupted:
                 engine.end_all()
             for words, undo in reversed(self.undo):
-                self._tick(words)
+                self.tell(words)
                 try:
                     undo()
                 except OpsError as second:
@@ -284,16 +293,14 @@ class _Restore:
     def _prepare_postgres(self) -> None:
         self.at("restoring PostgreSQL into a new database")
         # Of a restore that was killed.
-        for name in self._sql(
-            "SELECT datname FROM pg_database WHERE starts_with(datname, :'s')", s=self.prefix
-        ).split():
+        for name in self._databases(self.beside):
             self._drop(name)
         self.undo.append(("removing the new database", lambda: self._drop(self.new)))
         self._sql('CREATE DATABASE :"name" TEMPLATE template0', name=self.new)
         load = ("pg_restore", "--exit-on-error", "--single-transaction", "--no-password", f"--dbname={self.new}")
         argv = engine.exec_argv(self.primary.id, *load, f"--username={self.env.values['POSTGRES_USER']}", stdin=True)
         with archive.member(self.path, POSTGRES) as dump:
-            send(argv, dump, "PostgreSQL", self._tick)
+            send(argv, dump, "PostgreSQL", self.tell)
         self.at("comparing the rows with the manifest")
         wanted, found = self.manifest.counts(POSTGRES)["rows"], count_rows(self.env, self.primary, self.new)
         if wanted != found:
@@ -323,7 +330,7 @@ class _Restore:
             " printf 'file appendonly.aof.1.base.rdb seq 1 type b\\n' > appendonly.aof.manifest"
         )
         with archive.member(self.path, REDIS) as snapshot:
-            send(engine.exec_argv(self.cache.id, "sh", "-c", script, stdin=True), snapshot, "Redis", self._tick)
+            send(engine.exec_argv(self.cache.id, "sh", "-c", script, stdin=True), snapshot, "Redis", self.tell)
 
     def _prepare_uploads(self) -> None:
         self.at("unpacking the uploads beside the present ones")
@@ -331,7 +338,7 @@ class _Restore:
         script = f"set -eu; cd {UPLOADS_FOLDER}; rm -rf {_NEW}; mkdir {_NEW}; tar -C {_NEW} --no-same-owner -xzf -"
         argv, options = in_uploads(self.env, self.containers, script)
         with archive.member(self.path, UPLOADS) as packed:
-            send(argv, packed, "uploads", self._tick, **options)
+            send(argv, packed, "uploads", self.tell, **options)
         wanted, found = self.manifest.counts(UPLOADS)["files"], self._count_uploads(_NEW)
         if wanted != found:
             raise OpsError(f"{found} files were unpacked, the manifest says {wanted}.")
@@ -418,9 +425,9 @@ class _Restore:
 
     # ── afterwards ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _clean_up(self) -> str:
+    def _clean_up(self) -> tuple[str, ...]:
         """Remove the old data, or what may be removed of it; a failure here is only untidy."""
-        self._tick("removing the old data")
+        self.tell("removing the old data")
         steps: list[Callable[[], Any]] = [
             lambda: self._in_cache("rm -rf /data/.before"),
             lambda: self._uploads(f"rm -rf {_NEW} {_OLD} {_MOVED}"),
@@ -432,12 +439,19 @@ class _Restore:
                 step()
             except OpsError as error:
                 console.warn(f"the restore is complete, but not all of the old data could be removed: {error.message}")
-        return self.old if self.keep_old else ""
+        with contextlib.suppress(OpsError):
+            return tuple(self._databases(self.aside))
+        return ()
 
     # ── small things ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _sql(self, text: str, *, database: str = "postgres", **variables: str) -> str:
         return sql(self.env, self.primary, text, database=database, **variables)
+
+    def _databases(self, start: str) -> list[str]:
+        """Names of the databases that begin so, oldest first."""
+        query = "SELECT datname FROM pg_database WHERE starts_with(datname, :'start') ORDER BY datname"
+        return self._sql(query, start=start).split()
 
     def _drop(self, database: str) -> None:
         self._sql('DROP DATABASE IF EXISTS :"name" WITH (FORCE)', name=database)
@@ -505,12 +519,12 @@ def _wait_healthy(containers: Sequence[Container]) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No Ctrl-C: an impatient second one must not stop what puts everything back."""
+def _ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Ignore signals for a while. Only the main thread can, and only it receives them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:

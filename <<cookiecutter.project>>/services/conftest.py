@@ -1,6 +1,7 @@
 """What the tests of all services share: a client of an application, and a private PostgreSQL when there is one."""
 
 import contextlib
+import logging
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+import structlog
 from fastapi import FastAPI
 from pydantic import SecretStr
 
@@ -33,6 +35,14 @@ SECRETS = {
     "NOTIFICATION_RABBITMQ_PASSWORD": "mq",
     "REDIS_PASSWORD": "redis",
 }
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Forget where a test has sent the logs: pytest closes the stream that it captures with."""
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers.clear()
 
 
 @pytest.fixture

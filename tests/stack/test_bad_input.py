@@ -26,7 +26,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 # -- nothing runs: every refusal comes before any impact -----------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def untouched(project: Project) -> Iterator[Project]:
     yield project
     assert project.containers() == {} and project.volumes() == set()
@@ -89,7 +89,7 @@ def test_compose_too_old(untouched: Project, tmp_path: Path) -> None:
         f'*) exec {real} "$@";;\nesac\n'
     )
     plugin.chmod(0o755)
-    refused(untouched.invoke("deploy", code=3, DOCKER_CONFIG=str(tmp_path)), "2.20.0", "Compose")
+    refused(untouched.invoke("deploy", code=3, DOCKER_CONFIG=str(tmp_path)), "2.20.0", "compose")
 
 
 def test_port_taken(untouched: Project) -> None:
@@ -134,7 +134,7 @@ def test_ctrl_c_during_deploy_then_deploy_again(project: Project) -> None:
 def test_killed_during_deploy_then_deploy_again(project: Project) -> None:
     import signal
 
-    project.set(LOG_LEVEL="debug")  # every service of ours is recreated
+    project.set(LOG_LEVEL="info")  # every service of ours is recreated
     code, _ = project.interrupted("deploy", after=4, how=signal.SIGKILL)
     assert code == -signal.SIGKILL
     project.invoke("deploy")

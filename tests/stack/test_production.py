@@ -30,7 +30,7 @@ def available(image: str) -> bool:
 
 def image_of(project: Project, service: str) -> str:
     resolved = json.loads(project.invoke("config", "--env", "prod", "--json").stdout)
-    return resolved["services"][service]["image"]
+    return resolved["compose"]["services"][service]["image"]
 
 
 @pytest.mark.parametrize("service", ["grafana", "kibana", "otel-collector"])
@@ -103,6 +103,12 @@ def test_only_nginx_is_published_and_no_secret_is_in_any_container(prod: Project
         assert found == [], f"{name} shows {found}"
     logs = prod.invoke("logs", "--env", "prod", "--tail", "2000").stdout
     assert [secret for secret, value in values.items() if len(value) > 8 and value in logs] == []
+
+
+def test_scaling_keeps_prometheus_informed(prod: Project) -> None:
+    """It is told how many replicas to expect, so the next deploy has nothing left to change."""
+    prod.invoke("scale", "web", "2", "--env", "prod")
+    assert "nothing to change" in prod.invoke("deploy", "--env", "prod").stdout
 
 
 def test_plain_compose_sees_the_same_stack(prod: Project) -> None:

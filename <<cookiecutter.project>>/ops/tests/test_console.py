@@ -61,9 +61,9 @@ def test_errors_go_to_standard_error_without_colour(capsys: pytest.CaptureFixtur
 
 def test_tables_are_not_cut_or_coloured_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.console.cache_clear()
-    console.print_table(("A", "B"), [("x" * 100, "[green]ok[/]")])
+    console.print_table(("A", "B", "C"), [("x" * 100, "[green]ok[/]", console.plain("[emerg] [/] no"))])
     console.console.cache_clear()
-    assert capsys.readouterr().out.splitlines()[1].split() == ["x" * 100, "ok"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["x" * 100, "ok", "[emerg]", "[/]", "no"]
 
 
 def test_a_long_work_speaks_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def test_refusal_touches_nothing(env, make_stack, quiet) -> None:
     quiet.setattr(deploy, "survey", lambda env: survey(declared))
     quiet.setattr(deploy.Deployment, "_prepare", lambda self: None)
     quiet.setattr(preflight, "run", lambda *_args: [preflight.Check("disk", preflight.FAILED, "full", "Make room.")])
-    with pytest.raises(OpsError, match="Nothing was touched") as caught:
+    with pytest.raises(OpsError, match="Nothing was started") as caught:
         deploy.deploy(env)
     assert caught.value.code == REFUSED
 

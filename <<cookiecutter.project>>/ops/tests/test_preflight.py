@@ -164,5 +164,5 @@ def test_refusal_says_everything_at_once() -> None:
         preflight.refuse([Check("disk", FAILED, "full", "Make room."), Check("ports", FAILED, "8080 taken")])
     assert caught.value.code == REFUSED
     assert caught.value.message == (
-        "Nothing was touched, because:\n  disk: full\n    -> Make room.\n  ports: 8080 taken"
+        "Nothing was started, because:\n  disk: full\n    -> Make room.\n  ports: 8080 taken"
     )

@@ -1,5 +1,6 @@
 """What a restore refuses, and in which order it undoes; the rest is driven against a real engine."""
 
+import signal
 from datetime import UTC, datetime
 
 import pytest
@@ -122,7 +123,7 @@ def work(env, tmp_path, make_container, monkeypatch):
 
     for name, undone in STEPS.items():
         monkeypatch.setattr(one, name, step(name, undone))
-    monkeypatch.setattr(one, "_clean_up", lambda: one.done.append("_clean_up") or "")
+    monkeypatch.setattr(one, "_clean_up", lambda: one.done.append("_clean_up") or ())
     return one
 
 
@@ -184,3 +185,23 @@ def test_it_needs_a_deployed_environment(env, tmp_path, make_container):
     with pytest.raises(OpsError, match="was not deployed completely") as caught:
         restore._Restore(env, tmp_path, manifest(), found, False, lambda _words: None).check()
     assert caught.value.remedy == "invoke deploy --env dev"
+
+
+def test_progress_that_nobody_reads_does_not_stop_it(work, monkeypatch):
+    def closed(_words):
+        raise BrokenPipeError
+
+    work._tick = closed
+    work.run()
+    assert work.done == [*STEPS, "_clean_up"]
+
+
+def test_a_lost_terminal_does_not_stop_it(work):
+    signals = []
+    work.fails["_switch_redis"] = OpsError("no.")
+    work.undo.append(("", lambda: signals.append([signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)])))
+    before = signal.getsignal(signal.SIGHUP)
+    with pytest.raises(OpsError):
+        work.run()
+    assert signals == [[signal.SIG_IGN, signal.SIG_IGN]]
+    assert signal.getsignal(signal.SIGHUP) is before
