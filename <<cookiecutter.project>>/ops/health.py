@@ -467,11 +467,12 @@ grep ^rabbitmq_alarms_ <&3
 
 
 def _rabbitmq(env: Environment, container: Container) -> list[Check]:
-    document = json.loads((env.project_dir / "infrastructure/rabbitmq/definitions.json").read_text(encoding="utf-8"))
-    wanted = [queue["name"] for queue in document.get("queues", [])]
+    definitions = env.project_dir / "infrastructure/rabbitmq/definitions.json"
     deadline = time.monotonic() + STATISTICS_SECONDS
     while True:
-        checks = judge_rabbitmq(_exec(container, "bash", "-c", _RABBITMQ), wanted)
+        answer = _exec(container, "bash", "-c", _RABBITMQ)
+        wanted = [queue["name"] for queue in json.loads(definitions.read_text(encoding="utf-8")).get("queues", [])]
+        checks = judge_rabbitmq(answer, wanted)
         # A consumer that has just come is not counted yet: look again before saying that there is none.
         if time.monotonic() > deadline or not any(UNSERVED in check.detail for check in checks):
             return checks
