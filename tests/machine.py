@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +25,11 @@ TESTS = "tests"
 NEED_ENGINE = {TESTS, "validators", "stack", "bench", "quickstart"}
 NEED_BROWSER = {TESTS, "stack"}
 
+# Set for the sessions when `--yes` was given: they have no terminal to ask on.
+CONSENT = "ENTERPRISE_STACK_YES"
 
+
+@cache
 def bootstrap() -> ModuleType:
     """The generated project's own program that prepares a machine, loaded from where it is."""
     spec = importlib.util.spec_from_file_location("bootstrap", BOOTSTRAP)
@@ -40,6 +46,16 @@ def python() -> Path:
     return program.ensure_venv(ROOT / ".venv", REQUIREMENTS, program.ask(yes=True))
 
 
+def install(command: str, consent: Callable[[str], None] | None = None) -> None:
+    """Install the Debian package of a command that is not on PATH. Raises bootstrap's error when that is not possible.
+
+    consent: asks before the system is changed; by default the answer is the one given when the machine was prepared.
+    """
+    if shutil.which(command) is None:
+        program = bootstrap()
+        program.ensure_system_packages([command], consent or program.ask(yes=CONSENT in os.environ))
+
+
 def nox_command(nox: Path, sessions: Sequence[str], posargs: Sequence[str]) -> list[str]:
     """The command line of nox for what was asked for; `tests`, or nothing, is what nox runs by default."""
     chosen = [session for session in sessions if session != TESTS]
@@ -53,12 +69,15 @@ def nox_command(nox: Path, sessions: Sequence[str], posargs: Sequence[str]) -> l
 def prepare(program: ModuleType, sessions: set[str], yes: bool) -> Path:
     """Install what the sessions need and return the Python of `.venv`. Raises bootstrap's error when that fails."""
     consent = program.ask(yes)
+    if yes:
+        os.environ[CONSENT] = "1"
+    install("git", consent)
     environment_python = program.ensure_venv(ROOT / ".venv", REQUIREMENTS, consent)
     if sessions & NEED_ENGINE:
         program.ensure_engine(consent)
     if sessions & NEED_BROWSER:
         try:
-            program.ensure_system_packages(["chromium"], consent)
+            install("chromium", consent)
         except program.BootstrapError as error:
             print(f"The browser test will be skipped: {error}", file=sys.stderr)
     return environment_python

@@ -6,11 +6,11 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests import template
+from tests import machine, template
 from tests.images import build
 
 ENV_FILE = Path("config", "dev", ".env")
@@ -56,10 +56,18 @@ def switch_off(folder: Path, setting: str) -> None:
     path.write_text(text.replace(f"\n{setting}=true\n", f"\n{setting}=false\n"), encoding="utf-8")
 
 
+def provide(wanted: Iterable[str]) -> build.Result:
+    """Pull or build images; what building takes is installed first. Ends with a sentence where it cannot be."""
+    try:
+        return build.provide(wanted, prepare=lambda: machine.install("debootstrap"))
+    except machine.bootstrap().BootstrapError as error:
+        raise SystemExit(f"No registry answers, and stand-ins cannot be built: {error}") from None
+
+
 def provide_images(folder: Path) -> None:
     """Pull or build every image, and leave out the tiers whose images cannot be had; without the rest it ends."""
     wanted = images(model(folder)["services"])
-    for image, reason in build.provide(wanted).unavailable.items():
+    for image, reason in provide(wanted).unavailable.items():
         setting = next((switch for start, switch in SWITCHES.items() if wanted[image].startswith(start)), None)
         if setting is None:
             raise SystemExit(f"{image} cannot be had ({reason}), and the stack does not run without it.")
@@ -79,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong := [answer for answer in options.answers if "=" not in answer]:
         parser.error(f"{wrong[0]!r} is no question=answer")
     if options.images_of:
-        build.provide(images(model(options.images_of, "--profile", "*")["services"]))
+        provide(images(model(options.images_of, "--profile", "*")["services"]))
         return 0
     folder: Path = options.output.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -25,12 +25,13 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Any:
         BootstrapError=Refused,
         done=done,
         show=lambda version: ".".join(map(str, version)),
-        ask=lambda yes: done.append(f"yes={yes}"),
+        ask=lambda yes: done.append(f"yes={yes}") or "consent",
         ensure_venv=lambda folder, requirements, consent: Path("/venv/bin/python"),
         ensure_engine=lambda consent: done.append("engine"),
         ensure_system_packages=lambda names, consent: done.append(*names),
     )
     monkeypatch.setattr(machine, "bootstrap", lambda: fake)
+    monkeypatch.setattr(machine.shutil, "which", lambda command: None)
     monkeypatch.setattr(os, "execv", lambda path, argv: done.append(" ".join(argv)))
     return fake
 
@@ -41,11 +42,14 @@ NOX = f"/venv/bin/nox --noxfile {machine.ROOT / 'noxfile.py'}"
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ["yes=False", "engine", "chromium", NOX]),
-        (["--yes", "tests"], ["yes=True", "engine", "chromium", NOX]),
-        (["--yes", "quickstart"], ["yes=True", "engine", f"{NOX} --sessions quickstart"]),
-        (["lint", "bake"], ["yes=False", f"{NOX} --sessions lint bake"]),
-        (["quickstart", "--", "--output", "x"], ["yes=False", "engine", f"{NOX} --sessions quickstart -- --output x"]),
+        ([], ["yes=False", "git", "engine", "chromium", NOX]),
+        (["--yes", "tests"], ["yes=True", "git", "engine", "chromium", NOX]),
+        (["--yes", "quickstart"], ["yes=True", "git", "engine", f"{NOX} --sessions quickstart"]),
+        (["lint", "bake"], ["yes=False", "git", f"{NOX} --sessions lint bake"]),
+        (
+            ["quickstart", "--", "--output", "x"],
+            ["yes=False", "git", "engine", f"{NOX} --sessions quickstart -- --output x"],
+        ),
     ],
 )
 def test_only_what_the_sessions_need(program: Any, arguments: list[str], expected: list[str]) -> None:
@@ -63,8 +67,9 @@ def test_a_machine_that_cannot_be_prepared(program: Any, capsys: pytest.CaptureF
 
 
 def test_without_a_browser_the_rest_is_tested(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    def refuse(names: object, consent: object) -> None:
-        raise Refused("chromium missing: install it.")
+    def refuse(names: list[str], consent: object) -> None:
+        if names == ["chromium"]:
+            raise Refused("chromium missing: install it.")
 
     program.ensure_system_packages = refuse
     machine.main(["stack"])
@@ -104,7 +109,7 @@ def provide(monkeypatch: pytest.MonkeyPatch, folder: Path, unavailable: str) -> 
     }
     monkeypatch.setattr(quickstart, "model", lambda folder: {"services": services})
     result = SimpleNamespace(unavailable={unavailable: "no registry answers"})
-    monkeypatch.setattr(quickstart.build, "provide", lambda wanted: result)
+    monkeypatch.setattr(quickstart, "provide", lambda wanted: result)
     quickstart.provide_images(folder)
 
 

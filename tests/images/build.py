@@ -72,8 +72,18 @@ class Result:
         return f"drop-in, holds {self.drop_ins[image]}" if image in self.drop_ins else ""
 
 
-def provide(images: Iterable[str], *, parallel: int = 2, pull: bool = True, say: Say = print) -> Result:
-    """Make every image available on the local engine as far as that goes, and tell what became of each."""
+def provide(
+    images: Iterable[str],
+    *,
+    parallel: int = 2,
+    pull: bool = True,
+    say: Say = print,
+    prepare: Callable[[], None] = lambda: None,
+) -> Result:
+    """Make every image available on the local engine as far as that goes, and tell what became of each.
+
+    prepare: called before the base image is built; a chance to install what that takes (debootstrap).
+    """
     result = Result()
     to_build: list[str] = []
     registry_answers = pull
@@ -95,7 +105,7 @@ def provide(images: Iterable[str], *, parallel: int = 2, pull: bool = True, say:
             result.unavailable[image] = f"cannot be pulled ({error}) and there is no drop-in for it"
         else:
             to_build.append(image)
-    build_all(to_build, result, parallel, say)
+    build_all(to_build, result, parallel, say, prepare)
     for image in result.present + result.built:
         # an image built on a drop-in inherits its labels but is none
         if build_folder(image) and (version := image_label(image, LABEL)):
@@ -103,12 +113,12 @@ def provide(images: Iterable[str], *, parallel: int = 2, pull: bool = True, say:
     return result
 
 
-def build_all(images: Sequence[str], result: Result, parallel: int, say: Say) -> None:
+def build_all(images: Sequence[str], result: Result, parallel: int, say: Say, prepare: Callable[[], None]) -> None:
     """Build the drop-ins of `images` and enter each into `result` as built or unavailable."""
     if not images:
         return
     try:
-        ensure_base(say)
+        ensure_base(say, prepare)
     except BuildError as error:
         result.unavailable.update(dict.fromkeys(images, str(error)))
         return
@@ -124,7 +134,7 @@ def build_all(images: Sequence[str], result: Result, parallel: int, say: Say) ->
             raise error
 
 
-def ensure_base(say: Say) -> None:
+def ensure_base(say: Say, prepare: Callable[[], None]) -> None:
     """Create the Debian base image of all drop-ins, unless the present one comes from the same source.
 
     Raises BuildError when debootstrap or the import fails.
@@ -132,6 +142,7 @@ def ensure_base(say: Say) -> None:
     source = source_hash(HERE / "base")
     if image_label(BASE, SOURCE_LABEL) == source:
         return
+    prepare()
     say(f"{BASE}: building from Debian packages")
     make = [HERE / "base" / "make.sh", SUITE]
     label = f"LABEL {SOURCE_LABEL}={source}"

@@ -60,7 +60,7 @@ def engine(monkeypatch):
     """An engine without images, on a machine where no registry answers; returns what was asked of it."""
     asked: dict[str, list[str]] = {"pull": [], "build": []}
     monkeypatch.setattr(build, "image_label", lambda image, label: None)
-    monkeypatch.setattr(build, "ensure_base", lambda say: None)
+    monkeypatch.setattr(build, "ensure_base", lambda say, prepare: None)
     monkeypatch.setattr(build, "build_image", lambda image, say: asked["build"].append(image))
     monkeypatch.setattr(build, "pull_image", lambda image: asked["pull"].append(image) or "no such host")
     return asked

@@ -36,8 +36,9 @@ class Setup:
 
     async def look(self) -> None:
         """Until the standby has caught up with what the primary had at the first look."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):  # a loaded machine may first have to write a checkpoint
             while not self.watch.usable:
+                await asyncio.sleep(0.02)
                 self.watch._set(await self.watch._look())
 
 
