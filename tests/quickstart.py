@@ -77,6 +77,7 @@ def provide_images(folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Bake, prepare, deploy, show; the exit code is that of the first step that failed."""
+    sys.stdout.reconfigure(line_buffering=True)  # what we say stays in order with what the commands say
     parser = argparse.ArgumentParser(prog="quickstart", description="Bake a project and deploy its dev environment.")
     parser.add_argument(
         "--output", type=Path, default=template.ROOT / "build" / "acme-stack", help="default: build/acme-stack"

@@ -35,6 +35,7 @@ Consent = Callable[[str], None]
 MINIMUM_ENGINE: Version = (25, 0)
 MINIMUM_COMPOSE: Version = (2, 32)
 MINIMUM_PYTHON: Version = (3, 11)
+TEST_LOCK = "services/requirements-dev.lock"
 NEEDED = "Docker Engine >= 25, Compose >= 2.32, buildx, and Python >= 3.11 with venv"
 
 OLDEST_DEBIAN = 12
@@ -665,12 +666,29 @@ def prepare(project: Path, consent: Consent) -> None:
     say("ready: .venv/bin/invoke --list shows the commands")
 
 
+def run_tests(project: Path, consent: Consent) -> int:
+    """Run the tests of the commands and of the services, each in an environment of its own; none needs an engine.
+
+    Returns the exit code: that of the first that failed. Raises BootstrapError when an environment cannot be made.
+    """
+    suites = [
+        (project, ensure_venv(project / "ops/.venv", project / "requirements-dev.txt", consent)),
+        (project / "services", ensure_venv(project / "services/.venv", project / TEST_LOCK, consent)),
+    ]
+    for folder, python in suites:
+        say(f"testing {folder.relative_to(project.parent)}")
+        if code := subprocess.run([python, "-m", "pytest"], cwd=folder).returncode:
+            return code
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit code."""
     parser = argparse.ArgumentParser(description="Prepare this machine: a Docker engine and the project's .venv.")
     parser.add_argument("--yes", action="store_true", help="install what is missing without asking")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="only report what is there and missing (exit code 0 or 1)")
+    mode.add_argument("--tests", action="store_true", help="run the tests, which need no engine, and nothing else")
     mode.add_argument("--stop", action="store_true", help="stop the engine, if this script started it")
     options = parser.parse_args(arguments)
     project = Path(__file__).resolve().parent.parent
@@ -682,6 +700,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.stop:
             say("the Docker engine is stopped" if stop_engine() else "no Docker engine of this script runs")
             return 0
+        if options.tests:
+            return run_tests(project, ask(options.yes))
         prepare(project, ask(options.yes))
     except BootstrapError as error:
         print(f"bootstrap: {error}", file=sys.stderr)

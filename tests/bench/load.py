@@ -33,16 +33,17 @@ services:
     image: {granian_image}
     build: !reset null
     ports: ["127.0.0.1:{granian}:8000"]
-    entrypoint: [granian, --interface, asgi, --host, 0.0.0.0, --port, "8000", --loop, uvloop, --no-access-log]
-    command: ["api.app:app"]
+    entrypoint: [/venv/bin/granian, --interface, asgi, --host, 0.0.0.0, --port, "8000", --loop, uvloop, --no-access-log, --factory]
+    command: ["api.app:create_app"]
     deploy: {{replicas: 1}}
 """
 
 GRANIAN = """\
 FROM {api}
 USER root
-RUN --mount=type=secret,id=ca,target=/tmp/ca.crt PIP_CERT=/tmp/ca.crt SSL_CERT_FILE=/tmp/ca.crt \\
-    python -m ensurepip -q 2>/dev/null; PIP_CERT=/tmp/ca.crt python -m pip install -q "granian[uvloop]=={version}"
+RUN --mount=type=secret,id=ca,target=/tmp/ca.crt \\
+    PYTHONPATH='' PIP_CERT=/tmp/ca.crt \\
+    /usr/local/bin/python -m pip --python /venv/bin/python install -q "granian[uvloop]=={version}"
 USER 10001:10001
 """
 
@@ -118,8 +119,8 @@ def measure(project: Project, folder: Path, options: argparse.Namespace) -> int:
     )
     project.set(COMPOSE_FILE=project.settings()["COMPOSE_FILE"] + ":docker-compose.bench.yml")
     compose = ["docker", "compose", "--env-file", "config/dev/.env"]
-    up = [*compose, "up", "-d", "--wait", "api", "api-granian", "nginx"]
-    subprocess.run(up, cwd=project.folder, check=True, capture_output=True)
+    up = [*compose, "up", "-d", "--wait", "--quiet-pull", "api", "api-granian", "nginx"]
+    subprocess.run(up, cwd=project.folder, check=True)
 
     with project.client() as client:
         project.sign_in(client, "bench@example.com")
