@@ -33,8 +33,8 @@ services:
     image: {granian_image}
     build: !reset null
     ports: ["127.0.0.1:{granian}:8000"]
-    entrypoint: [/venv/bin/granian, --interface, asgi, --host, 0.0.0.0, --port, "8000", --loop, uvloop, --no-access-log, --factory]
-    command: ["api.app:create_app"]
+    entrypoint: [/venv/bin/granian, --interface, asgi, --host, 0.0.0.0, --port, "8000", --loop, uvloop, --no-access-log]
+    command: [--factory, "api.app:create_app"]
     deploy: {{replicas: 1}}
 """
 
