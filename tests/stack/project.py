@@ -101,9 +101,9 @@ class Project:
             assert done.returncode == code, report
         return done
 
-    def interrupted(self, *arguments: str, after: float, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
-        """Run `invoke ARGUMENTS` and signal its whole foreground group after some seconds, as Ctrl-C does."""
-        process = subprocess.Popen(
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `invoke ARGUMENTS` in a foreground group of its own, and do not wait."""
+        return subprocess.Popen(
             self._argv(arguments),
             cwd=self.folder,
             env={**os.environ, **self.environ},
@@ -112,6 +112,10 @@ class Project:
             text=True,
             start_new_session=True,
         )
+
+    def interrupted(self, *arguments: str, after: float, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+        """Run `invoke ARGUMENTS` and signal its whole foreground group after some seconds, as Ctrl-C does."""
+        process = self.start(*arguments)
         time.sleep(after)
         assert process.poll() is None, f"ended before it could be interrupted: {process.communicate()[0]}"
         os.killpg(process.pid, how)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -132,13 +133,20 @@ def test_ctrl_c_during_deploy_then_deploy_again(project: Project) -> None:
 
 
 def test_killed_during_deploy_then_deploy_again(project: Project) -> None:
-    import signal
-
     project.set(LOG_LEVEL="info")  # every service of ours is recreated
     code, _ = project.interrupted("deploy", after=4, how=signal.SIGKILL)
     assert code == -signal.SIGKILL
     project.invoke("deploy")
     assert project.health()["healthy"] is True
+
+
+def test_a_second_deploy_at_the_same_time_is_refused(project: Project) -> None:
+    project.set(LOG_LEVEL="warning")
+    first = project.start("deploy")
+    time.sleep(2)
+    refused(project.invoke("deploy", code=3), "is being changed by invoke deploy")
+    output, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, output
 
 
 def test_a_service_that_never_gets_healthy_is_named_with_its_reason(project: Project) -> None:
