@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from ctypes.util import find_library
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +57,15 @@ def install(command: str, consent: Callable[[str], None] | None = None) -> None:
         program.ensure_system_packages([command], consent or program.ask(yes=CONSENT in os.environ))
 
 
+def install_browser(consent: Callable[[str], None]) -> None:
+    """Install Chromium, and the library that Playwright's own Node.js is linked against. Raises as `install` does."""
+    missing = [] if shutil.which("chromium") or shutil.which("google-chrome") else ["chromium"]
+    if find_library("atomic") is None:
+        missing.append("libatomic1")
+    if missing:
+        bootstrap().ensure_system_packages(missing, consent)
+
+
 def nox_command(nox: Path, sessions: Sequence[str], posargs: Sequence[str]) -> list[str]:
     """The command line of nox for what was asked for; `tests`, or nothing, is what nox runs by default."""
     chosen = [session for session in sessions if session != TESTS]
@@ -77,7 +87,7 @@ def prepare(program: ModuleType, sessions: set[str], yes: bool) -> Path:
         program.ensure_engine(consent)
     if sessions & NEED_BROWSER:
         try:
-            install("chromium", consent)
+            install_browser(consent)
         except program.BootstrapError as error:
             print(f"The browser test will be skipped: {error}", file=sys.stderr)
     return environment_python
