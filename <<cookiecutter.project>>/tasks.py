@@ -200,8 +200,9 @@ def backup(_context, env="dev", json=False):
     from ops import backup as backups
     from ops import console
 
-    with console.activity(f"backing up {env}", quiet=json) as tick:
-        result = backups.create(load(env), tick)
+    environment = load(env)
+    with console.activity(f"backing up {environment.name}", quiet=json) as tick:
+        result = backups.create(environment, tick)
     present(backups, result, json)
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ops import console, engine, gate, images, plan, preflight, stack
 from ops.engine import Container
@@ -386,17 +387,15 @@ def bring_up(env: Environment, argv: list[str] | None, judge: gate.Gate, timeout
     return verdict.rows
 
 
-def compose_failed(env: Environment, log: os.PathLike[str]) -> OpsError:
+def compose_failed(env: Environment, log: Path) -> OpsError:
     """The error for a Compose that gave up, from what it wrote."""
-    from pathlib import Path
-
-    lines = engine.tail(Path(log), 20)
+    lines = engine.tail(log, 20)
     text = "\n".join(lines)
     if known := engine.explain(text):
         return known
     reasons = [line for line in lines if "rror" in line] or lines[-3:]
     listed = "\n".join(f"  {line.strip()}" for line in reasons)
-    return OpsError(f"Compose could not start everything:\n{listed}", f"All of its output: {relative(Path(log))}")
+    return OpsError(f"Compose could not start everything:\n{listed}", f"All of its output: {relative(log)}")
 
 
 def reload_nginx(containers: Sequence[Container]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -16,12 +15,6 @@ import pytest
 from .project import Project, docker, eventually
 
 pytestmark = pytest.mark.story
-
-
-@pytest.fixture(scope="module")
-def prod(project: Project) -> Iterator[Project]:
-    """prod with the replicas and limits of its own file, on ports of this machine's loopback."""
-    yield project
 
 
 def available(image: str) -> bool:
@@ -34,35 +27,35 @@ def image_of(project: Project, service: str) -> str:
 
 
 @pytest.mark.parametrize("service", ["grafana", "kibana", "otel-collector"])
-def test_optional_image_is_there(prod: Project, service: str) -> None:
+def test_optional_image_is_there(project: Project, service: str) -> None:
     """Reports which parts of the tier this machine cannot start; the next test switches them off."""
-    image = image_of(prod, service)
+    image = image_of(project, service)
     if not available(image):
         pytest.skip(f"{image} can neither be pulled nor built here: {service} is checked as files, not started")
 
 
-def test_deploy_is_refused_until_secrets_and_certificate_are_there(prod: Project) -> None:
-    dashboards = available(image_of(prod, "grafana")) and available(image_of(prod, "kibana"))
-    prod.set("prod", DASHBOARDS_ENABLED=str(dashboards).lower())
-    prod.invoke("deploy", "--env", "prod", code=3)
-    prod.invoke("secret-init", "--env", "prod")
-    refused = prod.invoke("deploy", "--env", "prod", code=3)
+def test_deploy_is_refused_until_secrets_and_certificate_are_there(project: Project) -> None:
+    dashboards = available(image_of(project, "grafana")) and available(image_of(project, "kibana"))
+    project.set("prod", DASHBOARDS_ENABLED=str(dashboards).lower())
+    project.invoke("deploy", "--env", "prod", code=3)
+    project.invoke("secret-init", "--env", "prod")
+    refused = project.invoke("deploy", "--env", "prod", code=3)
     assert "fullchain.pem" in refused.stdout + refused.stderr
-    assert prod.containers("prod") == {}
+    assert project.containers("prod") == {}
 
 
-def test_prod_deploys_healthy_with_the_replicas_of_its_file(prod: Project) -> None:
+def test_prod_deploys_healthy_with_the_replicas_of_its_file(project: Project) -> None:
     make = "from ops import environments, certificates; certificates.self_sign(environments.load('prod'))"
-    subprocess.run([sys.executable, "-c", make], cwd=prod.folder, check=True)
-    prod.invoke("deploy", "--env", "prod")
-    report = prod.health("prod")
+    subprocess.run([sys.executable, "-c", make], cwd=project.folder, check=True)
+    project.invoke("deploy", "--env", "prod")
+    report = project.health("prod")
     assert report["healthy"] is True
-    wanted = prod.settings("prod")
-    assert sum("-web-" in name for name in prod.containers("prod")) == int(wanted["WEB_REPLICAS"])
+    wanted = project.settings("prod")
+    assert sum("-web-" in name for name in project.containers("prod")) == int(wanted["WEB_REPLICAS"])
 
 
-def test_prometheus_scrapes_every_service(prod: Project) -> None:
-    port = prod.settings("prod")["PROMETHEUS_PORT"]
+def test_prometheus_scrapes_every_service(project: Project) -> None:
+    port = project.settings("prod")["PROMETHEUS_PORT"]
 
     def down() -> list[str]:
         targets = httpx.get(f"http://127.0.0.1:{port}/api/v1/targets").json()["data"]["activeTargets"]
@@ -77,8 +70,8 @@ def test_prometheus_scrapes_every_service(prod: Project) -> None:
     assert {"web", "api", "auth-service", "notification-service", "postgres", "redis", "rabbitmq", "nginx"} <= jobs
 
 
-def test_elasticsearch_wants_a_password(prod: Project) -> None:
-    (name,) = [name for name in prod.containers("prod") if "-elasticsearch-1" in name]
+def test_elasticsearch_wants_a_password(project: Project) -> None:
+    (name,) = [name for name in project.containers("prod") if "-elasticsearch-1" in name]
     probe = [
         "exec",
         name,
@@ -93,34 +86,36 @@ def test_elasticsearch_wants_a_password(prod: Project) -> None:
     assert docker(*probe) == "401"
 
 
-def test_only_nginx_is_published_and_no_secret_is_in_any_container(prod: Project) -> None:
-    secrets = prod.folder / "config/prod/secrets"
+def test_nothing_is_published_past_loopback_and_no_secret_is_in_any_container(project: Project) -> None:
+    secrets = project.folder / "config/prod/secrets"
     values = {path.name: path.read_text().strip() for path in secrets.iterdir() if path.is_file()}
-    for name, container in prod.containers("prod").items():
+    for name, container in project.containers("prod").items():
         (seen,) = json.loads(docker("inspect", container))
+        bindings = [each for port in seen["NetworkSettings"]["Ports"].values() for each in port or ()]
+        assert {each["HostIp"] for each in bindings} <= {"127.0.0.1"}, name  # BIND_ADDRESS of this bake
         said = json.dumps([seen["Config"], seen["Args"], seen["HostConfig"]["LogConfig"]])
         found = [secret for secret, value in values.items() if len(value) > 8 and value in said]
         assert found == [], f"{name} shows {found}"
-    logs = prod.invoke("logs", "--env", "prod", "--tail", "2000").stdout
+    logs = project.invoke("logs", "--env", "prod", "--tail", "2000").stdout
     assert [secret for secret, value in values.items() if len(value) > 8 and value in logs] == []
 
 
-def test_scaling_keeps_prometheus_informed(prod: Project) -> None:
+def test_scaling_keeps_prometheus_informed(project: Project) -> None:
     """It is told how many replicas to expect, so the next deploy has nothing left to change."""
-    prod.invoke("scale", "web", "2", "--env", "prod")
-    assert "nothing to change" in prod.invoke("deploy", "--env", "prod").stdout
+    project.invoke("scale", "web", "2", "--env", "prod")
+    assert "nothing to change" in project.invoke("deploy", "--env", "prod").stdout
 
 
-def test_plain_compose_sees_the_same_stack(prod: Project) -> None:
+def test_plain_compose_sees_the_same_stack(project: Project) -> None:
     """`docker compose` without invoke would change nothing of what invoke deployed."""
     done = subprocess.run(
         ["docker", "compose", "--env-file", "config/prod/.env", "up", "-d", "--dry-run"],
-        cwd=prod.folder, capture_output=True, text=True, check=True,
+        cwd=project.folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
     changes = [line for line in done.stderr.splitlines() if "Recreate" in line or "Created" in line]
     assert changes == []
 
 
-def test_down(prod: Project) -> None:
-    prod.invoke("down", "--env", "prod", "--volumes", "--yes")
-    assert (prod.containers("prod"), prod.networks("prod"), prod.volumes("prod")) == ({}, set(), set())
+def test_down(project: Project) -> None:
+    project.invoke("down", "--env", "prod", "--volumes", "--yes")
+    assert (project.containers("prod"), project.networks("prod"), project.volumes("prod")) == ({}, set(), set())
