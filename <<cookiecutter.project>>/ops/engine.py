@@ -11,12 +11,14 @@ same command would deploy different things from two terminals. All else (DOCKER_
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import re
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,6 +91,8 @@ class Container:
     health_log: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)  # by network; none while it does not run
+    restart_policy: str = ""
 
     @property
     def running(self) -> bool:
@@ -105,13 +109,15 @@ def docker_argv(*args: str) -> list[str]:
     return ["docker", *args]
 
 
-def compose_argv(env: Environment, *args: str, all_profiles: bool = False) -> list[str]:
+def compose_argv(env: Environment, *args: str, all_profiles: bool = False, document: Path | None = None) -> list[str]:
     """Command line of a Compose command for an environment: the same a person would type in the project's folder.
 
     all_profiles: also services that are switched off, for what must reach everything (stop, down).
+    document: a resolved configuration to use instead of the Compose files, such as that of a release.
     """
     return [
         *("docker", "compose", "--project-directory", str(env.project_dir), "--env-file", str(env.env_file)),
+        *(("--file", str(document)) if document else ()),
         *(("--profile", "*") if all_profiles else ()),
         *args,
     ]
@@ -186,9 +192,12 @@ def docker(*args: str, **options: Any) -> Completed:
     return run(docker_argv(*args), **options)
 
 
-def compose(env: Environment, *args: str, all_profiles: bool = False, **options: Any) -> Completed:
+def compose(
+    env: Environment, *args: str, all_profiles: bool = False, document: Path | None = None, **options: Any
+) -> Completed:
     """Run a Compose command for an environment; options as of `run`."""
-    return run(compose_argv(env, *args, all_profiles=all_profiles), **surroundings(env), **options)
+    argv = compose_argv(env, *args, all_profiles=all_profiles, document=document)
+    return run(argv, **surroundings(env), **options)
 
 
 def surroundings(env: Environment) -> dict[str, Any]:
@@ -213,6 +222,24 @@ def exec_(
     return run(line, input=input, environment={**os.environ, **variables}, **options)
 
 
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+# Looked up once, because little may be done between fork and exec.
+_LIBC = _libc()
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """In a new child: ask the kernel for SIGTERM when the command that made it is killed.
+
+    Otherwise a Compose would go on by itself while the lock of its killed command is free. Linux only.
+    """
+    if _LIBC:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def popen(
     argv: Sequence[str],
@@ -233,6 +260,7 @@ def popen(
             env=dict(environment) if environment is not None else None,
             cwd=cwd,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     except FileNotFoundError:
         raise OpsError(
@@ -318,7 +346,7 @@ def warn_overridden(env: Environment) -> None:
 def brief(argv: Sequence[str]) -> str:
     """A command line for messages, without the options that every Compose command has."""
     words = list(argv)
-    for option in ("--project-directory", "--env-file", "--profile"):
+    for option in ("--project-directory", "--env-file", "--file", "--profile"):
         if option in words:
             place = words.index(option)
             del words[place : place + 2]
@@ -427,6 +455,8 @@ def container(inspected: Mapping[str, Any]) -> Container:
         health_log=tuple(entry.get("Output", "").strip() for entry in health.get("Log") or ()),
         ports=tuple(_published(inspected.get("NetworkSettings") or {})),
         labels=labels,
+        addresses=_addresses(inspected.get("NetworkSettings") or {}),
+        restart_policy=((inspected.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name", ""),
     )
 
 
@@ -436,6 +466,11 @@ def _published(network: Mapping[str, Any]) -> list[str]:
         for target, bindings in (network.get("Ports") or {}).items()
         for binding in bindings or ()
     )
+
+
+def _addresses(network: Mapping[str, Any]) -> dict[str, str]:
+    networks = network.get("Networks") or {}
+    return {name: each["IPAddress"] for name, each in sorted(networks.items()) if each.get("IPAddress")}
 
 
 def timestamp(text: str) -> float:
