@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ops import certificates, console, engine, stack
+from ops import certificates, console, engine, maintenance, stack
 from ops.engine import Container
 from ops.environments import Environment
 from ops.errors import OpsError
@@ -116,6 +116,7 @@ _GROUPS = {
     "rabbitmq": "RabbitMQ",
     "https": "Edge",
     "certificate": "Edge",
+    "maintenance": "Edge",
     "disk": "Host",
     "monitoring": "Monitoring",
 }
@@ -544,7 +545,10 @@ def _https(env: Environment) -> list[Check]:
         return [Check("https", "nginx", "fail", f"its certificate is not accepted: {error.verify_message}")]
     except OSError as error:
         return [Check("https", "nginx", "fail", f"no answer on {address}:{port}: {error.strerror or error}")]
-    return [Check("https", "nginx", "ok" if status == 200 else "fail", f"/health answers {status}, {version}")]
+    checks = [Check("https", "nginx", "ok" if status == 200 else "fail", f"/health answers {status}, {version}")]
+    if began := maintenance.since(env):
+        checks.append(Check("maintenance", "nginx", "warn", f"{maintenance.describe(began)}: visitors are turned away"))
+    return checks
 
 
 def _certificate(env: Environment) -> list[Check]:

@@ -4,8 +4,7 @@
 #   /run/nginx/settings.conf   for http {}: the public port in redirects
 #   /run/nginx/names.conf      for server {}: the host names that are served
 #   /run/nginx/uploads.conf    for the upload location: the size limit
-#   /run/nginx/peers/*.conf    for upstream {}: who serves. Names here, so nginx finds scaled and restarted containers by itself;
-#                              a rollout writes addresses instead while it drains, and the names back when it is done
+#   /run/nginx/peers/*.conf    for upstream {}: who serves (see peers.sh)
 set -eu
 
 RUN=/run/nginx
@@ -30,7 +29,6 @@ done
 
 port=":$SSL_PORT"
 [ "$SSL_PORT" != 443 ] || port=""
-mkdir -p "$RUN/peers"
 echo "map '' \$https_port { default '$port'; }" >"$RUN/settings.conf"
 # besides the domain: this machine, and any bare address, for people who have no name for the host yet
 names="localhost 127.0.0.1"
@@ -39,7 +37,7 @@ printf 'server_name %s "~^[0-9.]+$" "~^\\[[0-9a-f:.]+\\]$";\n' "$names" >"$RUN/n
 # one more for the form around the file, so that a file just too large gets the service's own explanation
 echo "client_max_body_size $((UPLOAD_MAX_MB + 1))m;" >"$RUN/uploads.conf"
 for service in web api auth-service; do
-    echo "server $service:8000 resolve max_fails=3 fail_timeout=2s;" >"$RUN/peers/$service.conf"
+    sh /etc/nginx/stack/peers.sh "$service"
 done
 
 exec nginx -c /etc/nginx/env/nginx.conf -g 'daemon off;'
