@@ -15,6 +15,7 @@ from invoke import task
 
 ENV_HELP = "environment: dev, staging or prod (a folder of config/)"
 YES_HELP = "agree to everything beforehand: for programs and cron"
+RESTART_HELP = "restart databases and nginx without asking, where their change needs it"
 JSON_HELP = "print JSON for programs instead of a table"
 
 
@@ -75,20 +76,24 @@ def present(module: Any, result: Any, as_json: bool) -> None:
 # ── deploy and change ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@command(env=ENV_HELP)
-def deploy(_context, env="dev"):
+@command(env=ENV_HELP, plan="show what would change and why, and change nothing", yes=RESTART_HELP, json=JSON_HELP)
+def deploy(_context, env="dev", plan=False, yes=False, json=False):
     """Bring an environment up, or up to date, and wait for health.
 
-    Builds and pulls what is missing, starts the data tier, runs migrations, starts the rest, and shows why when
-    something does not become healthy. Run it as often as you like: what is up to date is not touched.
+    Builds and pulls what is missing, runs migrations, then rolls out: new containers start beside the old ones, and
+    take over when they have shown that they are well; no request is lost, and when they are not, the old ones stay. Run
+    it as often as you like: what is up to date is not touched.
     """
     from ops import deploy as deployment
 
-    deployment.deploy(load(env))
+    if plan or json:
+        deployment.preview(load(env), as_json=json)
+    else:
+        deployment.deploy(load(env), assume_yes=yes)
 
 
-@command(env=ENV_HELP)
-def update(_context, env="dev"):
+@command(env=ENV_HELP, yes=RESTART_HELP)
+def update(_context, env="dev", yes=False):
     """Fetch newer images, rebuild ours on them, then deploy.
 
     Pinned tags are published again with security fixes: this takes them. To take another version, change the *_IMAGE
@@ -96,7 +101,38 @@ def update(_context, env="dev"):
     """
     from ops import deploy as deployment
 
-    deployment.update(load(env))
+    deployment.update(load(env), assume_yes=yes)
+
+
+@command(env=ENV_HELP, json=JSON_HELP)
+def releases(_context, env="dev", json=False):
+    """Show what was deployed when, by whom, and with which result."""
+    from ops import lifecycle
+
+    lifecycle.releases(load(env), as_json=json)
+
+
+@command(env=ENV_HELP, yes=YES_HELP)
+def unlock(_context, env="dev", yes=False):
+    """Break the lock of a command whose machine is gone for good.
+
+    Not needed after Ctrl-C or a kill: a lock ends with its holder.
+    """
+    from ops import lock
+
+    lock.unlock(load(env), assume_yes=yes)
+
+
+@command(to="number of a release, as `invoke releases` lists them (default: the one before)", env=ENV_HELP)
+def rollback(_context, to="", env="dev"):
+    """Bring the services back to the release before, or --to another.
+
+    Images and settings of web, api, auth-service and notification-service come back by the rollout that brings new
+    ones. Data and schema stay. It does not ask: the way back is `invoke deploy`.
+    """
+    from ops import rollback as rolling_back
+
+    rolling_back.rollback(load(env), rolling_back.number(to))
 
 
 @command(
@@ -110,9 +146,20 @@ def scale(_context, service, replicas, env="dev"):
 
     The number is written to config/<env>/.env, so that the next deploy keeps it.
     """
-    from ops import lifecycle
+    from ops import scale as scaling
 
-    lifecycle.scale(load(env), service, replicas)
+    scaling.scale(load(env), service, replicas)
+
+
+@command(state="on, off, or status", env=ENV_HELP, positional="state")
+def maintenance(_context, state, env="dev"):
+    """Close the site with a decent page, or open it: maintenance on|off.
+
+    Visitors get 503 with Retry-After at once; open requests finish, and everything behind nginx keeps running.
+    """
+    from ops import maintenance as mode
+
+    mode.switch(load(env), state)
 
 
 @command(env=ENV_HELP)

@@ -1,36 +1,35 @@
 """Deploy and update: bring what runs to what is declared.
 
-The order is look, decide, check, fetch images, data tier, migrations, everything else, gate: up to the migrations a
-failure leaves the old version running. With nothing to change it ends after "decide", so running it again is cheap.
+The order is look, decide, check, fetch images, data tier, migrations, rollout of the services, everything else, gate.
+Up to the rollout a failure leaves the old version running, and a rollout leads back to it (see rollout.py). With
+nothing to change it ends after "decide", so running it again is cheap.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from ops import console, engine, gate, images, plan, preflight, stack
+from ops import console, edge, engine, gate, images, lock, plan, preflight, releases, stack
+from ops.bringup import bring_up, up_argv
 from ops.engine import Container
 from ops.environments import Environment, relative
-from ops.errors import INTERRUPTED, REFUSED, OpsError
+from ops.errors import INTERRUPTED, MIGRATION, OpsError
 from ops.plan import Plan
+from ops.releases import Release
+from ops.rollout import Move, Rollout, move, undisturbed
 from ops.stack import Stack
+from ops.survey import Survey, decide, survey
 
 # Setting and default, in seconds, for each tier. On two busy cores with empty volumes the whole stack took 60.
 TIMEOUT = ("DEPLOY_TIMEOUT", 180)
-NGINX_CONFIGURATION = "/etc/nginx/env/nginx.conf"
 
 _DONE = {
     plan.CREATE: "created",
-    plan.RECREATE: "recreated",
-    plan.REFRESH: "recreated",
+    plan.RECREATE: "replaced",
+    plan.REFRESH: "replaced",
     plan.SCALE: "scaled",
     plan.START: "started",
     plan.RELOAD: "reloaded",
@@ -39,108 +38,84 @@ _DONE = {
 }
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What is declared and what exists, read at one moment."""
-
-    stack: Stack
-    hashes: dict[str, str]
-    containers: list[Container]
-    own: list[images.OwnImage]
-    image_ids: dict[str, str]
-    files: dict[str, dict[str, plan.FileState]]
-
-    def needs(self) -> images.Needs:
-        """Images to build, tag or pull."""
-        return images.needs(self.stack, self.own, self.image_ids)
-
-
-def survey(env: Environment) -> Survey:
-    """Read everything a decision needs, concurrently: most of it is waiting for docker."""
-    engine.warn_overridden(env)
-    with ThreadPoolExecutor(3) as pool:
-        hashes = pool.submit(stack.hashes, env)
-        containers = pool.submit(engine.containers, env)
-        declared = stack.load(env)
-        own = images.own_images(env, declared)
-        image_ids = pool.submit(engine.image_ids, images.references(declared, own))
-        files = plan.mounted_files(declared, env.project_dir)
-        return Survey(declared, hashes.result(), containers.result(), own, image_ids.result(), files)
-
-
-@dataclass(frozen=True)
-class Glance:
-    """What is declared, and which containers exist."""
-
-    stack: Stack
-    containers: list[Container]
-
-
-def glance(env: Environment) -> Glance:
-    """Read the declaration and the containers, at once."""
-    engine.warn_overridden(env)
-    with ThreadPoolExecutor(1) as pool:
-        containers = pool.submit(engine.containers, env)
-        return Glance(stack.load(env), containers.result())
-
-
-def decide(env: Environment, seen: Survey) -> Plan:
-    """The plan for what was seen."""
-    return plan.decide(seen.stack, seen.hashes, seen.containers, seen.image_ids, seen.files, plan.read_notes(env))
-
-
-@contextlib.contextmanager
-def lock(env: Environment, purpose: str) -> Iterator[None]:
-    """One change of an environment at a time. The lock goes with its holder, however that ends."""
-    env.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = env.state_dir / "lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "another command"
-            raise OpsError(f"{env.name} is being changed by {holder}.", "Wait for it to end.", REFUSED) from None
-        file.truncate(0)
-        file.write(f"invoke {purpose}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
-        file.flush()
-        yield
-        file.truncate(0)
-
-
 @dataclass
 class Deployment:
     """One deploy. doing: what it is at, for the message after Ctrl-C."""
 
     env: Environment
-    timeout: float
+    held: lock.Lock
+    command: str = "deploy"
+    assume_yes: bool = False
     began: float = field(default_factory=time.monotonic)
     doing: str = "looking around"
     touched: bool = False
     ready_after: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that each tier has to become healthy."""
+        return self.env.number(*TIMEOUT)
+
     def run(self) -> None:
         """Deploy. Raises OpsError when it is refused or fails."""
         env = self.env
         seen = survey(env)
-        if not seen.needs() and (decided := decide(env, seen)).idle:
+        decided = decide(env, seen)
+        if decided.idle and not seen.needs():
             self._confirm_healthy(seen)
             return
         self._prepare()
         self.doing = "checking"
-        preflight.refuse(report_warnings(preflight.run(env, seen.stack, seen.containers)))
+        beside = {each.service.name: each.fresh for each in moving(seen.stack, decided, seen.containers)}
+        preflight.refuse(report_warnings(preflight.run(env, seen.stack, seen.containers, beside)))
+        self._agree_to_restarts(seen, decided)
         self._make_certificate()
-        if needs := seen.needs():
-            self._fetch(needs)
-        self.doing = "deciding"
-        seen = survey(env)
-        decided = decide(env, seen)
-        if decided.idle:
-            self._confirm_healthy(seen)
-            return
-        self._apply(seen, decided)
-        plan.write_notes(env, seen.files)
+        with self.released(seen.stack.document, seen.own, changed(decided), self.command) as release:
+            if needs := seen.needs():
+                self._fetch(needs)
+            self.doing = "deciding"
+            seen = survey(env)
+            decided = decide(env, seen)
+            self._apply(seen, decided, release)
+            plan.write_notes(env, engine.containers(env), seen.files)
+        self._prune()
         self._summarise(seen, decided)
+
+    @contextlib.contextmanager
+    def released(
+        self, document: Mapping, own: Sequence[images.OwnImage], changes: Mapping[str, str], command: str
+    ) -> Iterator[Release]:
+        """A new entry in the history of releases, with how it ended.
+
+        After a failure our images get their tags back from those that run, so that nothing starts from the failed ones.
+        """
+        release = releases.begin(self.env, document, command, changes)
+        try:
+            yield release
+        except BaseException as error:
+            with undisturbed():
+                images.tag_back(own, engine.containers(self.env))
+                result = releases.BROKEN if isinstance(error, Exception) else releases.INTERRUPTED
+                reason = str(error).partition("\n")[0]
+                releases.finish(self.env, release, result, reason=reason, seconds=self._elapsed())
+            raise
+        names = {each.service for each in own}
+        running = {each.service: each.image_id for each in engine.containers(self.env) if each.service in names}
+        releases.finish(self.env, release, releases.DEPLOYED, seconds=self._elapsed(), images=running)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def _agree_to_restarts(self, seen: Survey, decided: Plan) -> None:
+        """Ask before something restarts that cannot be rolled out. Raises OpsError when the answer is no."""
+        restarts = restarting(seen.stack, decided, seen.containers)
+        if not restarts:
+            return
+        console.say("These restart, and are away for some seconds while they do:")
+        for change in restarts:
+            console.say(f"  {change.service:<24} {change.reason}")
+        if not console.confirm(f"Restart {len(restarts)} of {self.env.name}?", self.assume_yes):
+            raise OpsError("Nothing was changed.")
 
     def standing(self) -> str:
         """How far it came, for the message after Ctrl-C."""
@@ -196,7 +171,7 @@ class Deployment:
                 images.build(env, needs.build, tick)
         images.tag((each.content, each.reference) for each in needs.tag)
 
-    def _apply(self, seen: Survey, decided: Plan) -> None:
+    def _apply(self, seen: Survey, decided: Plan, release: Release) -> None:
         declared = seen.stack
         self.touched = True
         self._tidy(decided)
@@ -207,15 +182,47 @@ class Deployment:
             self._up("starting the data tier", first, decided, foundation)
         for job in jobs:
             self._run_job(job, seen)
+        for name in decided.of_kind(plan.RELOAD):
+            self._reload([each for each in seen.containers if each.service == name])
+        moves = moving(declared, decided, seen.containers)
+        if moves or decided.pinned:
+            self.roll_out(moves, seen.stack, release)
+        done = {*foundation, *jobs, *(each.service.name for each in moves)}
         rest = [
             name
             for name, change in decided.changes.items()
-            if name not in foundation and name not in jobs and change.kind not in {plan.UNCHANGED, plan.RELOAD}
+            if name not in done and change.kind not in {plan.UNCHANGED, plan.RELOAD}
         ]
-        for name in decided.of_kind(plan.RELOAD):
-            self.doing = f"reloading {name}"
-            reload_nginx([each for each in seen.containers if each.service == name])
         self._up("starting the services", rest, decided, declared.lasting)
+
+    def _reload(self, containers: Sequence[Container]) -> None:
+        self.doing = "reloading nginx"
+        self.held.check()
+        console.say("reloading nginx: its configuration has changed")
+        for each in containers:
+            edge.reload(each)
+
+    def roll_out(self, moves: Sequence[Move], declared: Stack, release: Release) -> None:
+        """Roll services out as they are declared in a release."""
+        self.touched = True
+        rollout = Rollout(
+            self.env,
+            releases.document_path(self.env, release),
+            declared.document["services"],
+            moves,
+            self.timeout,
+            self.held.check,
+        )
+        try:
+            rollout.run()
+        finally:
+            self.doing = rollout.doing
+            self.ready_after.update(rollout.ready_after)
+
+    def _prune(self) -> None:
+        self.doing = "removing old images"
+        if removed := images.prune(self.env, releases.images_kept(self.env.project_dir)):
+            console.say(f"removed {len(removed)} old images, of which no release is kept")
 
     def _tidy(self, decided: Plan) -> None:
         """Remove what belongs to nothing declared, and what an interrupted run left behind."""
@@ -234,13 +241,15 @@ class Deployment:
     def _up(self, doing: str, names: Sequence[str], decided: Plan, watched: Mapping[str, stack.Service]) -> None:
         """Let Compose bring some services up, and wait until all of `watched` are healthy."""
         self.doing = doing
+        self.held.check()
         if names:
             console.say(f"{doing}: {', '.join(names)}")
-        refreshed = decided.of_kind(plan.REFRESH, among=names)
-        others = [name for name in names if name not in refreshed]
-        if refreshed:
-            argv = up_argv(self.env, refreshed, "--force-recreate")
-            self._watch(argv, refreshed, {name: watched[name] for name in refreshed})
+        # One after the other, and a standby before what it follows: as little as can be is away at a time.
+        replaced = decided.of_kind(plan.RECREATE, plan.REFRESH, among=names)
+        for name in sorted(replaced, key=lambda name: len(watched[name].depends_on), reverse=True):
+            argv = up_argv(self.env, [name], "--force-recreate")
+            self._watch(argv, [name], {name: watched[name]})
+        others = [name for name in names if name not in replaced]
         self._watch(up_argv(self.env, others) if others else None, others, watched)
 
     def _watch(self, argv: list[str] | None, names: Sequence[str], watched: Mapping[str, stack.Service]) -> None:
@@ -252,6 +261,7 @@ class Deployment:
     def _run_job(self, name: str, seen: Survey) -> None:
         """Run a one-shot service to its end; the services that wait for it are not touched when it fails."""
         self.doing = f"running {name}"
+        self.held.check()
         began = time.monotonic()
         console.say(f"running {name}")
         argv = ("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--force-recreate", name)
@@ -269,6 +279,7 @@ class Deployment:
             raise OpsError(
                 f"{name} {problem}. Its last lines:\n{lines}",
                 f"The services were not touched{': the old version keeps running' if running else ''}.",
+                MIGRATION,
             )
         self.ready_after[name] = time.monotonic() - began
 
@@ -291,33 +302,81 @@ class Deployment:
         console.say(f"\n{self.env.name} is deployed: {len(seen.stack.lasting)} services healthy ({elapsed})", "green")
 
 
-def deploy(env: Environment) -> None:
+def changed(decided: Plan) -> dict[str, str]:
+    """What changes, by service, in a few words."""
+    return {name: each.reason or each.kind for name, each in decided.changes.items() if each.kind != plan.UNCHANGED}
+
+
+def moving(declared: Stack, decided: Plan, containers: Sequence[Container]) -> list[Move]:
+    """The services that are rolled out: what changes of them while they serve. What does not run is just started."""
+    mine = {name: [each for each in containers if each.service == name] for name in declared.rolling}
+    return [
+        move(service, mine[name], lambda each: each.id not in decided.outdated)
+        for name, service in declared.rolling.items()
+        if decided.changes[name].kind != plan.UNCHANGED and any(each.running for each in mine[name])
+    ]
+
+
+def restarting(declared: Stack, decided: Plan, containers: Sequence[Container]) -> list[plan.Change]:
+    """Changes that take something away for a moment although it is in use: the data tier, and nginx itself."""
+    running = {each.service for each in containers if each.running}
+    return [
+        decided.changes[name]
+        for name in decided.of_kind(plan.RECREATE, plan.REFRESH, among=(*declared.foundation, edge.SERVICE))
+        if name in running
+    ]
+
+
+@contextlib.contextmanager
+def deployment(env: Environment, command: str, assume_yes: bool = False) -> Iterator[Deployment]:
+    """A deployment that holds the environment's lock.
+
+    Raises OpsError: REFUSED when somebody else holds it, INTERRUPTED after Ctrl-C.
+    """
+    with lock.hold(env, f"{command} --env {env.name}") as held:
+        work = Deployment(env, held, command, assume_yes)
+        try:
+            yield work
+        except KeyboardInterrupt:
+            # A second press would cut short the tidying up.
+            with undisturbed():
+                engine.end_all()
+                state = work.standing() if work.touched else "nothing was changed"
+            raise OpsError(
+                f"Interrupted while {work.doing}: {state}. `invoke {command} --env {env.name}` goes on from here.",
+                code=INTERRUPTED,
+            ) from None
+
+
+def deploy(env: Environment, assume_yes: bool = False) -> None:
     """Bring an environment to what is declared, and wait until it is healthy.
 
-    Raises OpsError: REFUSED when preflight refuses and nothing was touched, FAILED when something did not become
-    healthy, INTERRUPTED after Ctrl-C.
+    assume_yes: restart what must restart without asking. Raises OpsError with the exit code of what went wrong; when
+    that is REFUSED nothing was touched.
     """
-    work = Deployment(env, env.number(*TIMEOUT))
-    try:
-        with lock(env, f"deploy --env {env.name}"):
-            work.run()
-    except KeyboardInterrupt:
-        # A second press would cut short the tidying up.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        engine.end_all()
-        state = work.standing() if work.touched else "nothing was changed"
-        raise OpsError(
-            f"Interrupted while {work.doing}: {state}. `invoke deploy --env {env.name}` goes on from here.",
-            code=INTERRUPTED,
-        ) from None
+    with deployment(env, "deploy", assume_yes) as work:
+        work.run()
 
 
-def update(env: Environment) -> None:
+def update(env: Environment, assume_yes: bool = False) -> None:
     """Fetch newer versions of every image, rebuild our own on them, and deploy.
 
     Where a pull fails the images that are there are used, and OpsError says so at the end.
     """
     preflight.refuse(list(preflight.check_settings(env)))
+    with deployment(env, "update", assume_yes) as work:
+        failed = _fetch_newer(env)
+        work.run()
+    if failed:
+        raise OpsError(
+            f"{len(failed)} image(s) could not be pulled; what is deployed uses the ones on this machine:\n"
+            f"{images.reasons(failed)}",
+            "Check the network or REGISTRY_MIRROR, and run the same command again.",
+        )
+
+
+def _fetch_newer(env: Environment) -> dict[str, str]:
+    """Pull and rebuild; the reason by reference for images that could not be pulled."""
     before = survey(env)
     own = {each.reference for each in before.own}
     foreign = [reference for reference in images.references(before.stack, ()) if reference not in own]
@@ -344,74 +403,7 @@ def update(env: Environment) -> None:
         console.print_table(("IMAGE", "OLD", "NEW"), changed)
     else:
         console.say("no image has changed")
-    deploy(env)
-    if failed:
-        raise OpsError(
-            f"{len(failed)} image(s) could not be pulled; what is deployed uses the ones on this machine:\n"
-            f"{images.reasons(failed)}",
-            "Check the network or REGISTRY_MIRROR, and run the same command again.",
-        )
-
-
-def up_argv(env: Environment, services: Sequence[str], *options: str) -> list[str]:
-    """The Compose command that starts services: images are there by now, and order is ours to keep."""
-    fixed = ("--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull")
-    return engine.compose_argv(env, "up", *fixed, *options, *services)
-
-
-def bring_up(env: Environment, argv: list[str] | None, judge: gate.Gate, timeout: float) -> Sequence[gate.Row]:
-    """Run a Compose command (None: it is done already) while the gate looks on; the rows once every service is healthy.
-
-    Raises OpsError that says who is not, and why.
-    """
-
-    def look() -> list[Container]:
-        return engine.containers(env)
-
-    if argv is None:
-        verdict, code = gate.watch(judge, look, timeout), 0
-    else:
-        log = env.state_dir / "up.log"
-        with (
-            log.open("wb") as output,
-            engine.popen(argv, stdout=output, stderr=output, **engine.surroundings(env)) as work,
-        ):
-            verdict = gate.watch(judge, look, timeout, work)
-            code = work.poll()
-            if code is None:
-                engine.end(work)
-        if code and verdict.status != gate.FAILED:
-            raise compose_failed(env, log)
-    if verdict.status == gate.FAILED:
-        raise gate.explain(verdict)
-    return verdict.rows
-
-
-def compose_failed(env: Environment, log: Path) -> OpsError:
-    """The error for a Compose that gave up, from what it wrote."""
-    lines = engine.tail(log, 20)
-    text = "\n".join(lines)
-    if known := engine.explain(text):
-        return known
-    reasons = [line for line in lines if "rror" in line] or lines[-3:]
-    listed = "\n".join(f"  {line.strip()}" for line in reasons)
-    return OpsError(f"Compose could not start everything:\n{listed}", f"All of its output: {relative(log)}")
-
-
-def reload_nginx(containers: Sequence[Container]) -> None:
-    """Let nginx take its changed configuration without dropping a connection.
-
-    Raises OpsError when the configuration is wrong: nginx then keeps working with the old one.
-    """
-    for each in containers:
-        tested = engine.exec_(each.id, ["nginx", "-t", "-q", "-c", NGINX_CONFIGURATION], check=False)
-        if not tested.ok:
-            lines = "\n".join(f"  {line}" for line in tested.stderr.strip().splitlines())
-            raise OpsError(
-                f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Mend it; deploy again."
-            )
-    for each in containers:
-        engine.exec_(each.id, ["nginx", "-s", "reload", "-c", NGINX_CONFIGURATION])
+    return failed
 
 
 def report_warnings(checks: list[preflight.Check]) -> list[preflight.Check]:

@@ -4,6 +4,13 @@ OK = 0
 FAILED = 1  # tried and did not succeed, or found something unhealthy
 USAGE = 2  # the command line or a settings file is wrong
 REFUSED = 3  # preflight: nothing was touched
+BUILD = 4  # an image could not be built or pulled; what runs was not touched
+MIGRATION = 5  # a migration failed; what runs was not touched
+# A new container was no good. The old ones serve on.
+CRASHED = 6  # it ended
+NOT_READY = 7  # it did not become healthy in time, or is unhealthy
+SMOKE = 8  # it was healthy, and gave the wrong answer to its smoke request
+OUT_OF_MEMORY = 9  # it needed more than its limit
 INTERRUPTED = 130  # Ctrl-C, as a shell reports it (128 + SIGINT)
 
 

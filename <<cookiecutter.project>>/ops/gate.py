@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ops import console, engine
 from ops.engine import Container
-from ops.errors import OpsError
+from ops.errors import CRASHED, NOT_READY, OUT_OF_MEMORY, OpsError
 from ops.stack import Service
 
 # Two docker calls a look, 50 ms of one core: once a second is smooth for a person and cheap for the machine.
@@ -56,13 +56,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one look told. culprit and reason: set when it failed."""
+    """What one look told. culprit, reason and code (exit code of the command): set when it failed."""
 
     status: str
     rows: tuple[Row, ...]
     culprit: str = ""
     reason: str = ""
     container: Container | None = None
+    code: int = NOT_READY
 
 
 @dataclass
@@ -75,6 +76,7 @@ class Gate:
 
     services: Mapping[str, Service]
     before: Sequence[Container] = ()
+    restarts_allowed: int = RESTARTS_ALLOWED
     _began: float = -1
     _finished: float = -1
     _unhealthy: dict[str, float] = field(default_factory=dict)
@@ -87,16 +89,17 @@ class Gate:
         if not working and self._finished < 0:
             self._finished = now
         rows = []
-        failures: dict[str, tuple[str, Container | None]] = {}
+        failures: dict[str, tuple[str, Container | None, int]] = {}
         for name, service in self.services.items():
             mine = [each for each in containers if each.service == name]
             ready = [each for each in mine if self._ready(service, each, now)]
             for each in mine:
-                if reason := self._hopeless(service, each, now):
-                    failures.setdefault(name, (reason, each))
+                if hopeless := self._hopeless(service, each, now):
+                    reason, code = hopeless
+                    failures.setdefault(name, (reason, each, code))
             settled = self._finished >= 0 and now - self._finished >= SETTLE_SECONDS
             if len(mine) < service.replicas and settled:
-                failures.setdefault(name, (f"has {len(mine)} of {service.replicas} containers", None))
+                failures.setdefault(name, (f"has {len(mine)} of {service.replicas} containers", None, NOT_READY))
             complete = len(ready) == len(mine) == service.replicas
             if complete and not (working and any(self._old(each) for each in mine)):
                 was = all((old := self._old(each)) and old.ready for each in mine)
@@ -130,23 +133,24 @@ class Gate:
     def _old(self, each: Container) -> Container | None:
         return next((other for other in self.before if other.id == each.id), None)
 
-    def _hopeless(self, service: Service, each: Container, now: float) -> str:
-        """Why this container will not become ready; "" while it may."""
+    def _hopeless(self, service: Service, each: Container, now: float) -> tuple[str, int] | None:
+        """Why this container will not become ready, and the exit code for that; None while it may."""
         old = self._old(each)
+        ended = OUT_OF_MEMORY if each.oom_killed else CRASHED
         restarts = each.restarts - (old.restarts if old else 0)
-        if restarts > RESTARTS_ALLOWED:
-            return f"restarted {restarts} times{_ending(each)}"
+        if restarts > self.restarts_allowed:
+            return f"restarted {'once' if restarts == 1 else f'{restarts} times'}{_ending(each)}", ended
         settled = self._finished >= 0 and now - self._finished >= SETTLE_SECONDS
         if each.state in {"exited", "dead"} and (settled or old is None):
-            return f"stopped{_ending(each)}"
+            return f"stopped{_ending(each)}", ended
         if each.state == "created" and settled:
-            return f"was created but did not start: {each.error or 'no reason given'}"
+            return f"was created but did not start: {each.error or 'no reason given'}", CRASHED
         if each.health != "unhealthy":
             self._unhealthy.pop(each.id, None)
-            return ""
+            return None
         since = self._unhealthy.setdefault(each.id, now)
         chance = min(service.probe_seconds, SECOND_CHANCE_SECONDS)
-        return "is unhealthy" if now - since > chance else ""
+        return ("is unhealthy", NOT_READY) if now - since > chance else None
 
     def _root(self, names: set[str]) -> str:
         """Of several services the one that stands on none of the others: the likely cause."""
@@ -187,7 +191,8 @@ def explain(verdict: Verdict) -> OpsError:
         if lines := engine.logs(verdict.container.id, 15):
             parts.append(f"The last lines of {verdict.container.name}:")
             parts.extend(f"  {line[:300]}" for line in lines)
-    return OpsError("\n".join(parts), "What is healthy keeps running. Mend the cause and run the same command again.")
+    remedy = "What is healthy keeps running. Mend the cause and run the same command again."
+    return OpsError("\n".join(parts), remedy, verdict.code)
 
 
 def rows_table(rows: Sequence[Row]) -> Any:
@@ -235,6 +240,16 @@ def watch(
             if verdict.status != WAITING or code:
                 return verdict
             sleep(LOOK_SECONDS)
+
+
+def hold(gate: Gate, look: Callable[[], list[Container]], until: Callable[[], bool]) -> Verdict:
+    """Go on looking at what is ready, until `until()` says that it is enough or something fails; the last verdict."""
+    while True:
+        enough = until()
+        verdict = gate.observe(look(), time.monotonic())
+        if verdict.status == FAILED or enough:
+            return verdict
+        time.sleep(LOOK_SECONDS)
 
 
 def _display() -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from ops import engine
+from ops.engine import Container
 from ops.environments import Environment, relative
-from ops.errors import OpsError
+from ops.errors import BUILD, OpsError
 from ops.stack import Stack
 
 # The engine itself downloads three layers at a time by default.
 PARALLEL_PULLS = 3
+# What we label our images with; its value is IMAGE_PREFIX (docker-compose.yml).
+LABEL = "ops.image"
+_CONTENT = re.compile(r":[0-9a-f]{12}$")
 # Never part of an image, whatever .dockerignore says: tools write them while people work.
 _DEBRIS = ("__pycache__", ".venv", ".git", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "*.pyc")
 
@@ -157,7 +162,11 @@ def build(env: Environment, own: Sequence[OwnImage], tick: Callable[[str], None]
     log = env.state_dir / "build.log"
     if engine.logged(line, log, tick, **engine.surroundings(env)):
         tail = "\n".join(f"  {each}" for each in engine.tail(log, 15))
-        raise OpsError(f"The build of {', '.join(services)} failed:\n{tail}", f"All of its output: {relative(log)}")
+        raise OpsError(
+            f"The build of {', '.join(services)} failed:\n{tail}",
+            f"What runs was not touched. All of the build's output: {relative(log)}",
+            BUILD,
+        )
     tag((each.reference, each.content) for each in own)
 
 
@@ -165,6 +174,12 @@ def tag(pairs: Iterable[tuple[str, str]]) -> None:
     """Give images a second name: (existing reference, new reference)."""
     for existing, new in pairs:
         engine.docker("tag", existing, new)
+
+
+def tag_back(own: Iterable[OwnImage], containers: Iterable[Container]) -> None:
+    """Let the names of our images mean again what runs, after newer ones were built and turned out to be no good."""
+    running = {each.service: each.image_id for each in containers if each.running}
+    tag((running[each.service], each.reference) for each in own if each.service in running)
 
 
 def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, str]:
@@ -182,6 +197,32 @@ def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
         return {reference: reason for reference, reason in pool.map(one, references) if reason}
 
 
+def prune(env: Environment, kept: Collection[str]) -> list[str]:
+    """Remove our own old images; what was removed. kept: image ids that somebody may want to go back to.
+
+    Only images with our label are looked at, and what a container uses the engine keeps anyway. Never volumes.
+    """
+    label = f"{LABEL}={env.values.get('IMAGE_PREFIX', '')}"
+    ids = engine.docker("images", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}").stdout.split()
+    removed = []
+    for names in outdated(engine.inspect(list(dict.fromkeys(ids)), "image"), kept):
+        if engine.docker("rmi", *names, check=False).ok:
+            removed += names
+    return removed
+
+
+def outdated(found: Iterable[Mapping[str, Any]], kept: Collection[str]) -> list[list[str]]:
+    """The names of images that are no longer needed, from `docker inspect`.
+
+    That is what is not kept, and has no name but that of its content: another name is a tag that somebody deploys.
+    """
+    return [
+        list(image.get("RepoTags") or [image["Id"]])
+        for image in found
+        if image["Id"] not in kept and all(_CONTENT.search(name) for name in image.get("RepoTags") or ())
+    ]
+
+
 def reasons(failed: Mapping[str, str]) -> str:
     """Why images could not be pulled, a line for each reason: often it is the same one for all."""
     alike: dict[str, list[str]] = {}
@@ -197,4 +238,5 @@ def unavailable(env: Environment, failed: Mapping[str, str]) -> OpsError:
         f"{len(failed)} image(s) are not on this machine and could not be pulled:\n{reasons(failed)}",
         f"Check the network, load them with `docker load`, or {'check' if mirror else 'set'} REGISTRY_MIRROR"
         f" in {relative(env.env_file)}{f' (now {mirror})' if mirror else ''}.",
+        BUILD,
     )

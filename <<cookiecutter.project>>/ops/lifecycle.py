@@ -1,4 +1,4 @@
-"""What happens to a stack between deploys: scale, stop, down, status, logs, and the configuration it resolves to."""
+"""What happens to a stack between deploys: stop, down, status, logs, and the configuration it resolves to."""
 
 from __future__ import annotations
 
@@ -8,89 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ops import console, deploy, engine, gate, preflight, stack
+from ops import console, edge, engine, gate, lock, maintenance, preflight, stack
+from ops.bringup import compose_failed
 from ops.engine import Container
-from ops.environments import Environment, relative, set_value
-from ops.errors import FAILED, REFUSED, USAGE, OpsError
-
-# Services that may have several containers, and the setting that says how many. A database is scaled by its own means.
-SCALABLE = {
-    "web": "WEB_REPLICAS",
-    "api": "API_REPLICAS",
-    "auth-service": "AUTH_REPLICAS",
-    "notification-service": "NOTIFICATION_REPLICAS",
-}
-# More containers of one service on one host only share the same cores; a slip of the finger should not start 500.
-MOST_REPLICAS = 50
-
-# Told how many replicas to expect: without a word, a lower number would be an alert.
-OBSERVERS = ("prometheus",)
+from ops.environments import Environment, relative
+from ops.errors import FAILED, USAGE, OpsError
+from ops.survey import glance
 
 _PROJECT_LABEL = "label=com.docker.compose.project="
-
-
-# ── scale ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def replicas(service: str, count: str) -> tuple[str, int]:
-    """The setting to change and its new value. Raises OpsError (usage) for a service or number that cannot be."""
-    known = f"Can be scaled: {', '.join(SCALABLE)}."
-    if service not in SCALABLE:
-        raise OpsError(f'"{service}" cannot be scaled.', known, USAGE)
-    if not (count.isascii() and count.isdigit() and 1 <= int(count) <= MOST_REPLICAS):
-        raise OpsError(
-            f'"{count}" is not a number of containers: give a whole number from 1 to {MOST_REPLICAS}.',
-            f"{known} For example: invoke scale {service} 3. To stop a whole environment: invoke stop.",
-            USAGE,
-        )
-    return SCALABLE[service], int(count)
-
-
-def scale(env: Environment, service: str, count: str) -> None:
-    """Run another number of containers of a service, and keep it that way: the number goes into the .env file."""
-    key, wanted = replicas(service, count)
-    with deploy.lock(env, f"scale {service} {wanted} --env {env.name}"):
-        containers = engine.containers(env)
-        mine = [each for each in containers if each.service == service]
-        if wanted > len(mine) and mine:
-            _check_room(env, service, wanted, containers)
-        before = env.values.get(key, "")
-        env = set_value(env, key, str(wanted))
-        place = relative(env.env_file)
-        if before != str(wanted):
-            console.say(
-                f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now"
-            )
-        if not any(each.running for each in mine):
-            console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")
-            return
-        if len(mine) == wanted and all(each.ready for each in mine):
-            console.say(f"nothing to change: {wanted} {service} healthy", "green")
-            return
-        _apply_scale(env, service, wanted, containers)
-        console.say(f"{service}: {len(mine)} -> {wanted}, all healthy", "green")
-
-
-def _check_room(env: Environment, service: str, wanted: int, containers: Sequence[Container]) -> None:
-    declared = stack.load(env)
-    limit = declared.services[service].memory_limit
-    more = wanted - sum(each.running for each in containers if each.service == service)
-    check = preflight.check_memory(
-        int(more * limit * preflight.USED_OF_LIMIT), more * limit, preflight.available_memory(more * limit)
-    )
-    if check.status == preflight.FAILED:
-        raise OpsError(f"There is no room for {more} more {service}: {check.detail}.", check.remedy, REFUSED)
-    if check.status == preflight.WARNING:
-        console.warn(f"memory: {check.detail}")
-
-
-def _apply_scale(env: Environment, service: str, wanted: int, containers: Sequence[Container]) -> None:
-    argv = deploy.up_argv(env, [service], "--no-recreate", "--scale", f"{service}={wanted}")
-    timeout = env.number(*deploy.TIMEOUT)
-    declared = stack.load(env).services
-    deploy.bring_up(env, argv, gate.Gate({service: declared[service]}, before=containers), timeout)
-    if observers := {name: declared[name] for name in OBSERVERS if name in declared}:
-        deploy.bring_up(env, deploy.up_argv(env, list(observers)), gate.Gate(observers, before=containers), timeout)
 
 
 # ── stop, down ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -102,11 +27,12 @@ def stop(env: Environment) -> None:
     if not running:
         console.say(f"nothing to stop: no container of {env.name} runs")
         return
-    with deploy.lock(env, f"stop --env {env.name}"), console.activity(f"stopping {len(running)} containers") as tick:
+    with lock.hold(env, f"stop --env {env.name}"), console.activity(f"stopping {len(running)} containers") as tick:
+        drain(env)
         log = env.state_dir / "stop.log"
         argv = engine.compose_argv(env, "stop", all_profiles=True)
         if engine.logged(argv, log, tick, **engine.surroundings(env)):
-            raise deploy.compose_failed(env, log)
+            raise compose_failed(env, log)
         # Those of a service that no Compose file declares any more.
         left = [each.id for each in engine.containers(env) if each.state in {"running", "restarting", "paused"}]
         if left:
@@ -114,6 +40,21 @@ def stop(env: Environment) -> None:
     console.say(
         f"stopped {len(running)} containers of {env.name}; `invoke deploy --env {env.name}` starts them again", "green"
     )
+
+
+def drain(env: Environment) -> None:
+    """Let open requests finish before everything is stopped; whoever comes meanwhile is told to come back later."""
+    containers = engine.containers(env)
+    if not (nginx := edge.find(containers)):
+        return
+    try:
+        edge.close(nginx)
+    except OpsError as error:
+        console.warn(f"Open requests could not be waited for: {error}")
+    # Their drain is done; the signal of the stop that follows is the second, which tells them not to wait for it.
+    ours = [each.id for each in containers if each.running and each.service in stack.load(env).rolling]
+    if ours:
+        engine.docker("kill", "--signal", "TERM", *ours, check=False)
 
 
 @dataclass(frozen=True)
@@ -156,7 +97,8 @@ def down(env: Environment, *, volumes: bool = False, assume_yes: bool = False) -
         return
     if doomed:
         _agree_to_lose(env, doomed, assume_yes)
-    with deploy.lock(env, f"down --env {env.name}"):
+    with lock.hold(env, f"down --env {env.name}"):
+        drain(env)
         _remove(env, before, doomed)
     after = leftovers(env)
     left = Leftovers(after.containers, after.networks, after.volumes if volumes else ())
@@ -207,7 +149,7 @@ def _remove(env: Environment, before: Leftovers, doomed: Sequence[str]) -> None:
         options = ("--remove-orphans", *(("--volumes",) if doomed else ()))
         argv = engine.compose_argv(env, "down", *options, all_profiles=True)
         if engine.logged(argv, log, tick, **engine.surroundings(env)):
-            raise deploy.compose_failed(env, log)
+            raise compose_failed(env, log)
         # What no Compose file declares any more: Compose does not know it, the label does.
         after = leftovers(env)
         if after.containers:
@@ -277,7 +219,7 @@ def _job_state(job: Container) -> str:
 
 def status(env: Environment, as_json: bool = False) -> None:
     """Show how every service stands."""
-    seen = deploy.glance(env)
+    seen = glance(env)
     rows = standings(seen.stack, seen.containers, time.time())
     if as_json:
         document = {"environment": env.name, "project": env.project, "services": [row.__dict__ for row in rows]}
@@ -298,8 +240,23 @@ def status(env: Environment, as_json: bool = False) -> None:
             for row in rows
         ],
     )
+    if began := maintenance.since(env):
+        console.say(f"\nmaintenance is {maintenance.describe(began)}: visitors are turned away", "yellow")
+    if held := lock.holder(env):
+        console.say(f"\nbeing changed: {held.describe(time.time())}", "yellow")
     if not seen.containers:
         console.say(f"\n{env.name} is down; start it with `invoke deploy --env {env.name}`")
+
+
+def releases(env: Environment, as_json: bool = False) -> None:
+    """Show the history of releases."""
+    from ops import releases as history
+
+    found = history.history(env, busy=bool(lock.holder(env)))
+    if as_json:
+        console.say(json.dumps(history.as_json(env, found), indent=2))
+    else:
+        history.show(env, found)
 
 
 def logs(env: Environment, service: str = "", *, follow: bool = False, tail: str = "100", since: str = "") -> int:
@@ -423,7 +380,6 @@ def certificate(env: Environment, self_signed: bool = False) -> None:
     shown = certificates.self_sign(env) if self_signed else certificates.ensure(env)
     verb = "made" if shown.issued else "found"
     console.say(f"{verb} {relative(shown.path)}: {', '.join(shown.names)}; {shown.days_left} days left")
-    edge = [each for each in engine.containers(env) if each.service == "nginx" and each.running]
-    if shown.issued and edge:
-        deploy.reload_nginx(edge)
+    if shown.issued and (nginx := edge.find(engine.containers(env))):
+        edge.reload(nginx)
         console.say("nginx uses it now")

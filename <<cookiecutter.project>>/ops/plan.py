@@ -2,7 +2,7 @@
 
 Compose compares a service's configuration and image, and is blind to the content of mounted files and secrets. So this
 compares both: Compose's own configuration hash and image ids with the containers, and a digest of every mounted file
-with the digests noted after the last successful deploy.
+with the digests noted for each container when it was made.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from ops.stack import Service, Stack
 
 # Services that take a changed configuration without a restart. A changed start script still needs a new container.
 RELOADABLE = frozenset({"nginx"})
+# The file that closes the site (see maintenance.py). nginx looks for it at every request.
+MAINTENANCE = "maintenance.on"
 # PostgreSQL reads these once, when its volume is empty: recreating a database for them would be an outage for nothing.
 FIRST_BOOT_ONLY = "/docker-entrypoint-initdb.d"
 # Compose names a replacement like this until the container it replaces is gone; left behind by an interruption.
@@ -36,6 +37,11 @@ RUN = "run"
 UNCHANGED = "unchanged"
 # Compose sees no difference, but a mounted file has changed: a new container has to be asked for.
 REFRESH = "refresh"
+
+NEW_CONFIGURATION, NEW_IMAGE = "new configuration", "new image"
+LEFT_BEHIND = "left behind by a rollout that was killed"
+# The restart policy of a container that a rollout has made and not taken in; no lasting service is declared with it.
+PROBATION = "no"
 
 
 class FileState(NamedTuple):
@@ -53,27 +59,26 @@ class Change(NamedTuple):
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Noted:
-    """What was mounted into a service when it was last deployed: path -> digest, and when that was noted."""
-
-    at: float
-    files: Mapping[str, str]
+# By container id: what it had mounted when it was made, as path -> digest.
+Notes = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes by service, containers to remove, and left-over temporary containers by what to do with them."""
+    """Changes by service, and the ids of containers that are not as declared; containers to remove, left-over temporary
+    containers by what to do with them, and services whose requests an interrupted rollout left pinned to addresses."""
 
     changes: dict[str, Change]
+    outdated: frozenset[str] = frozenset()
     orphans: tuple[Container, ...] = ()
     discard: tuple[Container, ...] = ()
     rename: tuple[tuple[Container, str], ...] = ()
+    pinned: tuple[str, ...] = ()
 
     @property
     def idle(self) -> bool:
         """True when there is nothing to change."""
-        return not (self.orphans or self.discard or self.rename) and all(
+        return not (self.orphans or self.discard or self.rename or self.pinned) and all(
             change.kind == UNCHANGED for change in self.changes.values()
         )
 
@@ -89,7 +94,8 @@ def decide(
     containers: Sequence[Container],
     images: Mapping[str, str],
     files: Mapping[str, Mapping[str, FileState]],
-    noted: Mapping[str, Noted],
+    notes: Notes,
+    pinned: Sequence[str] = (),
 ) -> Plan:
     """The plan, from what is declared (stack, hashes), what exists (containers, image ids by reference) and what is
     mounted (files by service, against what was noted)."""
@@ -102,39 +108,59 @@ def decide(
             orphans.append(container)
         elif container.id not in aside:
             by_service[container.service].append(container)
-    changes = {
-        name: Change(
-            name,
-            *_change(
-                service,
-                by_service[name],
-                hashes.get(name, ""),
-                images.get(service.image, ""),
-                _changed(by_service[name], files.get(name, {}), noted.get(name)),
-            ),
-        )
-        for name, service in stack.services.items()
-    }
-    return Plan(changes, tuple(each for each in orphans if each.id not in aside), tuple(discard), tuple(rename))
+    changes, outdated = {}, set()
+    for name, service in stack.services.items():
+        mine, config_hash, image_id = by_service[name], hashes.get(name, ""), images.get(service.image, "")
+        if service.one_shot:
+            changes[name] = Change(name, *_one_shot(mine, config_hash, image_id))
+            continue
+        differing = {each.id: _differing(each, files.get(name, {}), notes.get(each.id)) for each in mine}
+        wrong = {each.id: _wrong(each, config_hash, image_id, differing[each.id]) for each in mine}
+        outdated.update(identity for identity, reason in wrong.items() if reason)
+        changes[name] = Change(name, *_change(service, mine, wrong, differing))
+    return Plan(
+        changes,
+        frozenset(outdated),
+        tuple(each for each in orphans if each.id not in aside),
+        tuple(discard),
+        tuple(rename),
+        tuple(pinned),
+    )
+
+
+def _wrong(container: Container, config_hash: str, image_id: str, differing: Sequence[str]) -> str:
+    """Why a container is not as declared; "" when it is."""
+    if container.config_hash != config_hash:
+        return NEW_CONFIGURATION
+    if image_id and container.image_id != image_id:
+        return NEW_IMAGE
+    if container.restart_policy == PROBATION:
+        return LEFT_BEHIND
+    if differing:
+        return f"{differing[0]} {f'and {len(differing) - 1} more ' if len(differing) > 1 else ''}changed"
+    return ""
 
 
 def _change(
-    service: Service, containers: Sequence[Container], config_hash: str, image_id: str, changed: Sequence[str]
+    service: Service,
+    containers: Sequence[Container],
+    wrong: Mapping[str, str],
+    differing: Mapping[str, Sequence[str]],
 ) -> tuple[str, str]:
-    """Kind and reason for one service."""
-    if service.one_shot:
-        return _one_shot(containers, config_hash, image_id)
+    """Kind and reason for one lasting service. wrong, differing: by container id, why it is not as declared, and which
+    mounted files it has not seen."""
     if not containers:
         return (CREATE, "") if service.replicas else (UNCHANGED, "")
-    if any(each.config_hash != config_hash for each in containers):
-        return RECREATE, "new configuration"
-    if image_id and any(each.image_id != image_id for each in containers):
-        return RECREATE, "new image"
-    if changed:
-        reason = f"{changed[0]} {f'and {len(changed) - 1} more ' if len(changed) > 1 else ''}changed"
-        reload = service.name in RELOADABLE and not any(name.endswith(".sh") for name in changed)
+    reasons = {reason for reason in wrong.values() if reason}
+    # What weighs most is told first.
+    for reason in (NEW_CONFIGURATION, NEW_IMAGE, LEFT_BEHIND):
+        if reason in reasons:
+            return RECREATE, reason
+    if reasons:
+        changed = [path for paths in differing.values() for path in paths]
+        reload = service.name in RELOADABLE and not any(path.endswith(".sh") for path in changed)
         whole = len(containers) == service.replicas and all(each.running for each in containers)
-        return (RELOAD if reload and whole else REFRESH), reason
+        return (RELOAD if reload and whole else REFRESH), min(reasons)
     if len(containers) != service.replicas:
         return SCALE, f"{len(containers)} -> {service.replicas}"
     stopped = [each for each in containers if each.state in {"created", "exited", "dead"}]
@@ -147,9 +173,9 @@ def _one_shot(containers: Sequence[Container], config_hash: str, image_id: str) 
         return RUN, "never ran"
     last = containers[-1]
     if last.config_hash != config_hash:
-        return RUN, "new configuration"
+        return RUN, NEW_CONFIGURATION
     if image_id and last.image_id != image_id:
-        return RUN, "new image"
+        return RUN, NEW_IMAGE
     if last.state != "exited" or last.exit_code:
         return RUN, "did not end well last time"
     return UNCHANGED, ""
@@ -191,8 +217,8 @@ def mounted_files(stack: Stack, project_dir: Path) -> dict[str, dict[str, FileSt
 def _states(source: Path, cache: dict[Path, FileState]) -> Iterable[tuple[Path, FileState]]:
     paths = sorted(source.rglob("*")) if source.is_dir() else [source]
     for path in paths:
-        # Compiled Python files come and go without anybody changing anything.
-        if path.is_dir() or "__pycache__" in path.parts:
+        # Compiled Python files come and go without anybody changing anything; maintenance is no configuration.
+        if path.is_dir() or "__pycache__" in path.parts or path.name == MAINTENANCE:
             continue
         if path not in cache:
             cache[path] = file_state(path)
@@ -207,39 +233,34 @@ def file_state(path: Path) -> FileState:
         return FileState("", 0)
 
 
-def _changed(containers: Sequence[Container], files: Mapping[str, FileState], noted: Noted | None) -> list[str]:
-    """Paths whose content the containers have not seen.
-
-    Containers made after the note (scaled up, or made by plain `docker compose`) saw what was there then.
-    """
-    if not containers:
-        return []
-    oldest = min(each.created for each in containers)
-    if noted is None or oldest > noted.at:
-        return sorted(path for path, state in files.items() if state.modified > oldest)
-    differing = {path for path, state in files.items() if noted.files.get(path) != state.digest}
-    return sorted(differing | (noted.files.keys() - files.keys()))
+def _differing(container: Container, files: Mapping[str, FileState], noted: Mapping[str, str] | None) -> list[str]:
+    """Paths whose content a container has not seen. One that nobody noted (made by plain `docker compose`) saw what was
+    there when it was made."""
+    if noted is None:
+        return sorted(path for path, state in files.items() if state.modified > container.created)
+    changed = {path for path, state in files.items() if noted.get(path) != state.digest}
+    return sorted(changed | (noted.keys() - files.keys()))
 
 
 def _note_path(env: Environment) -> Path:
     return env.state_dir / "content.json"
 
 
-def read_notes(env: Environment) -> dict[str, Noted]:
-    """What was noted after the last successful deploy; nothing when there was none, or the file is damaged."""
+def read_notes(env: Environment) -> Notes:
+    """What was noted; nothing when there was no deploy, or the file is damaged."""
     try:
         document = json.loads(_note_path(env).read_text(encoding="utf-8"))
-        return {name: Noted(float(entry["at"]), dict(entry["files"])) for name, entry in document.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {container: dict(noted.items()) for container, noted in document.items()}
+    except (OSError, ValueError, AttributeError):
         return {}
 
 
-def write_notes(env: Environment, files: Mapping[str, Mapping[str, FileState]]) -> None:
-    """Note what is mounted now. The digests of secrets are for the owner's eyes only."""
-    at = time.time()
+def write_notes(
+    env: Environment, containers: Iterable[Container], files: Mapping[str, Mapping[str, FileState]]
+) -> None:
+    """Note what these containers have mounted. The digests of secrets are for the owner's eyes only."""
     document = {
-        name: {"at": at, "files": {path: state.digest for path, state in entries.items()}}
-        for name, entries in files.items()
+        each.id: {path: state.digest for path, state in files.get(each.service, {}).items()} for each in containers
     }
     env.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     replace_file(_note_path(env), json.dumps(document, indent=1), 0o600)

@@ -9,7 +9,7 @@ import errno
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,14 +148,20 @@ def check_disk(free: int, where: str) -> Check:
     return Check("disk", OK, detail)
 
 
-def memory_needed(stack: Stack, containers: Iterable[Container]) -> tuple[int, int]:
-    """Bytes the containers that do not run yet will (likely need, at most take)."""
+def memory_needed(
+    stack: Stack, containers: Iterable[Container], beside: Mapping[str, int] | None = None
+) -> tuple[int, int]:
+    """Bytes the containers that do not run yet will (likely need, at most take).
+
+    beside: how many a rollout starts of a service while its old ones still run.
+    """
     running: dict[str, int] = {}
     for each in containers:
         running[each.service] = running.get(each.service, 0) + each.running
     likely = most = 0
     for name, service in stack.services.items():
         missing = 0 if service.one_shot else max(0, service.replicas - running.get(name, 0))
+        missing = (beside or {}).get(name, missing)
         likely += missing * (service.memory_reserved or int(service.memory_limit * USED_OF_LIMIT))
         most += missing * service.memory_limit
     return likely, most
@@ -217,8 +223,10 @@ def check_certificate(env: Environment, validate: Callable[[Environment], Any]) 
     return Check("certificate", OK if certificate.days_left > CERTIFICATE_DAYS else WARNING, detail)
 
 
-def run(env: Environment, stack: Stack, containers: Sequence[Container]) -> list[Check]:
-    """Every check for an environment."""
+def run(
+    env: Environment, stack: Stack, containers: Sequence[Container], beside: Mapping[str, int] | None = None
+) -> list[Check]:
+    """Every check for an environment. beside: as of memory_needed."""
     from ops import certificates, secrets
 
     info = engine.docker("info", "--format", "{{json .}}").json()
@@ -234,7 +242,7 @@ def run(env: Environment, stack: Stack, containers: Sequence[Container]) -> list
         *check_settings(env),
         *check_ports(stack, containers, holder=port_holder, setting=lambda number: setting_of(env, number)),
         check_disk(shutil.disk_usage(where).free, str(where)),
-        check_memory(*memory_needed(stack, containers), available_memory(total) if here else total),
+        check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),
         *check_secrets(env, secrets.check(env)),
         check_certificate(env, certificates.validate),
     ]

@@ -65,6 +65,11 @@ class Stack:
         return {name: each for name, each in self.services.items() if not each.one_shot and each.replicas}
 
     @property
+    def rolling(self) -> dict[str, Service]:
+        """Services whose containers can run beside their successors: ours, without a port of the host to themselves."""
+        return {name: each for name, each in self.lasting.items() if each.built and not each.ports}
+
+    @property
     def migrations(self) -> list[str]:
         """Jobs that must have ended before the services start. Jobs of an optional tier are up to Compose's order."""
         return [name for name, each in self.services.items() if each.one_shot and not each.profiles]
@@ -91,9 +96,12 @@ def load(env: Environment, all_profiles: bool = False) -> Stack:
     return parse(done.json())
 
 
-def hashes(env: Environment) -> dict[str, str]:
-    """Compose's own hash of every active service's configuration, as it labels containers with."""
-    done = engine.compose(env, "config", "--hash", "*", check=False)
+def hashes(env: Environment, document: Path | None = None) -> dict[str, str]:
+    """Compose's own hash of every active service's configuration, as it labels containers with.
+
+    document: a resolved configuration instead of the Compose files.
+    """
+    done = engine.compose(env, "config", "--hash", "*", document=document, check=False)
     if not done.ok:
         raise unresolved(env, done)
     return dict(line.split() for line in done.stdout.splitlines())

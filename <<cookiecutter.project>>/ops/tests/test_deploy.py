@@ -1,47 +1,18 @@
-"""Deploy: command lines, what it prints, the lock, and how it ends when it is refused, fails or is interrupted."""
+"""Deploy: what it decides and asks, what it prints, and how it ends when it is refused, fails or is interrupted."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
-from ops import deploy, engine, gate, images, preflight
-from ops.engine import Completed
+from ops import deploy, engine, gate, images, lock, plan, preflight
 from ops.errors import INTERRUPTED, REFUSED, OpsError
 from ops.stack import Port, Service
 
 
-def test_up_command_line(env) -> None:
-    assert deploy.up_argv(env, ["api", "web"], "--force-recreate") == engine.compose_argv(
-        env,
-        *("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull"),
-        *("--force-recreate", "api", "web"),
-    )
-
-
-def test_one_change_at_a_time(env) -> None:
-    holder = rf"^dev is being changed by invoke deploy --env dev, process {os.getpid()}"
-    with (
-        deploy.lock(env, "deploy --env dev"),
-        pytest.raises(OpsError, match=holder) as caught,
-        deploy.lock(env, "scale"),
-    ):
-        pass
-    assert caught.value.code == REFUSED
-    with deploy.lock(env, "scale"):
-        pass
-
-
-def test_the_lock_goes_when_its_holder_fails(env) -> None:
-    with pytest.raises(KeyError), deploy.lock(env, "deploy"):
-        raise KeyError
-    with deploy.lock(env, "deploy"):
-        pass
-
-
-def survey(declared, *containers) -> deploy.Survey:
+def surveyed(declared, *containers) -> deploy.Survey:
     hashes = {name: "hash" for name in declared.services}
     present = {each.image: "sha256:1" for each in declared.services.values()}
     return deploy.Survey(declared, hashes, list(containers), [], present, {})
@@ -56,12 +27,13 @@ def quiet(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(engine, "run", unexpected)
     monkeypatch.setattr(engine, "warn_overridden", lambda env: None)
+    monkeypatch.setattr(lock, "hold", lambda *_args: nullcontext(SimpleNamespace(check=lambda: None)))
     return monkeypatch
 
 
 def test_nothing_to_change(env, make_stack, make_container, quiet, capsys) -> None:
     declared = make_stack(Service("web", "acme/web:1", has_health=True))
-    quiet.setattr(deploy, "survey", lambda env: survey(declared, make_container("web")))
+    quiet.setattr(deploy, "survey", lambda env: surveyed(declared, make_container("web")))
     deploy.deploy(env)
     assert capsys.readouterr().out.startswith("nothing to change: 1 services healthy in dev (")
 
@@ -69,7 +41,7 @@ def test_nothing_to_change(env, make_stack, make_container, quiet, capsys) -> No
 def test_nothing_to_change_but_unwell(env, make_stack, make_container, quiet) -> None:
     declared = make_stack(Service("web", "acme/web:1", has_health=True))
     sick = make_container("web", state="restarting", health="", restarts=9)
-    quiet.setattr(deploy, "survey", lambda env: survey(declared, sick))
+    quiet.setattr(deploy, "survey", lambda env: surveyed(declared, sick))
     quiet.setattr(engine, "containers", lambda env: [sick])
     quiet.setattr(engine, "logs", lambda *_args: ["boom"])
     quiet.setattr(gate, "LOOK_SECONDS", 0.01)
@@ -80,7 +52,7 @@ def test_nothing_to_change_but_unwell(env, make_stack, make_container, quiet) ->
 
 def test_refusal_touches_nothing(env, make_stack, quiet) -> None:
     declared = make_stack(Service("web", "acme/web:1"))
-    quiet.setattr(deploy, "survey", lambda env: survey(declared))
+    quiet.setattr(deploy, "survey", lambda env: surveyed(declared))
     quiet.setattr(deploy.Deployment, "_prepare", lambda self: None)
     quiet.setattr(preflight, "run", lambda *_args: [preflight.Check("disk", preflight.FAILED, "full", "Make room.")])
     with pytest.raises(OpsError, match="Nothing was started") as caught:
@@ -98,7 +70,6 @@ def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, to
 
     containers = [make_container("web"), make_container("api", state="created"), make_container("migrate")]
     quiet.setattr(deploy.Deployment, "run", interrupted)
-    quiet.setattr(deploy.signal, "signal", lambda *_args: None)
     quiet.setattr(deploy.stack, "load", lambda env: make_stack(Service("migrate", "x", one_shot=True)))
     quiet.setattr(engine, "containers", lambda env: containers)
     with pytest.raises(OpsError) as caught:
@@ -109,27 +80,37 @@ def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, to
     )
 
 
-def test_a_compose_that_gives_up(env, tmp_path: Path) -> None:
-    log = tmp_path / "up.log"
-    log.write_text(" Container x  Creating\nError response from daemon: driver failed: port is already allocated\n")
-    error = deploy.compose_failed(env, log)
-    assert error.message == (
-        "Compose could not start everything:\n  Error response from daemon: driver failed: port is already allocated"
-    )
-    assert error.remedy == "All of its output: up.log"
+WEB = Service("web", "acme/web:1", built=True)
+POSTGRES = Service("postgres", "postgres:18", networks=("database",))
+MIGRATE = Service("migrate", "acme/migrate:1", built=True, one_shot=True, networks=("database",))
 
 
-def test_nginx_keeps_its_configuration_when_the_new_one_is_wrong(make_container, monkeypatch) -> None:
-    lines: list[list[str]] = []
+def decided(**kinds: str) -> plan.Plan:
+    return plan.Plan({name: plan.Change(name, kind) for name, kind in kinds.items()}, frozenset({"acme-dev-web-1"}))
 
-    def fake(container: str, argv: list[str], **_options: object) -> Completed:
-        lines.append(argv)
-        return Completed((), 1, "", 'nginx: [emerg] unknown directive "sever"\n')
 
-    monkeypatch.setattr(engine, "exec_", fake)
-    with pytest.raises(OpsError, match="keeps the old one:\n.*unknown directive"):
-        deploy.reload_nginx([make_container("nginx")])
-    assert lines == [["nginx", "-t", "-q", "-c", "/etc/nginx/env/nginx.conf"]]
+def test_what_serves_is_rolled_out(make_stack, make_container) -> None:
+    declared, web = make_stack(WEB, POSTGRES, MIGRATE), make_container("web")
+    (step,) = deploy.moving(declared, decided(web=plan.RECREATE, postgres=plan.RECREATE, migrate=plan.RUN), [web])
+    assert (step.service, step.fresh, step.leave) == (WEB, 1, (web,))
+
+
+@pytest.mark.parametrize(("kind", "state"), [(plan.UNCHANGED, "running"), (plan.START, "exited"), (plan.CREATE, "")])
+def test_what_does_not_serve_is_just_started(make_stack, make_container, kind: str, state: str) -> None:
+    containers = [make_container("web", state=state)] if state else []
+    assert deploy.moving(make_stack(WEB), decided(web=kind), containers) == []
+
+
+def test_restarts_of_what_is_in_use_are_asked_for(env, make_stack, make_container, quiet) -> None:
+    declared = make_stack(WEB, POSTGRES, MIGRATE, Service("nginx", "nginx:1"), Service("prometheus", "prom:1"))
+    kinds = decided(web=plan.RECREATE, postgres=plan.REFRESH, nginx=plan.RECREATE, prometheus=plan.RECREATE)
+    running = [make_container(name) for name in ("web", "postgres", "nginx", "prometheus")]
+    assert [each.service for each in deploy.restarting(declared, kinds, running)] == ["postgres", "nginx"]
+    assert deploy.restarting(declared, kinds, running[:1]) == []
+    quiet.setattr(deploy.console, "confirm", lambda *_args: False)
+    work = deploy.Deployment(env, SimpleNamespace(check=None))
+    with pytest.raises(OpsError, match="Nothing was changed"):
+        work._agree_to_restarts(surveyed(declared, *running), kinds)
 
 
 def test_addresses_to_open(env, make_stack) -> None:
@@ -156,7 +137,7 @@ def updating(env, make_stack, quiet):
         quiet.setattr(deploy, "survey", lambda env: before)
         quiet.setattr(images, "pull", lambda references, tick: done.append(f"pull {references}") or failing)
         quiet.setattr(engine, "image_ids", lambda references: {each: "sha256:new" for each in references})
-        quiet.setattr(deploy, "deploy", lambda env: done.append("deploy"))
+        quiet.setattr(deploy.Deployment, "run", lambda self: done.append(self.command))
         deploy.update(env)
         return done
 
@@ -168,7 +149,7 @@ OLD = {"redis:8": "sha256:old", "nginx:1": "sha256:new"}
 
 
 def test_update_shows_old_and_new(updating, capsys) -> None:
-    assert updating({}, OLD) == ["pull ['redis:8', 'nginx:1']", "deploy"]
+    assert updating({}, OLD) == ["pull ['redis:8', 'nginx:1']", "update"]
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["redis:8", "old", "new"] in rows
     assert not any(row[:1] == ["nginx:1"] for row in rows)
@@ -178,10 +159,10 @@ def test_update_goes_on_with_what_is_there_and_says_so_at_the_end(updating) -> N
     with pytest.raises(OpsError, match="could not be pulled; what is deployed uses the ones on this machine") as caught:
         updating({"redis:8": "no such host"}, OLD)
     assert caught.value.code == 1
-    assert updating.done[-1] == "deploy"
+    assert updating.done[-1] == "update"
 
 
 def test_update_stops_when_an_image_is_nowhere(updating) -> None:
     with pytest.raises(OpsError, match="not on this machine and could not be pulled"):
         updating({"redis:8": "no such host"}, {"nginx:1": "sha256:new"})
-    assert "deploy" not in updating.done
+    assert "update" not in updating.done

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ops import console, engine, gate
+from ops.errors import CRASHED, NOT_READY, OUT_OF_MEMORY
 from ops.gate import FAILED, READY, SECOND_CHANCE_SECONDS, SETTLE_SECONDS, STEADY_SECONDS, WAITING, Gate
 from ops.stack import Service
 
@@ -82,11 +83,14 @@ def test_a_new_container_that_exits_fails_at_once(play, make_container) -> None:
     dead = make_container("api", 1, state="exited", health="", exit_code=3)
     verdict = play(Gate({"api": API}), (0, [dead], True))[0]
     assert (verdict.status, verdict.culprit, verdict.reason) == (FAILED, "api", "stopped with exit code 3")
+    assert verdict.code == CRASHED
 
 
 def test_out_of_memory_is_named(play, make_container) -> None:
     dead = make_container("api", 1, state="exited", health="", exit_code=137, oom_killed=True)
-    assert play(Gate({"api": API}), (0, [dead], True))[0].reason == "stopped: out of memory, its limit is too low"
+    verdict = play(Gate({"api": API}), (0, [dead], True))[0]
+    assert verdict.reason == "stopped: out of memory, its limit is too low"
+    assert verdict.code == OUT_OF_MEMORY
 
 
 def test_restarts_are_counted_from_the_beginning_of_the_deploy(play, make_container) -> None:
@@ -99,6 +103,11 @@ def test_restarts_are_counted_from_the_beginning_of_the_deploy(play, make_contai
     )
     assert [each.status for each in verdicts] == [WAITING, WAITING, FAILED]
     assert verdicts[-1].reason == "restarted 3 times with exit code 1"
+
+
+def test_where_none_is_allowed_one_restart_is_one_too_many(play, make_container) -> None:
+    verdict = play(Gate({"api": API}, restarts_allowed=0), (0, [make_container("api", restarts=1)], False))[0]
+    assert (verdict.status, verdict.reason, verdict.code) == (FAILED, "restarted once", CRASHED)
 
 
 def test_unhealthy_gets_one_more_probe(play, make_container) -> None:
@@ -239,4 +248,4 @@ def test_the_reason_says_who_and_shows_probe_and_log(make_container, monkeypatch
         "  Traceback",
         "  ConnectionError: redis",
     ]
-    assert error.code == 1
+    assert error.code == NOT_READY

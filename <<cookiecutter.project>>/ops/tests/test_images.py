@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import engine, images
+from ops import engine, errors, images
 from ops.errors import OpsError
 from ops.images import OwnImage
 from ops.stack import Service, Stack
@@ -128,7 +128,8 @@ def test_a_failed_build_shows_its_last_lines(env, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(engine, "logged", failing)
     with pytest.raises(OpsError, match="The build of web failed:\n  step 1\n  ERROR: no such package") as caught:
         images.build(env, [OWN], print)
-    assert caught.value.remedy == "All of its output: .state/dev/build.log"
+    assert caught.value.remedy == "What runs was not touched. All of the build's output: .state/dev/build.log"
+    assert caught.value.code == errors.BUILD
 
 
 def test_images_that_cannot_be_had(env, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +143,48 @@ def test_images_that_cannot_be_had(env, monkeypatch: pytest.MonkeyPatch) -> None
     error = images.unavailable(env, failed)
     assert "redis:8: Error: no such host" in error.message
     assert "set REGISTRY_MIRROR in config/dev/.env" in error.remedy
+
+
+# ── what is removed ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("names", "gone"),
+    [
+        (["acme/web:0123456789ab"], True),
+        ([], True),
+        (["acme/web:0123456789ab", "acme/web:prod"], False),
+        (["acme/web:release-1"], False),
+    ],
+)
+def test_only_what_nobody_names_or_keeps_is_outdated(names: list[str], gone: bool) -> None:
+    image = {"Id": "sha256:1", "RepoTags": names}
+    assert images.outdated([image], {"sha256:2"}) == ([names or ["sha256:1"]] if gone else [])
+    assert images.outdated([image], {"sha256:1"}) == []
+
+
+def test_pruning_looks_at_our_label_only(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, ...]] = []
+
+    def docker(*args: str, **_options) -> engine.Completed:
+        lines.append(args)
+        used = args == ("rmi", "acme/api:0123456789ab")
+        return engine.Completed(args, 1 if used else 0, "sha256:1\nsha256:2\nsha256:1\n", "")
+
+    found = [
+        {"Id": "sha256:1", "RepoTags": ["acme/web:0123456789ab"]},
+        {"Id": "sha256:2", "RepoTags": ["acme/api:0123456789ab"]},
+    ]
+    monkeypatch.setattr(engine, "docker", docker)
+    monkeypatch.setattr(engine, "inspect", lambda ids, _kind: found if ids == ["sha256:1", "sha256:2"] else [])
+    assert images.prune(env, set()) == ["acme/web:0123456789ab"]
+    assert "label=ops.image=acme" in lines[0]
+    assert [line[0] for line in lines] == ["images", "rmi", "rmi"]
+
+
+def test_after_a_failure_names_mean_what_runs(make_container, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, ...]] = []
+    monkeypatch.setattr(engine, "docker", lambda *args: lines.append(args))
+    images.tag_back([OWN], [make_container("web", image_id="sha256:old"), make_container("api")])
+    images.tag_back([OWN], [make_container("web", state="exited")])
+    assert lines == [("tag", "sha256:old", OWN.reference)]

@@ -1,96 +1,18 @@
-"""Scale, stop, down, status, logs and config: arguments, questions and command lines."""
+"""Stop, down, status, logs and config: arguments, questions and command lines."""
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 
 import pytest
 
-from ops import deploy, engine, gate, lifecycle, preflight, stack
+from ops import engine, gate, lifecycle, preflight, stack, survey
 from ops.engine import Completed
-from ops.errors import FAILED, REFUSED, USAGE, OpsError
+from ops.errors import FAILED, USAGE, OpsError
 from ops.lifecycle import Leftovers
 from ops.stack import Service
-
-# ── scale ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("service", "count", "complaint"),
-    [
-        ("postgres-primary", "2", '"postgres-primary" cannot be scaled.'),
-        ("nginx", "2", '"nginx" cannot be scaled.'),
-        ("wbe", "2", '"wbe" cannot be scaled.'),
-        ("web", "0", '"0" is not a number of containers'),
-        ("web", "-1", '"-1" is not a number of containers'),
-        ("web", "x", '"x" is not a number of containers'),
-        ("web", "1.5", '"1.5" is not a number of containers'),
-        ("web", "", '"" is not a number of containers'),
-        ("web", "²", '"²" is not a number of containers'),
-        ("web", "500", '"500" is not a number of containers: give a whole number from 1 to 50.'),
-    ],
-)
-def test_what_cannot_be_scaled(service: str, count: str, complaint: str) -> None:
-    with pytest.raises(OpsError) as caught:
-        lifecycle.replicas(service, count)
-    assert caught.value.message.startswith(complaint)
-    assert caught.value.code == USAGE
-    assert "web, api, auth-service, notification-service" in caught.value.remedy
-
-
-def test_what_can_be_scaled() -> None:
-    assert lifecycle.replicas("web", "5") == ("WEB_REPLICAS", 5)
-    assert lifecycle.replicas("auth-service", "50") == ("AUTH_REPLICAS", 50)
-
-
-@pytest.fixture
-def scaling(env, make_stack, make_container, monkeypatch):
-    """Scales web, of which some containers run; gives the command lines that would bring it up."""
-    lines: list[list[str]] = []
-
-    def run(count: str, running: int, available: int = 8 * 1024**3) -> list[list[str]]:
-        containers = [make_container("web", number) for number in range(1, running + 1)]
-        monkeypatch.setattr(engine, "containers", lambda env: containers)
-        declared = make_stack(Service("web", "acme/web:1", replicas=int(count), memory_limit=1024**3))
-        monkeypatch.setattr(stack, "load", lambda env: declared)
-        monkeypatch.setattr(preflight, "available_memory", lambda total=0: available)
-        monkeypatch.setattr(deploy, "bring_up", lambda env, argv, judge, timeout: lines.append(argv))
-        lifecycle.scale(env, "web", count)
-        return lines
-
-    return run
-
-
-def test_scaling_is_kept_and_applied(env, scaling, capsys) -> None:
-    lines = scaling("5", running=2)
-    assert lines == [deploy.up_argv(env, ["web"], "--no-recreate", "--scale", "web=5")]
-    assert "WEB_REPLICAS=5\n" in env.env_file.read_text()
-    out = capsys.readouterr().out
-    assert "config/dev/.env: WEB_REPLICAS=5 (was 2); commit it" in out
-    assert "web: 2 -> 5, all healthy" in out
-
-
-def test_scaling_to_what_is_there_changes_nothing(env, scaling, capsys) -> None:
-    before = env.env_file.read_text()
-    assert scaling("2", running=2) == []
-    assert env.env_file.read_text() == before
-    assert capsys.readouterr().out == "nothing to change: 2 web healthy\n"
-
-
-def test_scaling_what_does_not_run_is_for_the_next_deploy(env, scaling, capsys) -> None:
-    assert scaling("4", running=0) == []
-    assert "WEB_REPLICAS=4\n" in env.env_file.read_text()
-    assert "`invoke deploy --env dev` starts 4" in capsys.readouterr().out
-
-
-def test_no_room_to_scale(env, scaling) -> None:
-    before = env.env_file.read_text()
-    with pytest.raises(OpsError, match="There is no room for 8 more web") as caught:
-        scaling("10", running=2, available=1024**3)
-    assert caught.value.code == REFUSED
-    assert env.env_file.read_text() == before
-
 
 # ── stop, down ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,6 +47,8 @@ def fake(monkeypatch):
         monkeypatch.setattr(lifecycle, "volume_sizes", lambda: {"acme-dev_data": 2048})
         monkeypatch.setattr(engine, "logged", made.logged)
         monkeypatch.setattr(engine, "docker", made.docker)
+        monkeypatch.setattr(lifecycle.lock, "hold", lambda *_args: nullcontext())
+        monkeypatch.setattr(lifecycle, "drain", lambda _env: made.lines.append(["drain"]))
         return made
 
     return make
@@ -133,7 +57,7 @@ def fake(monkeypatch):
 def test_down_keeps_the_data(env, fake, capsys) -> None:
     made = fake(FULL, Leftovers((), (), FULL.volumes))
     lifecycle.down(env)
-    assert made.lines == [engine.compose_argv(env, "down", "--remove-orphans", all_profiles=True)]
+    assert made.lines == [["drain"], engine.compose_argv(env, "down", "--remove-orphans", all_profiles=True)]
     assert capsys.readouterr().out.endswith("dev is down: 1 containers, 1 networks removed, 1 volumes kept\n")
 
 
@@ -147,7 +71,10 @@ def test_down_when_it_is_down(env, fake, capsys) -> None:
 def test_down_with_volumes_names_what_will_be_lost(env, fake, capsys) -> None:
     made = fake(FULL, EMPTY)
     lifecycle.down(env, volumes=True, assume_yes=True)
-    assert made.lines == [engine.compose_argv(env, "down", "--remove-orphans", "--volumes", all_profiles=True)]
+    assert made.lines == [
+        ["drain"],
+        engine.compose_argv(env, "down", "--remove-orphans", "--volumes", all_profiles=True),
+    ]
     assert "  acme-dev_data  2.0 KiB\n" in capsys.readouterr().out
 
 
@@ -179,7 +106,7 @@ def test_in_production_its_name_must_be_typed(project, fake, monkeypatch, answer
 def test_down_removes_what_compose_does_not_know(env, fake) -> None:
     made = fake(FULL, Leftovers(("old",), ("net",), ()), EMPTY)
     lifecycle.down(env)
-    assert made.lines[1:] == [["rm", "--force", "old"], ["network", "rm", "net"]]
+    assert made.lines[2:] == [["rm", "--force", "old"], ["network", "rm", "net"]]
 
 
 def test_down_fails_when_something_is_left(env, fake) -> None:
@@ -197,7 +124,7 @@ def test_stop_reaches_switched_off_and_undeclared_services(env, fake, make_conta
     looks = iter([[make_container("web"), make_container("old")], [make_container("old")]])
     monkeypatch.setattr(engine, "containers", lambda env: next(looks))
     lifecycle.stop(env)
-    assert made.lines == [engine.compose_argv(env, "stop", all_profiles=True), ["stop", "acme-dev-old-1"]]
+    assert made.lines == [["drain"], engine.compose_argv(env, "stop", all_profiles=True), ["stop", "acme-dev-old-1"]]
     assert "stopped 2 containers" in capsys.readouterr().out
 
 
@@ -261,8 +188,8 @@ def test_how_a_job_stands(make_stack, make_container, changes, state: str) -> No
 
 
 def test_status_for_programs(env, make_stack, make_container, monkeypatch, capsys) -> None:
-    seen = deploy.Glance(make_stack(Service("web", "acme/web:1")), [make_container("web")])
-    monkeypatch.setattr(deploy, "glance", lambda env: seen)
+    seen = survey.Glance(make_stack(Service("web", "acme/web:1")), [make_container("web")])
+    monkeypatch.setattr(lifecycle, "glance", lambda env: seen)
     lifecycle.status(env, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert (document["environment"], document["project"]) == ("dev", "acme-dev")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from ops import plan
-from ops.plan import CREATE, RECREATE, REFRESH, RELOAD, RUN, SCALE, START, UNCHANGED, FileState, Noted
+from ops.plan import CREATE, RECREATE, REFRESH, RELOAD, RUN, SCALE, START, UNCHANGED, FileState
 from ops.stack import Mount, Service
 
 WEB = Service("web", "acme/web:current", replicas=2, built=True)
@@ -20,8 +19,8 @@ HASHES = {"web": "hash", "nginx": "hash", "migrate": "hash"}
 
 @pytest.fixture
 def decide(make_stack):
-    def run(service, *containers, hashes=HASHES, images=IMAGES, files=None, noted=None):
-        return plan.decide(make_stack(service), hashes, containers, images, files or {}, noted or {})
+    def run(service, *containers, hashes=HASHES, images=IMAGES, files=None, noted=None, pinned=()):
+        return plan.decide(make_stack(service), hashes, containers, images, files or {}, noted or {}, pinned)
 
     return run
 
@@ -52,7 +51,9 @@ def test_new_image(decide, two) -> None:
 
 def test_one_replica_of_two_is_outdated(decide, make_container) -> None:
     containers = [make_container("web", 1), make_container("web", 2, image_id="sha256:0")]
-    assert decide(WEB, *containers).changes["web"].kind == RECREATE
+    decided = decide(WEB, *containers)
+    assert decided.changes["web"].kind == RECREATE
+    assert decided.outdated == {"acme-dev-web-2"}
 
 
 @pytest.mark.parametrize(("count", "reason"), [(1, "1 -> 2"), (3, "3 -> 2")])
@@ -114,6 +115,19 @@ def test_a_replacement_that_runs_takes_its_name(decide, make_container) -> None:
     assert decided.changes["web"].kind == UNCHANGED
 
 
+def test_what_a_killed_rollout_left_on_probation_goes(decide, make_container) -> None:
+    containers = [make_container("web", 1), make_container("web", 2, restart_policy="no")]
+    decided = decide(WEB, *containers)
+    assert decided.changes["web"] == ("web", RECREATE, "left behind by a rollout that was killed")
+    assert decided.outdated == {"acme-dev-web-2"}
+
+
+def test_requests_that_a_killed_rollout_left_pinned(decide, two) -> None:
+    decided = decide(WEB, *two, pinned=("web",))
+    assert decided.changes["web"].kind == UNCHANGED
+    assert not decided.idle
+
+
 # ── content of mounted files ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -121,8 +135,8 @@ def files(service: str, **digests: str) -> dict[str, dict[str, FileState]]:
     return {service: {path: FileState(digest, 500.0) for path, digest in digests.items()}}
 
 
-def noted(service: str, at: float = 2000.0, **digests: str) -> dict[str, Noted]:
-    return {service: Noted(at, digests)}
+def noted(service: str, numbers: tuple[int, ...] = (1, 2), **digests: str) -> dict[str, dict[str, str]]:
+    return {f"acme-dev-{service}-{number}": digests for number in numbers}
 
 
 def test_the_same_content(decide, two) -> None:
@@ -164,12 +178,15 @@ def test_a_stopped_nginx_cannot_reload(decide, make_container) -> None:
 
 
 @pytest.mark.parametrize(("modified", "kind"), [(999.0, UNCHANGED), (1001.0, REFRESH)])
-@pytest.mark.parametrize("known", [{}, noted("web", at=900.0, SECRET="a")])
-def test_containers_younger_than_the_note_saw_what_was_there_when_they_were_made(
-    decide, two, known, modified, kind
-) -> None:
+def test_containers_nobody_noted_saw_what_was_there_when_they_were_made(decide, two, modified, kind) -> None:
     now = {"web": {"SECRET": FileState("b", modified)}}
-    assert decide(WEB, *two, files=now, noted=known).changes["web"].kind == kind
+    assert decide(WEB, *two, files=now).changes["web"].kind == kind
+
+
+def test_each_container_is_judged_by_what_it_has_seen(decide, two) -> None:
+    decided = decide(WEB, *two, files=files("web", SECRET="b"), noted=noted("web", (1,), SECRET="a"))
+    assert decided.changes["web"].kind == REFRESH
+    assert decided.outdated == {"acme-dev-web-1"}
 
 
 def test_mounted_files(tmp_path: Path, make_stack) -> None:
@@ -196,18 +213,16 @@ def test_mounted_files(tmp_path: Path, make_stack) -> None:
     assert found["config/dev/secrets/MISSING"] == FileState("", 0)
 
 
-def test_notes_are_kept_for_the_owner_only(env) -> None:
+def test_notes_are_kept_for_the_owner_only(env, make_container) -> None:
     assert plan.read_notes(env) == {}
-    plan.write_notes(env, files("web", SECRET="a"))
+    plan.write_notes(env, [make_container("web"), make_container("redis")], files("web", SECRET="a"))
     path = env.state_dir / "content.json"
     assert path.stat().st_mode & 0o777 == 0o600
     assert env.state_dir.stat().st_mode & 0o777 == 0o700
-    read = plan.read_notes(env)["web"]
-    assert read.files == {"SECRET": "a"}
-    assert read.at == pytest.approx(time.time(), abs=10)
+    assert plan.read_notes(env) == {"acme-dev-web-1": {"SECRET": "a"}, "acme-dev-redis-1": {}}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"web": 1}', '{"web": {"at": "x", "files": {}}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"web": 1}'])
 def test_damaged_notes_count_as_none(env, text: str) -> None:
     env.state_dir.mkdir(parents=True)
     (env.state_dir / "content.json").write_text(text)

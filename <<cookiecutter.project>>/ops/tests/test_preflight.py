@@ -102,7 +102,9 @@ def test_memory_is_needed_for_what_does_not_run_yet(make_stack, make_container) 
         Service("migrate", "migrate", memory_limit=500, one_shot=True),
     )
     assert preflight.memory_needed(declared, []) == (150 + 800, 300 + 1000)
-    assert preflight.memory_needed(declared, [make_container("web"), make_container("db")]) == (100, 200)
+    running = [make_container("web"), make_container("db")]
+    assert preflight.memory_needed(declared, running) == (100, 200)
+    assert preflight.memory_needed(declared, running, {"web": 3}) == (150, 300)
 
 
 @dataclass(frozen=True)

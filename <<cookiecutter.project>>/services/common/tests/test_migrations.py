@@ -1,0 +1,64 @@
+"""Migrations only add: while a rollout lasts, the version before works with the new schema (expand, later contract).
+
+One that takes something away says at its top why nothing that runs needs it any more: `contracts = "reason"`.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SERVICES = Path(__file__).resolve().parents[2]
+MIGRATIONS = sorted(SERVICES.glob("*/*/migrations/[0-9]*.py"))
+REMOVING = {"drop_table", "drop_column", "rename_table", "drop_constraint"}
+NARROWING = {"new_column_name", "type_"}
+
+
+def takes_away(source: str) -> Iterator[str]:
+    """What a migration does that the version before cannot live with, by line."""
+    tree = ast.parse(source)
+    if any(isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "contracts" for node in tree.body):
+        return
+    upgrade = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade")
+    for call in (node for node in ast.walk(upgrade) if isinstance(node, ast.Call)):
+        name = getattr(call.func, "attr", "")
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        if name in REMOVING or (name == "alter_column" and (NARROWING & given.keys() or _is(given, "nullable", False))):
+            yield f"line {call.lineno}: {name}"
+        if name == "add_column" and isinstance(column := call.args[-1], ast.Call):
+            inner = {keyword.arg: keyword.value for keyword in column.keywords}
+            if _is(inner, "nullable", False) and "server_default" not in inner:
+                yield f"line {call.lineno}: add_column without a value for the rows that the version before inserts"
+
+
+def _is(given: dict[str | None, ast.expr], name: str, value: object) -> bool:
+    return isinstance(node := given.get(name), ast.Constant) and node.value is value
+
+
+@pytest.mark.parametrize("path", MIGRATIONS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_a_migration_only_adds(path: Path) -> None:
+    assert list(takes_away(path.read_text(encoding="utf-8"))) == []
+
+
+def test_every_schema_is_looked_at() -> None:
+    assert {path.parents[1].name for path in MIGRATIONS} >= {"api", "auth", "notification"}
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("op.add_column('items', sa.Column('note', sa.Text))", 0),
+        ("op.add_column('items', sa.Column('note', sa.Text, nullable=False, server_default=''))", 0),
+        ("op.add_column('items', sa.Column('note', sa.Text, nullable=False))", 1),
+        ("op.alter_column('items', 'note', nullable=True)", 0),
+        ("op.alter_column('items', 'note', nullable=False)", 1),
+        ("op.alter_column('items', 'note', new_column_name='remark')", 1),
+        ("op.drop_column('items', 'note')", 1),
+        ("op.drop_table('items')", 1),
+    ],
+)
+def test_what_counts_as_taking_away(line: str, count: int) -> None:
+    source = f"def upgrade():\n    {line}\n\n\ndef downgrade():\n    op.drop_table('items')\n"
+    assert len(list(takes_away(source))) == count
+    assert list(takes_away(f"contracts = 'nobody reads it since release 7'\n\n{source}")) == []
