@@ -76,7 +76,12 @@ def present(module: Any, result: Any, as_json: bool) -> None:
 # ── deploy and change ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@command(env=ENV_HELP, plan="show what would change and why, and change nothing", yes=RESTART_HELP, json=JSON_HELP)
+@command(
+    env=ENV_HELP,
+    plan="show what would change and why, and change nothing",
+    yes=RESTART_HELP,
+    json="with --plan: print JSON for programs",
+)
 def deploy(_context, env="dev", plan=False, yes=False, json=False):
     """Bring an environment up, or up to date, and wait for health.
 
@@ -84,11 +89,13 @@ def deploy(_context, env="dev", plan=False, yes=False, json=False):
     take over when they have shown that they are well; no request is lost, and when they are not, the old ones stay. Run
     it as often as you like: what is up to date is not touched.
     """
-    from ops import deploy as deployment
-
     if plan or json:
-        deployment.preview(load(env), as_json=json)
+        from ops import preview
+
+        preview.preview(load(env), as_json=json)
     else:
+        from ops import deploy as deployment
+
         deployment.deploy(load(env), assume_yes=yes)
 
 

@@ -56,15 +56,16 @@ def own_images(env: Environment, stack: Stack) -> list[OwnImage]:
     """The images we build. None when the environment takes finished ones (IMAGE_SOURCE=pull)."""
     if env.values.get("IMAGE_SOURCE", "build") == "pull":
         return []
-    contexts: dict[Path, str] = {}
+    contexts: dict[tuple[Path, str], str] = {}
     found = []
     for name, service in stack.services.items():
         if service.built:
             build = stack.document["services"][name]["build"]
-            context = Path(build["context"])
-            if context not in contexts:
-                contexts[context] = context_digest(context, build.get("dockerfile", "Dockerfile"))
-            found.append(OwnImage(name, service.image, content_reference(service.image, build, contexts[context])))
+            args = build.get("args") or {}
+            key = Path(build["context"]), args.get("PACKAGES") or args.get("SERVICE") or ""
+            if key not in contexts:
+                contexts[key] = context_digest(key[0], build.get("dockerfile", "Dockerfile"), key[1].split())
+            found.append(OwnImage(name, service.image, content_reference(service.image, build, contexts[key])))
     return found
 
 
@@ -82,17 +83,29 @@ def repository(reference: str) -> str:
     return f"{head}{separator}{last.partition(':')[0]}"
 
 
-def context_digest(context: Path, dockerfile: str = "Dockerfile") -> str:
+def context_digest(context: Path, dockerfile: str = "Dockerfile", packages: Sequence[str] = ()) -> str:
     """A digest of names, modes and contents of the Dockerfile and everything in its context that .dockerignore lets
-    through."""
+    through.
+
+    packages: the folders of the context that are built in; other services' folders do not count (none: all do).
+    """
     ignore = context / ".dockerignore"
     patterns = _patterns(ignore.read_text(encoding="utf-8")) if ignore.is_file() else []
     digest = hashlib.sha256()
+    others = _other_services(context, packages) if packages else set()
     for path in (context / dockerfile, *_walk(context, context, patterns)):
+        if path.relative_to(context).parts[0] in others:
+            continue
         executable = "x" if path.stat().st_mode & 0o100 else "-"
         digest.update(f"{path.relative_to(context).as_posix()}\0{executable}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _other_services(context: Path, packages: Sequence[str]) -> set[str]:
+    """Folders of services that are not built in. What is no service's own folder may be anybody's."""
+    services = {path.parent.name for path in context.glob("*/pyproject.toml")}
+    return services - {"common", *packages}
 
 
 def _walk(folder: Path, context: Path, patterns: Sequence[str]) -> Iterable[Path]:

@@ -114,7 +114,7 @@ def decide(
         if service.one_shot:
             changes[name] = Change(name, *_one_shot(mine, config_hash, image_id))
             continue
-        differing = {each.id: _differing(each, files.get(name, {}), notes.get(each.id)) for each in mine}
+        differing = {each.id: unseen(each, files.get(name, {}), notes.get(each.id)) for each in mine}
         wrong = {each.id: _wrong(each, config_hash, image_id, differing[each.id]) for each in mine}
         outdated.update(identity for identity, reason in wrong.items() if reason)
         changes[name] = Change(name, *_change(service, mine, wrong, differing))
@@ -233,7 +233,7 @@ def file_state(path: Path) -> FileState:
         return FileState("", 0)
 
 
-def _differing(container: Container, files: Mapping[str, FileState], noted: Mapping[str, str] | None) -> list[str]:
+def unseen(container: Container, files: Mapping[str, FileState], noted: Mapping[str, str] | None) -> list[str]:
     """Paths whose content a container has not seen. One that nobody noted (made by plain `docker compose`) saw what was
     there when it was made."""
     if noted is None:

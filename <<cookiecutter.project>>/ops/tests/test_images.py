@@ -44,6 +44,18 @@ def test_the_digest_does_not_follow_what_stays_out(context: Path) -> None:
     assert images.context_digest(context) == before
 
 
+def test_another_service_does_not_count(context: Path) -> None:
+    for name in ("web", "api", "common"):
+        (context / name).mkdir(exist_ok=True)
+        (context / name / "pyproject.toml").touch()
+    before = [images.context_digest(context, packages=packages) for packages in (["web"], ["web", "api"], [])]
+    (context / "api" / "new.py").write_text("1")
+    after = [images.context_digest(context, packages=packages) for packages in (["web"], ["web", "api"], [])]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False]
+    (context / "common" / "new.py").write_text("1")
+    assert images.context_digest(context, packages=["web"]) != after[0]
+
+
 def test_a_file_that_is_named_like_another_with_its_content(context: Path) -> None:
     before = images.context_digest(context)
     (context / "web/app.py").rename(context / "web/main.py")

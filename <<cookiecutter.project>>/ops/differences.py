@@ -1,0 +1,89 @@
+"""Why a service changes: its old declaration against the new one, in words for the person who is about to deploy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ops import console
+
+# Compose leaves these out of its hash, so they alone change no container; replicas are told by the plan.
+_NO_CHANGE = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles"})
+_VALUE_LENGTH = 60
+_NAMES = {"stop_grace_period": "stop grace period", "healthcheck": "health check", "entrypoint": "entry point"}
+
+
+def explain(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two entries of `docker compose config` for a service, a line for each difference.
+
+    Values of the environment are shown: by policy no secret is ever among them.
+    """
+    return list(_differences(old, new))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*old, *new} - _NO_CHANGE):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if key == "image":
+            yield f"image {before} → {after}"
+        elif key in {"environment", "labels"}:
+            yield from _pairs("" if key == "environment" else "label ", before or {}, after or {})
+        elif key == "deploy":
+            yield from _deploy(before or {}, after or {})
+        elif isinstance(before or after, list):
+            yield from _members(_NAMES.get(key, key), before or [], after or [])
+        elif isinstance(before or after, Mapping):
+            yield from _pairs(f"{_NAMES.get(key, key)} ", before or {}, after or {})
+        else:
+            yield f"{_NAMES.get(key, key)} {_shown(before)} → {_shown(after)}"
+
+
+def _pairs(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted({*old, *new}):
+        if name not in new:
+            yield f"{kind}{name} removed"
+        elif name not in old:
+            yield f"{kind}{name} added: {_shown(new[name])}"
+        elif old[name] != new[name]:
+            yield f"{kind}{name}: {_shown(old[name])} → {_shown(new[name])}"
+
+
+def _members(kind: str, old: list[Any], new: list[Any]) -> Iterator[str]:
+    removed = [_shown(each) for each in old if each not in new]
+    added = [_shown(each) for each in new if each not in old]
+    if not removed and not added:
+        yield f"{kind}: another order"
+    yield from (f"{kind}: {each} removed" for each in removed)
+    yield from (f"{kind}: {each} added" for each in added)
+
+
+def _deploy(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for kind in ("limits", "reservations"):
+        before = (old.get("resources") or {}).get(kind) or {}
+        after = (new.get("resources") or {}).get(kind) or {}
+        for name in sorted({*before, *after}):
+            if before.get(name) != after.get(name):
+                yield f"{name} {kind[:-1]} {_amount(name, before.get(name))} → {_amount(name, after.get(name))}"
+    for key in sorted({*old, *new} - {"resources", "replicas", "placement"}):
+        if old.get(key) != new.get(key):
+            yield f"deploy.{key} {_shown(old.get(key))} → {_shown(new.get(key))}"
+
+
+def _amount(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    return console.size(int(value)) if name == "memory" else str(value)
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping) and value.get("target"):
+        text = f"{value.get('source') or value.get('published') or ''} at {value['target']}"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= _VALUE_LENGTH else f"{text[: _VALUE_LENGTH - 1]}…"
