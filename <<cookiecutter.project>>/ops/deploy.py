@@ -221,7 +221,7 @@ class Deployment:
 
     def _prune(self) -> None:
         self.doing = "removing old images"
-        if removed := images.prune(self.env, releases.images_kept(self.env.project_dir)):
+        if removed := images.prune(self.env, releases.images_kept(self.env)):
             console.say(f"removed {len(removed)} old images, of which no release is kept")
 
     def _tidy(self, decided: Plan) -> None:

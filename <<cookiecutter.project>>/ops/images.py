@@ -24,8 +24,8 @@ from ops.stack import Stack
 
 # The engine itself downloads three layers at a time by default.
 PARALLEL_PULLS = 3
-# What we label our images with; its value is IMAGE_PREFIX (docker-compose.yml).
-LABEL = "ops.image"
+# What our images are labelled with when they are built; its value is the Compose project (docker-compose.yml).
+LABEL = "ops.project"
 _CONTENT = re.compile(r":[0-9a-f]{12}$")
 # Never part of an image, whatever .dockerignore says: tools write them while people work.
 _DEBRIS = ("__pycache__", ".venv", ".git", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "*.pyc")
@@ -211,11 +211,11 @@ def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
 
 
 def prune(env: Environment, kept: Collection[str]) -> list[str]:
-    """Remove our own old images; what was removed. kept: image ids that somebody may want to go back to.
+    """Remove old images of an environment's own; what was removed. kept: image ids that one may want to go back to.
 
-    Only images with our label are looked at, and what a container uses the engine keeps anyway. Never volumes.
+    Only images with its label are looked at, and what a container uses the engine keeps anyway. Never volumes.
     """
-    label = f"{LABEL}={env.values.get('IMAGE_PREFIX', '')}"
+    label = f"{LABEL}={env.project}"
     ids = engine.docker("images", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}").stdout.split()
     removed = []
     for names in outdated(engine.inspect(list(dict.fromkeys(ids)), "image"), kept):

@@ -100,16 +100,9 @@ def kept(env: Environment) -> list[Release]:
     return [each for each in reversed(history(env)) if each.result == DEPLOYED][:KEPT]
 
 
-def images_kept(project_dir: Path) -> set[str]:
-    """Ids of the images that releases of any environment of this folder can go back to."""
-    from ops import environments
-
-    return {
-        image
-        for name in environments.available(project_dir)
-        for release in kept(environments.load(name, project_dir))
-        for image in release.images.values()
-    }
+def images_kept(env: Environment) -> set[str]:
+    """Ids of the images that the kept releases ran."""
+    return {image for release in kept(env) for image in release.images.values()}
 
 
 def document_path(env: Environment, release: Release) -> Path:

@@ -190,7 +190,7 @@ def test_pruning_looks_at_our_label_only(env, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine, "docker", docker)
     monkeypatch.setattr(engine, "inspect", lambda ids, _kind: found if ids == ["sha256:1", "sha256:2"] else [])
     assert images.prune(env, set()) == ["acme/web:0123456789ab"]
-    assert "label=ops.image=acme" in lines[0]
+    assert "label=ops.project=acme-dev" in lines[0]
     assert [line[0] for line in lines] == ["images", "rmi", "rmi"]
 
 

@@ -88,7 +88,7 @@ def test_images_that_are_gone(env, deployed, monkeypatch) -> None:
 def test_only_the_last_ones_are_kept(env, deployed) -> None:
     made = [deployed(f"image{number}") for number in range(KEPT + 2)]
     assert [each.number for each in releases.kept(env)] == [7, 6, 5, 4, 3]
-    assert releases.images_kept(env.project_dir) == {f"image{number}" for number in range(2, KEPT + 2)}
+    assert releases.images_kept(env) == {f"image{number}" for number in range(2, KEPT + 2)}
     assert [releases.document_path(env, each).is_file() for each in made] == [False] * 2 + [True] * KEPT
     with pytest.raises(OpsError, match="cannot be read"):
         releases.document(env, made[0])
