@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from ops import console
 # Compose leaves these out of its hash, so they alone change no container; replicas are told by the plan.
 _NO_CHANGE = frozenset({"build", "pull_policy", "scale", "depends_on", "profiles"})
 _VALUE_LENGTH = 60
+# What one of them is called, where each has a name of its own.
+_KINDS = {"environment": "", "labels": "label ", "networks": "network "}
 _NAMES = {"stop_grace_period": "stop grace period", "healthcheck": "health check", "entrypoint": "entry point"}
 
 
@@ -29,8 +32,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
             continue
         if key == "image":
             yield f"image {before} → {after}"
-        elif key in {"environment", "labels"}:
-            yield from _pairs("" if key == "environment" else "label ", before or {}, after or {})
+        elif key in _KINDS:
+            yield from _pairs(_KINDS[key], before or {}, after or {})
         elif key == "deploy":
             yield from _deploy(before or {}, after or {})
         elif isinstance(before or after, list):
@@ -38,7 +41,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
         elif isinstance(before or after, Mapping):
             yield from _pairs(f"{_NAMES.get(key, key)} ", before or {}, after or {})
         else:
-            yield f"{_NAMES.get(key, key)} {_shown(before)} → {_shown(after)}"
+            yield f"{_NAMES.get(key, key)} {_turned(before, after)}"
 
 
 def _pairs(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -46,9 +49,9 @@ def _pairs(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterato
         if name not in new:
             yield f"{kind}{name} removed"
         elif name not in old:
-            yield f"{kind}{name} added: {_shown(new[name])}"
+            yield f"{kind}{name} added" + ("" if new[name] is None else f": {_shown(new[name])}")
         elif old[name] != new[name]:
-            yield f"{kind}{name}: {_shown(old[name])} → {_shown(new[name])}"
+            yield f"{kind}{name}: {_turned(old[name], new[name])}"
 
 
 def _members(kind: str, old: list[Any], new: list[Any]) -> Iterator[str]:
@@ -67,9 +70,9 @@ def _deploy(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         for name in sorted({*before, *after}):
             if before.get(name) != after.get(name):
                 yield f"{name} {kind[:-1]} {_amount(name, before.get(name))} → {_amount(name, after.get(name))}"
-    for key in sorted({*old, *new} - {"resources", "replicas", "placement"}):
+    for key in sorted({*old, *new} - {"resources", "replicas"}):
         if old.get(key) != new.get(key):
-            yield f"deploy.{key} {_shown(old.get(key))} → {_shown(new.get(key))}"
+            yield f"deploy.{key} {_turned(old.get(key), new.get(key))}"
 
 
 def _amount(name: str, value: Any) -> str:
@@ -78,12 +81,28 @@ def _amount(name: str, value: Any) -> str:
     return console.size(int(value)) if name == "memory" else str(value)
 
 
+def _turned(old: Any, new: Any) -> str:
+    """What a value was and what it is now, each from where they differ if that is too far in."""
+    before, after = _text(old), _text(new)
+    alike = len(os.path.commonprefix([before, after]))
+    if alike > _VALUE_LENGTH // 2 and max(len(before), len(after)) > _VALUE_LENGTH:
+        start = alike - _VALUE_LENGTH // 4
+        before, after = f"…{before[start:]}", f"…{after[start:]}"
+    return f"{_short(before)} → {_short(after)}"
+
+
 def _shown(value: Any) -> str:
     """A value in one short line."""
+    return _short(_text(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _VALUE_LENGTH else f"{text[: _VALUE_LENGTH - 1]}…"
+
+
+def _text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, Mapping) and value.get("target"):
-        text = f"{value.get('source') or value.get('published') or ''} at {value['target']}"
-    else:
-        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return text if len(text) <= _VALUE_LENGTH else f"{text[: _VALUE_LENGTH - 1]}…"
+        return f"{value.get('source') or value.get('published') or ''} at {value['target']}"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

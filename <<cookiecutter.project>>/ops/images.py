@@ -12,11 +12,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
-from ops import engine
+from ops import contexts, engine
 from ops.engine import Container
 from ops.environments import Environment, relative
 from ops.errors import BUILD, OpsError
@@ -27,8 +25,6 @@ PARALLEL_PULLS = 3
 # What our images are labelled with when they are built; its value is the Compose project (docker-compose.yml).
 LABEL = "ops.project"
 _CONTENT = re.compile(r":[0-9a-f]{12}$")
-# Never part of an image, whatever .dockerignore says: tools write them while people work.
-_DEBRIS = ("__pycache__", ".venv", ".git", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "*.pyc")
 
 
 @dataclass(frozen=True)
@@ -56,24 +52,19 @@ def own_images(env: Environment, stack: Stack) -> list[OwnImage]:
     """The images we build. None when the environment takes finished ones (IMAGE_SOURCE=pull)."""
     if env.values.get("IMAGE_SOURCE", "build") == "pull":
         return []
-    contexts: dict[tuple[Path, str], str] = {}
-    found = []
-    for name, service in stack.services.items():
-        if service.built:
-            build = stack.document["services"][name]["build"]
-            args = build.get("args") or {}
-            key = Path(build["context"]), args.get("PACKAGES") or args.get("SERVICE") or ""
-            if key not in contexts:
-                contexts[key] = context_digest(key[0], build.get("dockerfile", "Dockerfile"), key[1].split())
-            found.append(OwnImage(name, service.image, content_reference(service.image, build, contexts[key])))
-    return found
+    entries = stack.document["services"]
+    return [
+        OwnImage(name, service.image, content_reference(service.image, entries[name]["build"]))
+        for name, service in stack.services.items()
+        if service.built
+    ]
 
 
-def content_reference(reference: str, build: Mapping[str, Any], context: str) -> str:
+def content_reference(reference: str, build: Mapping[str, Any]) -> str:
     """The content tag of an image: its repository and 12 digits that stand for the build's settings and context."""
     # Where the context and the CA bundle lie on this machine says nothing about what is in the image.
     settings = {key: value for key, value in build.items() if key not in {"context", "secrets", "ssh", "tags"}}
-    digest = hashlib.sha256(f"{context}\n{json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{contexts.digest(build)}\n{json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
     return f"{repository(reference)}:{digest[:12]}"
 
 
@@ -81,66 +72,6 @@ def repository(reference: str) -> str:
     """An image reference without its tag: "host:5000/acme/web:1" -> "host:5000/acme/web"."""
     head, separator, last = reference.rpartition("/")
     return f"{head}{separator}{last.partition(':')[0]}"
-
-
-def context_digest(context: Path, dockerfile: str = "Dockerfile", packages: Sequence[str] = ()) -> str:
-    """A digest of names, modes and contents of the Dockerfile and everything in its context that .dockerignore lets
-    through.
-
-    packages: the folders of the context that are built in; other services' folders do not count (none: all do).
-    """
-    ignore = context / ".dockerignore"
-    patterns = _patterns(ignore.read_text(encoding="utf-8")) if ignore.is_file() else []
-    digest = hashlib.sha256()
-    others = _other_services(context, packages) if packages else set()
-    for path in (context / dockerfile, *_walk(context, context, patterns)):
-        if path.relative_to(context).parts[0] in others:
-            continue
-        executable = "x" if path.stat().st_mode & 0o100 else "-"
-        digest.update(f"{path.relative_to(context).as_posix()}\0{executable}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _other_services(context: Path, packages: Sequence[str]) -> set[str]:
-    """Folders of services that are not built in. What is no service's own folder may be anybody's."""
-    services = {path.parent.name for path in context.glob("*/pyproject.toml")}
-    return services - {"common", *packages}
-
-
-def _walk(folder: Path, context: Path, patterns: Sequence[str]) -> Iterable[Path]:
-    for path in sorted(folder.iterdir()):
-        if any(fnmatch(path.name, each) for each in _DEBRIS):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path, context, patterns)
-        elif path.is_file() and not ignored(path.relative_to(context).as_posix(), patterns):
-            yield path
-
-
-def _patterns(text: str) -> list[str]:
-    return [line.strip().strip("/") for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def ignored(path: str, patterns: Sequence[str]) -> bool:
-    """Whether .dockerignore leaves a file out: the last pattern that fits it, or a folder it is in, decides."""
-    verdict = False
-    parts = path.split("/")
-    prefixes = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-    for pattern in patterns:
-        wanted = not pattern.startswith("!")
-        glob = pattern.removeprefix("!").strip("/")
-        candidates = [glob, glob.removeprefix("**/")] if glob.startswith("**/") else [glob]
-        if any(_fits(prefix, each) for prefix in prefixes for each in candidates):
-            verdict = wanted
-    return verdict
-
-
-def _fits(path: str, glob: str) -> bool:
-    # Unlike fnmatch, a * of .dockerignore does not cross a slash; ** does.
-    if "**" in glob:
-        return fnmatch(path, glob)
-    return path.count("/") == glob.count("/") and fnmatch(path, glob)
 
 
 def references(stack: Stack, own: Iterable[OwnImage]) -> list[str]:
@@ -213,21 +144,24 @@ def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
 def prune(env: Environment, kept: Collection[str]) -> list[str]:
     """Remove old images of an environment's own; what was removed. kept: image ids that one may want to go back to.
 
-    Only images with its label are looked at, and what a container uses the engine keeps anyway. Never volumes.
+    Only images with its label are looked at; what any container uses stays, and so does every volume.
     """
     label = f"{LABEL}={env.project}"
     ids = engine.docker("images", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}").stdout.split()
+    containers = engine.docker("ps", "--all", "--quiet", "--no-trunc").stdout.split()
+    used = {each["Image"] for each in engine.inspect(containers)}
     removed = []
-    for names in outdated(engine.inspect(list(dict.fromkeys(ids)), "image"), kept):
+    for names in outdated(engine.inspect(list(dict.fromkeys(ids)), "image"), {*kept, *used}):
+        # Without force: a container that has come meanwhile keeps its image.
         if engine.docker("rmi", *names, check=False).ok:
             removed += names
     return removed
 
 
 def outdated(found: Iterable[Mapping[str, Any]], kept: Collection[str]) -> list[list[str]]:
-    """The names of images that are no longer needed, from `docker inspect`.
+    """The names of images that are no longer needed, from `docker inspect`. kept: ids of those that are.
 
-    That is what is not kept, and has no name but that of its content: another name is a tag that somebody deploys.
+    Not needed is what has no name but that of its content: another name is a tag that somebody deploys.
     """
     return [
         list(image.get("RepoTags") or [image["Id"]])

@@ -74,7 +74,9 @@ def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str
     for name, change in decided.changes.items():
         if change.kind == plan.UNCHANGED:
             continue
-        word = ROLL_OUT if name in rolled else RESTART if name in asked else _WORDS[change.kind]
+        word = RESTART if name in asked else _WORDS[change.kind]
+        if name in rolled and change.kind != plan.SCALE:
+            word = ROLL_OUT
         lasts = change.kind == plan.RELOAD or (change.kind == plan.START and name not in rolled)
         steps.append(Step(name, word, not lasts, tuple(_reasons(name, change, seen, deployed, notes))))
     return Preview(

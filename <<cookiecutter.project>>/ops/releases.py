@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ops import console, engine
+from ops import console, differences, engine, stack
 from ops.environments import Environment, relative, replace_file
 from ops.errors import FAILED, USAGE, OpsError
 
@@ -51,7 +51,7 @@ class Release:
 
 def begin(env: Environment, document: Mapping[str, Any], command: str, changes: Mapping[str, str]) -> Release:
     """A new release, on its way. document: the resolved configuration; changes: what it changes, by service."""
-    number = max((each.number for each in history(env)), default=0) + 1
+    number = max(_numbers(env), default=0) + 1
     release = Release(number, time.time(), author(), revision(env.project_dir), command, dict(changes))
     _folder(env, number).mkdir(mode=0o700, parents=True, exist_ok=True)
     replace_file(document_path(env, release), json.dumps(document), 0o600)
@@ -147,14 +147,17 @@ def target(env: Environment, number: int | None = None) -> Release:
     return found
 
 
-def _differs(env: Environment, one: Release, other: Release) -> bool:
-    """Whether going from one release to the other would change anything of ours."""
-
-    def declared(release: Release) -> dict[str, Any]:
-        services = document(env, release).get("services", {})
-        return {name: services.get(name, {}).get("environment") for name in release.images}
-
-    return one.images != other.images or declared(one) != declared(other)
+def _differs(env: Environment, one: Release, now: Release) -> bool:
+    """Whether going back to a release would change a container. One whose configuration is lost is no way back."""
+    try:
+        before, after = stack.parse(document(env, one)), stack.parse(document(env, now))
+    except OpsError:
+        return False
+    return any(
+        one.images.get(name) != now.images.get(name)
+        or differences.explain(before.document["services"][name], after.document["services"][name])
+        for name in before.rolling.keys() & after.rolling.keys()
+    )
 
 
 def revision(folder: Path) -> str:
@@ -205,6 +208,8 @@ def show(env: Environment, releases: Sequence[Release]) -> None:
         ],
     )
     console.say("\n* runs now   < `invoke rollback` can go back to it")
+    if damaged := _numbers(env) - {each.number for each in releases}:
+        console.warn(f"Damaged, and left out: {', '.join(str(number) for number in sorted(damaged))}.")
 
 
 def summary(changes: Mapping[str, str]) -> str:
@@ -224,6 +229,11 @@ def as_json(env: Environment, releases: Sequence[Release]) -> dict[str, Any]:
         "kept": back,
         "releases": [asdict(each) for each in releases],
     }
+
+
+def _numbers(env: Environment) -> set[int]:
+    """Numbers that are taken, by damaged entries too."""
+    return {int(path.name) for path in (env.state_dir / "releases").glob("*") if path.name.isdecimal()}
 
 
 def _folder(env: Environment, number: int) -> Path:

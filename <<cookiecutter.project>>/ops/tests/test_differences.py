@@ -34,7 +34,7 @@ def test_no_difference() -> None:
         ),
         ({"environment": {"LOG_LEVEL": "info", "GONE": "1", "LONG": "x" * 80}}, [f"LONG added: {'x' * 59}…"]),
         ({"labels": {"ops.smoke": "/"}}, ["label ops.smoke: /login → /"]),
-        ({"networks": {"backend": None, "frontend": None}}, ["networks frontend added: none"]),
+        ({"networks": {"backend": None, "frontend": None}}, ["network frontend added"]),
         ({"command": ["serve"]}, ['command: serve added']),
         ({"stop_grace_period": "10s"}, ["stop grace period 45s → 10s"]),
         ({"volumes": []}, ["volumes: web_uploads at /app/uploads removed"]),
@@ -58,3 +58,8 @@ def test_limits() -> None:
 
 def test_another_order() -> None:
     assert differences.explain({"command": ["a", "b"]}, {"command": ["b", "a"]}) == ["command: another order"]
+
+
+def test_long_values_are_told_from_where_they_differ() -> None:
+    old, new = {"environment": {"HOSTS": f"{'x' * 70}old"}}, {"environment": {"HOSTS": f"{'x' * 70}new"}}
+    assert differences.explain(old, new) == [f"HOSTS: …{'x' * 15}old → …{'x' * 15}new"]

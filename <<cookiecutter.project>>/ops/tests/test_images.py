@@ -11,82 +11,28 @@ from ops.errors import OpsError
 from ops.images import OwnImage
 from ops.stack import Service, Stack
 
-BUILD = {"context": "/p/services", "dockerfile": "Dockerfile", "args": {"SERVICE": "web"}, "target": "production"}
 OWN = OwnImage("web", "acme/web:current", "acme/web:0123456789ab")
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> Path:
-    """A build context."""
-    for name, text in {"Dockerfile": "FROM x", ".dockerignore": "**/tests\n*.md\n", "web/app.py": "1"}.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    return tmp_path
+def build(tmp_path: Path) -> dict:
+    """The `build` of a service."""
+    (tmp_path / "Dockerfile").write_text("FROM x")
+    return {"context": str(tmp_path), "args": {"SERVICE": "web"}, "target": "production"}
 
 
-def test_the_digest_follows_what_goes_in(context: Path) -> None:
-    first = images.context_digest(context)
-    (context / "web/app.py").write_text("2")
-    second = images.context_digest(context)
-    (context / "web/app.py").chmod(0o755)
-    third = images.context_digest(context)
-    (context / "Dockerfile").write_text("FROM y")
-    fourth = images.context_digest(context)
-    assert len({first, second, third, fourth}) == 4
+def test_the_content_tag(build: dict) -> None:
+    def tag(**changes: object) -> str:
+        return images.content_reference("host:5000/acme/web:current", {**build, **changes})
 
-
-def test_the_digest_does_not_follow_what_stays_out(context: Path) -> None:
-    before = images.context_digest(context)
-    for name in ("web/tests/test_app.py", "README.md", "web/__pycache__/app.pyc", "web/.ruff_cache/x"):
-        (context / name).parent.mkdir(exist_ok=True, parents=True)
-        (context / name).write_text("x")
-    assert images.context_digest(context) == before
-
-
-def test_another_service_does_not_count(context: Path) -> None:
-    for name in ("web", "api", "common"):
-        (context / name).mkdir(exist_ok=True)
-        (context / name / "pyproject.toml").touch()
-    before = [images.context_digest(context, packages=packages) for packages in (["web"], ["web", "api"], [])]
-    (context / "api" / "new.py").write_text("1")
-    after = [images.context_digest(context, packages=packages) for packages in (["web"], ["web", "api"], [])]
-    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False]
-    (context / "common" / "new.py").write_text("1")
-    assert images.context_digest(context, packages=["web"]) != after[0]
-
-
-def test_a_file_that_is_named_like_another_with_its_content(context: Path) -> None:
-    before = images.context_digest(context)
-    (context / "web/app.py").rename(context / "web/main.py")
-    assert images.context_digest(context) != before
-
-
-@pytest.mark.parametrize(
-    ("path", "patterns", "verdict"),
-    [
-        ("a/tests/b.py", ["**/tests"], True),
-        ("tests/b.py", ["**/tests"], True),
-        ("README.md", ["*.md"], True),
-        ("docs/README.md", ["*.md"], False),
-        ("docs/README.md", ["**/*.md"], True),
-        ("docs/a.txt", ["docs"], True),
-        ("docs/a.txt", ["docs", "!docs/a.txt"], False),
-        ("web/app.py", [], False),
-    ],
-)
-def test_dockerignore(path: str, patterns: list[str], verdict: bool) -> None:
-    assert images.ignored(path, patterns) is verdict
-
-
-def test_the_content_tag() -> None:
-    reference = images.content_reference("host:5000/acme/web:current", BUILD, "digest")
-    assert reference.startswith("host:5000/acme/web:")
-    assert len(reference.rpartition(":")[2]) == 12
-    elsewhere = {**BUILD, "context": "/elsewhere/services", "secrets": [{"source": "ca_bundle"}]}
-    assert images.content_reference("host:5000/acme/web:1", elsewhere, "digest") == reference
-    assert images.content_reference("host:5000/acme/web:1", {**BUILD, "target": "dev"}, "digest") != reference
-    assert images.content_reference("host:5000/acme/web:1", BUILD, "other") != reference
+    assert tag().startswith("host:5000/acme/web:")
+    assert len(tag().rpartition(":")[2]) == 12
+    assert tag(secrets=[{"source": "ca_bundle"}]) == tag()
+    assert images.content_reference("host:5000/acme/web:1", build) == tag()
+    assert tag(target="dev") != tag()
+    before = tag()
+    Path(build["context"], "Dockerfile").write_text("FROM y")
+    assert tag() != before
 
 
 @pytest.mark.parametrize(
@@ -114,8 +60,7 @@ def test_what_is_needed(make_stack, present, build: int, tag: int, pull) -> None
     assert bool(found) == bool(build or tag or pull)
 
 
-def test_finished_images_are_pulled_not_built(env, context: Path) -> None:
-    build = {**BUILD, "context": str(context)}
+def test_finished_images_are_pulled_not_built(env, build: dict) -> None:
     declared = Stack("x", {"web": Service("web", OWN.reference, built=True)}, {"services": {"web": {"build": build}}})
     assert [each.service for each in images.own_images(env, declared)] == ["web"]
     env.values["IMAGE_SOURCE"] = "pull"
@@ -177,21 +122,28 @@ def test_only_what_nobody_names_or_keeps_is_outdated(names: list[str], gone: boo
 
 def test_pruning_looks_at_our_label_only(env, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[tuple[str, ...]] = []
+    images_found = [
+        {"Id": f"sha256:{number}", "RepoTags": [f"acme/{name}:0123456789ab"]}
+        for number, name in enumerate(("old", "used", "taken", "kept"))
+    ]
 
     def docker(*args: str, **_options) -> engine.Completed:
         lines.append(args)
-        used = args == ("rmi", "acme/api:0123456789ab")
-        return engine.Completed(args, 1 if used else 0, "sha256:1\nsha256:2\nsha256:1\n", "")
+        output = {"images": "sha256:0\nsha256:1\nsha256:0\n", "ps": "c1\n"}.get(args[0], "")
+        return engine.Completed(args, args == ("rmi", "acme/taken:0123456789ab"), output, "")
 
-    found = [
-        {"Id": "sha256:1", "RepoTags": ["acme/web:0123456789ab"]},
-        {"Id": "sha256:2", "RepoTags": ["acme/api:0123456789ab"]},
-    ]
+    def inspect(ids, kind="container") -> list[dict]:
+        assert ids == (["sha256:0", "sha256:1"] if kind == "image" else ["c1"])
+        return images_found if kind == "image" else [{"Image": "sha256:1"}]
+
     monkeypatch.setattr(engine, "docker", docker)
-    monkeypatch.setattr(engine, "inspect", lambda ids, _kind: found if ids == ["sha256:1", "sha256:2"] else [])
-    assert images.prune(env, set()) == ["acme/web:0123456789ab"]
+    monkeypatch.setattr(engine, "inspect", inspect)
+    assert images.prune(env, {"sha256:3"}) == ["acme/old:0123456789ab"]
     assert "label=ops.project=acme-dev" in lines[0]
-    assert [line[0] for line in lines] == ["images", "rmi", "rmi"]
+    assert [line for line in lines if line[0] == "rmi"] == [
+        ("rmi", "acme/old:0123456789ab"),
+        ("rmi", "acme/taken:0123456789ab"),
+    ]
 
 
 def test_after_a_failure_names_mean_what_runs(make_container, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ def deployed(env, monkeypatch):
     monkeypatch.setattr(releases, "author", lambda: "ann@laptop")
     monkeypatch.setattr(engine, "inspect", lambda ids, _kind: [{"Id": each} for each in ids])
 
-    def make(image: str, result: str = DEPLOYED, level: str = "info") -> releases.Release:
-        document = {"services": {"web": {"environment": {"LOG_LEVEL": level}}}}
+    def make(image: str, result: str = DEPLOYED, level: str = "info", replicas: int = 1, **entry) -> releases.Release:
+        web = {"build": {}, "environment": {"LOG_LEVEL": level}, "deploy": {"replicas": replicas}}
+        document = {"name": "acme-dev", "services": {"web": {**web, **entry}}}
         release = releases.begin(env, document, "deploy", {"web": "new image"})
         images = {"web": image} if result == DEPLOYED else {}
         releases.finish(
@@ -54,6 +55,22 @@ def test_back_to_the_one_before_that_differs(env, deployed) -> None:
 
 def test_back_to_other_settings_of_the_same_image(env, deployed) -> None:
     deployed("a"), deployed("a", level="debug")
+    assert releases.target(env).number == 1
+
+
+def test_back_to_another_limit_of_the_same_image(env, deployed) -> None:
+    deployed("a"), deployed("a", mem_limit="1073741824")
+    assert releases.target(env).number == 1
+
+
+def test_another_number_of_containers_is_nothing_to_go_back_to(env, deployed) -> None:
+    deployed("a"), deployed("b"), deployed("b", replicas=2)
+    assert releases.target(env).number == 1
+
+
+def test_a_lost_configuration_is_no_way_back(env, deployed) -> None:
+    deployed("a"), deployed("b"), deployed("c")
+    releases.document_path(env, releases.history(env)[1]).write_text("{")
     assert releases.target(env).number == 1
 
 
@@ -110,12 +127,15 @@ def test_what_was_killed_is_told(env, deployed) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"number": 2}', '{"unknown": 1}'])
-def test_damaged_entries_are_left_out(env, deployed, text: str) -> None:
+def test_damaged_entries_are_left_out(env, deployed, capsys, text: str) -> None:
     deployed("a")
     folder = env.state_dir / "releases" / "2"
     folder.mkdir()
     (folder / "release.json").write_text(text)
     assert [each.number for each in releases.history(env)] == [1]
+    releases.show(env, releases.history(env))
+    assert "Damaged, and left out: 2." in capsys.readouterr().err
+    assert deployed("b").number == 3
 
 
 def test_the_table(env, deployed, capsys) -> None:
