@@ -12,6 +12,7 @@ Measured against other orders in the field's tools: see docs/architecture.md and
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from ops.stack import Service
 STEADY = ("ROLLOUT_STEADY_SECONDS", 5)
 # A container on probation yields to those that serve; Docker's own weight is 1024.
 _PROBATION_SHARES, _FULL_SHARES = 128, 1024
+# But not for ever: where the others leave too little, it gets its full weight, or it would never become ready.
+_YIELD_SECONDS = 30.0
 _KILLED = 137  # 128 + SIGKILL: it did not end within its grace period
 
 _OLD_SERVES = "The old containers serve on, the new ones are removed. Mend the cause and run the same command again."
@@ -87,6 +90,7 @@ class Rollout:
     _new: list[str] = field(default_factory=list)
     _pinned: dict[str, list[str]] = field(default_factory=dict)
     _switched: bool = False
+    _yield_until: float = math.inf
 
     def run(self) -> None:
         """Roll out. Raises OpsError with the code of what went wrong; the old containers then serve as before."""
@@ -148,6 +152,7 @@ class Rollout:
         """Let the new ones show that they are well. Raises OpsError when one is not."""
         expected = {each.service.name: replace(each.service, replicas=each.fresh) for each in self.moves if each.fresh}
         judge = gate.Gate(expected, restarts_allowed=0)
+        self._yield_until = time.monotonic() + _YIELD_SECONDS
         verdict = gate.watch(judge, self._look, self.timeout)
         if verdict.status == gate.FAILED:
             raise gate.explain(verdict)
@@ -222,6 +227,9 @@ class Rollout:
     def _look(self) -> list[Container]:
         """The new containers. Meanwhile whoever serves may have come back with another address: follow it."""
         containers = engine.containers(self.env)
+        if time.monotonic() > self._yield_until:
+            self._yield_until = math.inf
+            engine.docker("update", "--cpu-shares", str(_FULL_SHARES), *self._new)
         if self._pinned and not self._switched:
             old = [each for each in containers if each.id not in self._new]
             now = serving(self.moves, old, self._nginx)

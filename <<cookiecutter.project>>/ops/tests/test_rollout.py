@@ -45,7 +45,7 @@ class Engine:
         if verb == "rm":
             self.all = [each for each in self.all if each.id not in args]
         if verb == "update":
-            policy = args[args.index("--restart") + 1]
+            policy = args[args.index("--restart") + 1] if "--restart" in args else "no"
             self.all = [replace(each, restart_policy=policy) if each.id in args else each for each in self.all]
         return Completed((), 0, "", "")
 
@@ -112,6 +112,15 @@ def test_new_beside_old_then_switch_drain_stop(roll) -> None:
         ("stop", "old1", "old2"),
         ("rm", "--force", "old1", "old2"),
         ("point",),
+    ]
+
+
+def test_whoever_starves_gets_more_time_of_the_processor(roll, monkeypatch) -> None:
+    monkeypatch.setattr(rollout, "_YIELD_SECONDS", -1)
+    roll.rollout.run()
+    assert roll.lines[: len(BESIDE) + 1] == [*BESIDE, ("update", "--cpu-shares", "1024", *NEW)]
+    assert [line for line in roll.lines if line[0] == "update"][2:] == [
+        ("update", "--restart", "always", "--cpu-shares", "1024", *NEW)
     ]
 
 
