@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,15 @@ def project(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     baked = Project.bake(tmp_path_factory.mktemp("bake"), project_name="Acme Stack", organisation="Acme")
     yield baked
     baked.remove()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A real browser, or the reason why there is none."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    return found
 
 
 @pytest.fixture(scope="session")

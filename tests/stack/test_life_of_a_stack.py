@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import httpx
@@ -24,14 +23,6 @@ pytestmark = pytest.mark.story
 def kept() -> dict[str, object]:
     """What one chapter leaves for the next."""
     return {}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    return found
 
 
 def log_in(page: Page, project: Project) -> None:

@@ -1,0 +1,81 @@
+"""Processes that contend for the lock of an environment, as commands do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from .project import Project, docker
+
+# What a command does, without a deploy in between: take the lock, say so, keep it, look whether it is still there.
+_CONTENDER = """\
+import sys, time
+from ops import environments, lock
+from ops.errors import OpsError
+try:
+    with lock.hold(environments.load("dev"), "deploy --env dev") as held:
+        print("holds", flush=True)
+        end = time.monotonic() + float(sys.argv[1])
+        while time.monotonic() < end:
+            held.check()
+            time.sleep(0.05)
+    print("released")
+except OpsError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.code)
+"""
+HELD, REFUSED = 0, 3
+
+
+def contend(project: Project, seconds: float) -> subprocess.Popen[str]:
+    """Start one that wants the lock and keeps it for some seconds."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _CONTENDER, str(seconds)],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def holding(project: Project, seconds: float = 60) -> subprocess.Popen[str]:
+    """One that has the lock already."""
+    holder = contend(project, seconds)
+    said = holder.stdout.readline()
+    assert said == "holds\n", said + holder.stderr.read()
+    return holder
+
+
+@dataclass(frozen=True)
+class Round:
+    """Several at once: the exit code of each."""
+
+    codes: tuple[int, ...]
+
+    @property
+    def fair(self) -> bool:
+        """Exactly one had it, all others were refused."""
+        return sorted(self.codes) == [HELD, *[REFUSED] * (len(self.codes) - 1)]
+
+
+def simultaneous(project: Project, count: int, seconds: float) -> Round:
+    """So many at once. seconds: for how long the winner keeps it; long enough that everybody comes meanwhile."""
+    contenders = [contend(project, seconds) for _ in range(count)]
+    for each in contenders:
+        each.communicate(timeout=120)
+    return Round(tuple(each.returncode for each in contenders))
+
+
+def container(project: Project) -> str:
+    """The container that is the lock; "" when there is none."""
+    return docker("ps", "--all", "--quiet", "--filter", f"name=^{project.name()}-change-lock$")
+
+
+def seconds_until_free(project: Project) -> float:
+    """How long the lock is still there, in seconds."""
+    began = time.monotonic()
+    while container(project):
+        assert time.monotonic() - began < 60, "the lock is still there"
+    return time.monotonic() - began
