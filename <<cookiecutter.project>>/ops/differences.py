@@ -25,6 +25,18 @@ def explain(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return list(_differences(old, new))
 
 
+def explain_build(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two `build` entries of a service; nothing when it can only be the source."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if key == "args":
+            found += _pairs("build argument ", before or {}, after or {})
+        elif before != after:
+            found.append(f"build {key} {_turned(before, after)}")
+    return found
+
+
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for key in sorted({*old, *new} - _NO_CHANGE):
         before, after = old.get(key), new.get(key)

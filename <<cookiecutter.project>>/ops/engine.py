@@ -394,6 +394,11 @@ def failure(done: Completed) -> OpsError:
     )
 
 
+def processors() -> int:
+    """How many processors the engine has; at least 1."""
+    return max(1, int(docker("info", "--format", "{{.NCPU}}").stdout.strip() or 1))
+
+
 def inspect(ids: Sequence[str], kind: str = "container") -> list[dict[str, Any]]:
     """`docker inspect` of several objects in one call; those that do not exist (any more) are left out."""
     if not ids:

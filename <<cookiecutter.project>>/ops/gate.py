@@ -24,6 +24,8 @@ RESTARTS_ALLOWED = 2
 STEADY_SECONDS = 3
 # An unhealthy service gets one more probe, because what it depends on may have just come back; but no more than this.
 SECOND_CHANCE_SECONDS = 15
+# Of a log line in a message. One of JSON with a traceback in it has thousands of characters.
+LINE_LENGTH = 400
 # How long a container may be missing or stopped after Compose said that it is done.
 SETTLE_SECONDS = 3
 
@@ -190,9 +192,15 @@ def explain(verdict: Verdict) -> OpsError:
             parts.extend(f"  {line}" for line in verdict.container.health_log[-1].splitlines()[-5:])
         if lines := engine.logs(verdict.container.id, 15):
             parts.append(f"The last lines of {verdict.container.name}:")
-            parts.extend(f"  {line[:300]}" for line in lines)
+            parts.extend(f"  {shorten(line)}" for line in lines)
     remedy = "What is healthy keeps running. Mend the cause and run the same command again."
     return OpsError("\n".join(parts), remedy, verdict.code)
+
+
+def shorten(line: str) -> str:
+    """A line of a log with its middle left out when it is long: what happened stands first, why it did last."""
+    half = LINE_LENGTH // 2
+    return line if len(line) <= LINE_LENGTH else f"{line[:half]} … {line[-half:]}"
 
 
 def rows_table(rows: Sequence[Row]) -> Any:

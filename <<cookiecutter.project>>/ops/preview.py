@@ -102,13 +102,22 @@ def _reasons(name: str, change: plan.Change, seen: Survey, deployed: Mapping[str
     image = seen.expected_images().get(seen.stack.services[name].image)
     if image and any(each.image_id != image for each in mine):
         built = any(each.service == name for each in seen.own)
-        reasons.append("its source or build settings changed" if built else plan.NEW_IMAGE)
+        reasons += (
+            _build_reasons(deployed.get(name), seen.stack.document["services"][name]) if built else [plan.NEW_IMAGE]
+        )
     changed = {path for each in mine for path in plan.unseen(each, seen.files.get(name, {}), notes.get(each.id))}
     reasons += [f"{path} changed" for path in sorted(changed)]
     replicas = seen.stack.services[name].replicas
     if len(mine) != replicas and not seen.stack.services[name].one_shot:
         reasons.append(f"{len(mine)} -> {replicas}")
     return reasons or [change.reason]
+
+
+def _build_reasons(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
+    """Why an image is another one; what was not built alike may have another source as well, and nobody can tell."""
+    if old is None:
+        return ["its source or build settings changed"]
+    return differences.explain_build(old.get("build") or {}, new["build"]) or ["its source changed"]
 
 
 def _deployed(env: Environment) -> Mapping[str, Any]:

@@ -32,7 +32,7 @@ STEADY = ("ROLLOUT_STEADY_SECONDS", 5)
 # A container on probation yields to those that serve; Docker's own weight is 1024.
 _PROBATION_SHARES, _FULL_SHARES = 128, 1024
 # But not for ever: where the others leave too little, it gets its full weight, or it would never become ready.
-_YIELD_SECONDS = 30.0
+_YIELD_SECONDS = 90.0
 _KILLED = 137  # 128 + SIGKILL: it did not end within its grace period
 
 _OLD_SERVES = "The old containers serve on, the new ones are removed. Mend the cause and run the same command again."
@@ -143,23 +143,46 @@ class Rollout:
         engine.docker("update", "--restart", PROBATION, "--cpu-shares", str(_PROBATION_SHARES), *self._new)
 
     def _start(self) -> None:
+        """Start the new ones and wait until they are healthy: as many at a time as the engine has processors.
+
+        More would only make each other slow, and be asked for their health all the while. Raises OpsError when one does
+        not become healthy.
+        """
         if self._nginx:
             edge.settle(self._nginx)
         self._step(f"starting beside the old ones: {', '.join(str(each) for each in self.moves if each.fresh)}")
-        engine.docker("start", *self._new, timeout=self.timeout)
-
-    def _prove(self) -> None:
-        """Let the new ones show that they are well. Raises OpsError when one is not."""
-        expected = {each.service.name: replace(each.service, replicas=each.fresh) for each in self.moves if each.fresh}
-        judge = gate.Gate(expected, restarts_allowed=0)
         self._yield_until = time.monotonic() + _YIELD_SECONDS
-        verdict = gate.watch(judge, self._look, self.timeout)
+        waves = list(batched(self._new, engine.processors()))
+        for number, wave in enumerate(waves, start=1):
+            self.check()
+            engine.docker("start", *wave, timeout=self.timeout)
+            if number < len(waves):
+                self._await_health(wave)
+        self._await_health(self._new)
+
+    def _await_health(self, ids: Sequence[str]) -> None:
+        judge = gate.Gate(self._expected(ids), restarts_allowed=0)
+        verdict = gate.watch(judge, lambda: [each for each in self._look() if each.id in ids], self.timeout)
         if verdict.status == gate.FAILED:
             raise gate.explain(verdict)
+        for row in verdict.rows:
+            self.ready_after[row.service] = self.ready_after.get(row.service, 0) + row.since
+
+    def _expected(self, ids: Sequence[str]) -> dict[str, Service]:
+        """Services of these new containers, each with as many replicas as there are among them."""
+        names = [each.service for each in engine.containers(self.env) if each.id in ids]
+        return {
+            each.service.name: replace(each.service, replicas=names.count(each.service.name))
+            for each in self.moves
+            if each.service.name in names
+        }
+
+    def _prove(self) -> None:
+        """Let the new ones show that they are well: the right answer, and no end for a while. Raises OpsError."""
         steady_until = time.monotonic() + self.env.number(*STEADY)
-        self.ready_after.update({row.service: row.since for row in verdict.rows})
         self._step("sending each new one a smoke request")
         self._smoke()
+        judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
         verdict = gate.hold(judge, self._look, lambda: time.monotonic() >= steady_until)
         if verdict.status == gate.FAILED:
             raise gate.explain(verdict)
@@ -192,11 +215,10 @@ class Rollout:
         if not self._nginx:
             return
         self._step("draining the old ones")
-        expected = {each.service.name: replace(each.service, replicas=each.fresh) for each in self.moves if each.fresh}
-        judge = gate.Gate(expected, restarts_allowed=0)
+        judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
 
         def watch() -> None:
-            if expected and (verdict := judge.observe(self._look(), time.monotonic())).status == gate.FAILED:
+            if self._new and (verdict := judge.observe(self._look(), time.monotonic())).status == gate.FAILED:
                 raise gate.explain(verdict)
 
         if not edge.drain(self._nginx, watch=watch):
@@ -289,6 +311,11 @@ def stop(containers: Sequence[Container]) -> list[str]:
     ]
     engine.docker("rm", "--force", *(each.id for each in containers))
     return killed
+
+
+def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Slices of at most that many."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 @contextlib.contextmanager

@@ -4,38 +4,70 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 
 import pytest
 
-from .edits import Editor, announced, try_out
+from .edits import RELOAD, Editor, announced, forget, try_out
 from .project import Project
 
-KINDS = ("setting", "limit", "mounted", "secret", "source", "image", "service", "nothing")
+REDIS = {"redis-primary", "redis-replica"}
+SOURCES = "services/{0}/{0}/app.py"
 
 
 @pytest.fixture(scope="module")
-def editor(project: Project) -> Editor:
+def editor(project: Project) -> Iterator[Editor]:
     """A running stack in which a rollout costs as little as it can."""
     project.set(DRAIN_SECONDS="0", ROLLOUT_STEADY_SECONDS="0")
     assert announced(project) >= {"web", "api", "postgres-primary", "nginx", "migrate"}
     project.invoke("deploy")
-    return Editor(project, random.Random(4))
+    yield Editor(project, random.Random(4))
+    forget(project)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_announced_is_what_happens(editor: Editor, kind: str) -> None:
-    outcome = try_out(editor.project, getattr(editor, kind)())
+def expect(editor: Editor, edit: str, *changes: str) -> None:
+    """An edit was made: exactly these services are announced, and change."""
+    outcome = try_out(editor.project, edit)
     assert outcome.exact, str(outcome)
-    assert bool(outcome.happened) == (kind != "nothing") or "nginx" in outcome.edit
+    assert outcome.happened == set(changes), str(outcome)
+
+
+def test_what_goes_nowhere(editor: Editor) -> None:
+    files = ("services/web/pyproject.toml", "services/common/tests/test_tokens.py", "config/dev/.env")
+    expect(editor, " + ".join(editor.comment(file) for file in files))
+
+
+def test_a_setting_and_a_file_of_nginx(editor: Editor) -> None:
+    editor.project.set(MAIL_FROM="other@example.com")
+    expect(editor, editor.comment("infrastructure/nginx/edge.conf"), "notification-service", RELOAD)
+
+
+def test_a_source_an_image_and_a_new_service(editor: Editor) -> None:
+    edits = editor.comment(SOURCES.format("web")), editor.image(), editor.service()
+    expect(editor, " + ".join(edits), "web", "extra", *REDIS, RELOAD)
+
+
+def test_a_secret_a_limit_and_a_number(editor: Editor) -> None:
+    editor.project.set(API_REPLICAS="2", AUTH_MEMORY="400m")
+    expect(editor, editor.secret(), "notification-service", "api", "auth-service", RELOAD)
+
+
+def test_fewer_of_one(editor: Editor) -> None:
+    editor.project.set(API_REPLICAS="1")
+    expect(editor, "API_REPLICAS=1", "api", RELOAD)
 
 
 def test_reasons_are_told_and_nothing_is_touched(editor: Editor) -> None:
     project = editor.project
     before = project.containers()
     project.set(WEB_MEMORY="333m")
+    editor.comment(SOURCES.format("web"))
     said = project.invoke("deploy", "--plan").stdout
-    assert "memory limit" in said and "→ 333.0 MiB" in said and "roll out" in said
-    assert json.loads(project.invoke("deploy", "--plan", "--json").stdout)["idle"] is False
+    assert "roll out" in said
+    assert "memory limit 256.0 MiB → 333.0 MiB" in said
+    assert "its source changed" in said
+    plan = json.loads(project.invoke("deploy", "--plan", "--json").stdout)
+    assert (plan["idle"], plan["builds"]) == (False, ["web"])
     assert project.containers() == before
 
 
@@ -44,5 +76,6 @@ def test_a_database_is_not_restarted_without_being_asked(editor: Editor) -> None
     editor.comment("infrastructure/postgres/common.conf")
     before = project.containers()
     done = project.invoke("deploy", code=2)
-    assert "postgres-primary" in done.stdout and "--yes" in done.stderr
+    assert "postgres-primary" in done.stdout
+    assert "--yes" in done.stderr
     assert project.containers() == before

@@ -63,3 +63,13 @@ def test_another_order() -> None:
 def test_long_values_are_told_from_where_they_differ() -> None:
     old, new = {"environment": {"HOSTS": f"{'x' * 70}old"}}, {"environment": {"HOSTS": f"{'x' * 70}new"}}
     assert differences.explain(old, new) == [f"HOSTS: …{'x' * 15}old → …{'x' * 15}new"]
+
+
+def test_a_build() -> None:
+    old = {"context": "/p/services", "target": "dev", "args": {"SERVICE": "web", "PYTHON_IMAGE": "python:3.13"}}
+    new = {"context": "/p/services", "target": "production", "args": {"SERVICE": "web", "PYTHON_IMAGE": "python:3.14"}}
+    assert differences.explain_build(old, dict(old)) == []
+    assert differences.explain_build(old, new) == [
+        "build argument PYTHON_IMAGE: python:3.13 → python:3.14",
+        "build target dev → production",
+    ]

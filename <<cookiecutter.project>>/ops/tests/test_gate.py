@@ -249,3 +249,10 @@ def test_the_reason_says_who_and_shows_probe_and_log(make_container, monkeypatch
         "  ConnectionError: redis",
     ]
     assert error.code == NOT_READY
+
+
+def test_long_lines_keep_their_beginning_and_their_end() -> None:
+    assert gate.shorten("short") == "short"
+    long = gate.shorten(f"who{'x' * 5000}why")
+    assert (long[:3], long[-3:]) == ("who", "why")
+    assert len(long) == gate.LINE_LENGTH + 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -21,11 +22,13 @@ def see(env, make_container):
     """What would be announced when these things are as told."""
 
     def run(**told) -> preview.Preview:
-        document = {"services": {"web": {"environment": {"LOG_LEVEL": "debug"}}, "postgres": {}, "migrate": {}}}
+        web = {"build": {"target": "production"}, "environment": {"LOG_LEVEL": "debug"}}
+        document = {"services": {"web": web, "postgres": {}, "migrate": {}}}
+        web_as_told = replace(WEB, replicas=told.get("replicas", 1))
         done = make_container("migrate", state="exited", health="")
         containers = told.get("containers", [make_container("web"), make_container("postgres"), done])
         seen = Survey(
-            Stack("acme-dev", {each.name: each for each in (WEB, POSTGRES, MIGRATE)}, document),
+            Stack("acme-dev", {each.name: each for each in (web_as_told, POSTGRES, MIGRATE)}, document),
             {"web": "hash", "postgres": "hash", "migrate": "hash", **told.get("hashes", {})},
             containers,
             told.get("own", []),
@@ -56,10 +59,18 @@ def test_a_setting_without_a_release_to_compare_with(see) -> None:
     assert see(hashes={"web": "new"}).steps[0].reasons == (plan.NEW_CONFIGURATION,)
 
 
-def test_a_source(see) -> None:
-    shown = see(own=[images.OwnImage("web", "acme/web:dev", "acme/web:0123456789ab")])
+@pytest.mark.parametrize(
+    ("deployed", "reason"),
+    [
+        ({}, "its source or build settings changed"),
+        ({"web": {"build": {"target": "production"}}}, "its source changed"),
+        ({"web": {"build": {"target": "dev"}}}, "build target dev → production"),
+    ],
+)
+def test_a_source(see, deployed: dict, reason: str) -> None:
+    shown = see(own=[images.OwnImage("web", "acme/web:dev", "acme/web:0123456789ab")], deployed=deployed)
     assert shown.builds == ("web",)
-    assert shown.steps == (preview.Step("web", preview.ROLL_OUT, True, ("its source or build settings changed",)),)
+    assert shown.steps == (preview.Step("web", preview.ROLL_OUT, True, (reason,)),)
 
 
 def test_a_file_of_a_database_is_asked_for(see) -> None:
@@ -83,6 +94,11 @@ def test_all_reasons_are_told(see, make_container) -> None:
         "SECRET changed",
         "2 -> 1",
     )
+
+
+def test_more_containers(see) -> None:
+    shown = see(replicas=2)
+    assert shown.steps == (preview.Step("web", "scale", True, ("1 -> 2",)),)
 
 
 def test_what_goes(see, make_container, capsys) -> None:

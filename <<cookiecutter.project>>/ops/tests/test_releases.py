@@ -159,6 +159,8 @@ def test_never_deployed(env, capsys) -> None:
 
 
 def test_without_git(tmp_path, monkeypatch) -> None:
+    # The folder for tests may lie in somebody's repository.
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert releases.revision(tmp_path) == ""
     monkeypatch.setenv("PATH", "/nonexistent")
     assert releases.revision(tmp_path) == ""

@@ -71,6 +71,7 @@ def old(make_container) -> list[Container]:
 def roll(env, old, monkeypatch):
     """Replaces web on a made-up engine; gives the engine, ready to be looked at."""
     docker = Engine(old)
+    monkeypatch.setattr(engine, "processors", lambda: 4)
     for name in ("containers", "compose", "docker", "inspect"):
         monkeypatch.setattr(engine, name, getattr(docker, name))
     monkeypatch.setattr(engine, "logs", lambda *_args: ["the last words"])
@@ -113,6 +114,12 @@ def test_new_beside_old_then_switch_drain_stop(roll) -> None:
         ("rm", "--force", "old1", "old2"),
         ("point",),
     ]
+
+
+def test_no_more_start_at_once_than_there_are_processors(roll, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "processors", lambda: 1)
+    roll.rollout.run()
+    assert [line for line in roll.lines if line[0] == "start"] == [("start", "new11"), ("start", "new12")]
 
 
 def test_whoever_starves_gets_more_time_of_the_processor(roll, monkeypatch) -> None:

@@ -1,0 +1,322 @@
+"""Rollouts under load: what gets lost, how long users wait, how long a deploy takes, and what Compose does by itself.
+
+    python -m tests.bench.rollouts [--deploys 10] [--requests 20000] [--rate 100] [--only PART …]
+
+The load is the one of tests/load: open loop, no retries, half of the requests write, a round trip of 50 ms to nginx.
+That nothing is lost says little beside a control that loses nothing either: the controls are part of the run. Needs an
+engine, some 40 minutes and a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.load.ledger import Ledger
+from tests.load.report import Phase, Report
+from tests.load.run import Load
+from tests.stack.project import Project
+from tests.stack.rollouts import (
+    BAD_RELEASES,
+    DEAF,
+    ENVIRONMENT,
+    KILLS,
+    ROLLING,
+    Edit,
+    containers,
+    deploy,
+    edited,
+    killed,
+    prepare,
+    tidy,
+    version,
+)
+
+IDLE_SECONDS = 30
+# Access tokens last for 15 minutes, and with them a load.
+LONGEST = 14 * 60
+# Where the machine is to be busy with something else than requests.
+EASY = 40
+MIXED = ("kept", "fresh")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One load, and what was done meanwhile. seconds: how long each time took."""
+
+    what: str
+    report: Report
+    ledger: Ledger
+    seconds: Sequence[float]
+
+    @property
+    def during(self) -> Phase:
+        return self.report.phase("during")
+
+    def row(self) -> list[str]:
+        idle, during = self.report.phase("idle"), self.during
+        ratio = during.took(99) / idle.took(99) if idle.took(99) else 0
+        found = self.ledger.acknowledged - len(self.ledger.missing) - len(self.ledger.doubled)
+        return [
+            self.what,
+            f"{self.report.all.sent:,} at {self.report.all.rate:.0f}/s",
+            f"{len(self.report.all.lost):,}",
+            f"{idle.took(50):.0f}, {during.took(50):.0f}",
+            f"{idle.took(99):.0f}, {during.took(99):.0f}: × {ratio:.1f}",
+            f"{len(self.seconds)}: {statistics.median(self.seconds):.1f}, {max(self.seconds):.1f}",
+            f"{found:,} of {self.ledger.acknowledged:,}",
+            f"{during.late(99):.0f}",
+        ]
+
+
+HEAD = (
+    "what",
+    "requests",
+    "lost",
+    "p50 idle, during, ms",
+    "p99 idle, during, ms",
+    "deploys: median, max, s",
+    "acknowledged POSTs found once",
+    "generator late, p99, ms",
+)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+class Bench:
+    """One stack that everything is measured on."""
+
+    def __init__(self, project: Project, options: argparse.Namespace) -> None:
+        self.project, self.options = project, options
+        self.current = "a"
+
+    def roll(self) -> None:
+        """Roll out the other one of two versions whose images are there: no build takes the processor meanwhile."""
+        self.current = "b" if self.current == "a" else "a"
+        version(self.project, self.current)
+        deploy(self.project)
+
+    def build(self) -> None:
+        """Bring up both versions once."""
+        self.roll()
+        self.roll()
+
+    def recreate(self) -> None:
+        """What Compose does by itself."""
+        compose = ["docker", "compose", "--env-file", f"config/{ENVIRONMENT}/.env"]
+        line = [*compose, "up", "-d", "--no-deps", "--force-recreate", *ROLLING]
+        subprocess.run(line, cwd=self.project.folder, check=True, capture_output=True)
+
+    def load(
+        self,
+        what: str,
+        change: Callable[[], None],
+        times: int,
+        *,
+        rate: float | None = None,
+        transports: Sequence[str] = MIXED,
+        requests: int = 0,
+    ) -> Run:
+        """Do something several times under load, and go on until there were this many requests."""
+        seconds: list[float] = []
+        rate = rate or self.options.rate
+        with Load(self.project, ENVIRONMENT, rate=rate, transports=transports) as load:
+            began = time.monotonic()
+            time.sleep(IDLE_SECONDS)
+            while len(seconds) < times or (time.monotonic() - began) * rate < requests:
+                load.enter("during")
+                start = time.monotonic()
+                change()
+                seconds.append(time.monotonic() - start)
+                load.enter("between")
+                time.sleep(2)
+                assert time.monotonic() - began < LONGEST, "the load lasts longer than its access tokens"
+        return Run(what, load.report, load.ledger, seconds)
+
+    # ── lost requests ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def losses(self) -> str:
+        """Ours over HTTP/1.1 and HTTP/2, and the controls."""
+        self.build()
+        deploys = self.options.deploys
+        runs = [
+            self.load("**our rolling deploy**, HTTP/1.1", self.roll, deploys, requests=self.options.requests),
+            self.load("the same, HTTP/2 on 4 connections", self.roll, 3, transports=("http2",)),
+            self.load("the same, 80 clients that send once in 8 s", self.roll, 3, rate=10, transports=("seldom",)),
+            self.load("control: `docker compose up -d --force-recreate`", self.recreate, 2),
+        ]
+        deploy(self.project)
+        with self.without_keepalive_minimum():
+            runs.append(self.load("control: ours without `keepalive_min_timeout`", self.roll, 3))
+        with self.without_drain():
+            runs.append(self.load("control: ours without the drain", self.roll, 3))
+        return table(HEAD, [run.row() for run in runs])
+
+    @contextmanager
+    def without_keepalive_minimum(self) -> Iterator[None]:
+        """nginx as it is by default: a reload closes idle connections at once."""
+        path = "infrastructure/nginx/http.conf"
+        line = re.search(r"^keepalive_min_timeout .*\n", (self.project.folder / path).read_text(), re.MULTILINE)
+        assert line, f"no keepalive_min_timeout in {path}"
+        with self.deployed(Edit(path, "", line[0])):
+            yield
+
+    @contextmanager
+    def without_drain(self) -> Iterator[None]:
+        """Old containers are stopped as soon as the new ones have the requests, and do not serve on."""
+        at_once = '\n\ndef drain(*_, **__) -> bool:\n    """Do not wait."""\n    return True\n'
+        settings = f"config/{ENVIRONMENT}/.env"
+        with self.deployed(Edit("ops/edge.py", at_once), Edit(settings, "\nDRAIN_SECONDS=0\n", "\nDRAIN_SECONDS=5\n")):
+            yield
+
+    @contextmanager
+    def deployed(self, *edits: Edit) -> Iterator[None]:
+        """These edits, deployed; and undone and deployed again afterwards."""
+        with edited(self.project, edits):
+            deploy(self.project)
+            yield
+        deploy(self.project)
+
+    # ── releases that are no good ─────────────────────────────────────────────────────────────────────────────────
+
+    def bad_releases(self) -> str:
+        """Each of them under load, and the good one after it."""
+        rows = []
+        for bad in (*BAD_RELEASES, DEAF):
+            before = containers(self.project)
+            with Load(self.project, ENVIRONMENT, rate=EASY) as load:
+                start = time.monotonic()
+                with edited(self.project, bad.edits):
+                    said = deploy(self.project, bad.code)
+                seconds = time.monotonic() - start
+                clean = not tidy(self.project) and (bad is DEAF or containers(self.project) == before)
+                deploy(self.project)
+            lost = f"{len(load.report.all.lost)} of {load.report.all.sent:,}"
+            shown = "yes" if bad.shown in said else "no"
+            rows.append([bad.name, str(bad.code), lost, f"{seconds:.0f}", shown, "yes" if clean else "no"])
+        return table(("bad release", "exit code", "lost", "s", "its last words shown", "clean afterwards"), rows)
+
+    def kills(self) -> str:
+        """SIGKILL of the deployer at every step, and the deploy after it."""
+        self.build()
+        rows = []
+        for kill in KILLS:
+            with Load(self.project, ENVIRONMENT, rate=EASY) as load:
+                self.current = f"killed at {kill}" if kill.at == "building" else "b" if self.current == "a" else "a"
+                version(self.project, self.current)
+                killed(self.project, kill)
+                start = time.monotonic()
+                deploy(self.project)
+                seconds = time.monotonic() - start
+            lost = f"{len(load.report.all.lost)} of {load.report.all.sent:,}"
+            clean = not tidy(self.project) and "nothing to change" in deploy(self.project)
+            rows.append([str(kill), lost, f"{seconds:.0f}", "yes" if clean else "no"])
+        return table(("deployer killed at", "lost", "next deploy, s", "clean afterwards"), rows)
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def times(self) -> str:
+        """How a rolling deploy takes longer with more replicas and services."""
+        rows = []
+        for replicas in (1, 2, 5, 10):
+            self.scale(replicas)
+            for services, package in ((1, "web/web"), (4, "common/stack")):
+                for name in ("one", "two"):  # built, before either is measured
+                    version(self.project, name, package)
+                    deploy(self.project)
+                with Load(self.project, ENVIRONMENT, rate=10) as load:
+                    version(self.project, "one", package)
+                    steps = self.stepped()
+                assert not tidy(self.project, replicas)
+                rows.append(
+                    [
+                        *(str(replicas), str(services), str(replicas * services)),
+                        *(f"{steps[name]:.1f}" for name in ("all", *STEPS.values())),
+                        f"{steps['all'] / (steps['start-up'] + steps['proof'] + steps['drain']):.2f}",
+                        f"{len(load.report.all.lost)} of {load.report.all.sent:,}",
+                    ]
+                )
+        self.scale(2)
+        head = (
+            "replicas",
+            "services",
+            "containers",
+            "deploy, s",
+            *STEPS.values(),
+            "deploy ÷ (start-up + proof + drain)",
+            "lost",
+        )
+        return table(head, rows)
+
+    def scale(self, replicas: int) -> None:
+        """Declare and deploy this many of each rolling service."""
+        names = ("WEB", "API", "AUTH", "NOTIFICATION")
+        self.project.set(ENVIRONMENT, **{f"{name}_REPLICAS": str(replicas) for name in names})
+        deploy(self.project)
+
+    def stepped(self) -> dict[str, float]:
+        """Seconds of each step of a deploy, by when it says that the next one begins."""
+        process = self.project.start("deploy", "--env", ENVIRONMENT)
+        assert process.stdout
+        start = time.monotonic()
+        found = {name: 0.0 for name in ("before", *STEPS.values())}
+        current, since = "before", start
+        for line in process.stdout:
+            step = next((name for begins, name in STEPS.items() if line.startswith(begins)), None)
+            if step:
+                found[current] += time.monotonic() - since
+                current, since = step, time.monotonic()
+        assert process.wait() == 0
+        found[current] += time.monotonic() - since
+        return {**found, "all": time.monotonic() - start}
+
+
+# What a deploy says when a step begins, and what the step is called here.
+STEPS = {
+    "running migrate": "migrations",
+    "starting beside": "start-up",
+    "sending each new one": "proof",
+    "switching requests": "switch",
+    "draining": "drain",
+    "stopping": "stop and tidy",
+}
+
+PARTS = {"losses": Bench.losses, "bad": Bench.bad_releases, "kills": Bench.kills, "times": Bench.times}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deploys", type=int, default=10, help="rolling deploys of the first measurement")
+    parser.add_argument("--requests", type=int, default=20_000, help="requests of the first measurement, at least")
+    parser.add_argument("--rate", type=float, default=100, help="requests a second")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these parts only")
+    options = parser.parse_args()
+    print(f"`python -m tests.bench.rollouts --deploys {options.deploys} --rate {options.rate:g}`, 2 replicas each")
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project.bake(Path(folder), project_name="Bench Stack")
+        try:
+            prepare(project)
+            # for ten replicas, old and new beside each other
+            project.set(ENVIRONMENT, POSTGRES_MAX_CONNECTIONS="500")
+            bench = Bench(project, options)
+            deploy(project)
+            tables = [PARTS[name](bench) for name in options.only]
+        finally:
+            project.remove()
+    print("\n\n".join(["", *tables]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""A load on a project, from a test: starts the relay and the generator, and brings back the report.
+
+with Load(project, "staging") as load:
+    load.enter("deploy")
+    project.invoke("deploy", "--env", "staging")
+assert not load.report.all.lost and load.ledger.exact
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+
+from tests import template
+from tests.load import ledger
+from tests.load.generator import TIMEOUT, Job
+from tests.load.mix import User
+from tests.load.report import Report
+from tests.stack.project import Project
+
+# More than one, so that neither a row's lock nor one person's place in the log is what all requests wait for.
+USERS = 8
+PASSWORD = "correct horse battery staple"
+
+
+class Load:
+    """A load as a context: it begins with the first phase `idle`, and ends with the block.
+
+    rate: requests a second. Access tokens last for 15 minutes, and so does a load.
+    """
+
+    report: Report
+    ledger: ledger.Ledger
+
+    def __init__(
+        self,
+        project: Project,
+        environment: str = "staging",
+        *,
+        rate: float = 100,
+        transports: Sequence[str] = ("kept", "fresh"),
+    ) -> None:
+        self._project, self._environment, self._rate, self._transports = project, environment, rate, transports
+        self.run = uuid.uuid4().hex[:8]
+
+    def __enter__(self) -> Load:
+        port = self._project.settings(self._environment)["SSL_PORT"]
+        self._relay = self._start("tests.load.relay", "--target", f"127.0.0.1:{port}")
+        assert self._relay.stdout
+        job = Job(
+            host="127.0.0.1",
+            port=int(self._relay.stdout.readline()),
+            authority=f"localhost:{port}",
+            trust=str(self._project.certificate_authority(self._environment)),
+            rate=self._rate,
+            run=self.run,
+            transports=list(self._transports),
+            users=self._users(),
+        )
+        self._generator = self._start("tests.load.generator")
+        assert self._generator.stdout
+        self._tell(job.encode())
+        assert self._generator.stdout.readline().strip() == "started"
+        self.enter("idle")
+        return self
+
+    @staticmethod
+    def _start(module: str, *arguments: str) -> subprocess.Popen[str]:
+        # First in line for the processor, where that is allowed: users have machines of their own.
+        argv = ["nice", "-n", "-10", sys.executable, "-m", module, *arguments]
+        return subprocess.Popen(argv, cwd=template.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def _users(self) -> list[User]:
+        """Accounts of this run's own, each with an item to read."""
+        users = []
+        for number in range(USERS):
+            email = f"user{number}.{self.run}@example.com"
+            with self._project.client(self._environment) as client:
+                self._project.sign_in(client, email, PASSWORD)
+                tokens = client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD}).json()
+                made = client.post("/api/v1/items", json={"title": "to be read"})
+                assert made.status_code == 201, made.text
+            users.append(User(email, tokens["access_token"], tokens["refresh_token"], made.json()["id"]))
+        return users
+
+    def _tell(self, line: str) -> None:
+        assert self._generator.stdin
+        self._generator.stdin.write(f"{line}\n")
+        self._generator.stdin.flush()
+
+    def enter(self, phase: str) -> None:
+        """Requests belong to this phase from now on."""
+        self._tell(phase)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            said, _ = self._generator.communicate(timeout=2 * TIMEOUT)
+            self.report = Report.parse(json.loads(said))
+            print(self.report)
+        finally:
+            for process in (self._generator, self._relay):
+                if process.poll() is None:
+                    process.terminate()
+                process.communicate()
+        if error is None:
+            self.ledger = ledger.check(self._project, self._environment, self.run, self.report.samples)
+            print(self.ledger)
