@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ops import archive, console, engine
+from ops import archive, console, engine, lock
 from ops.archive import Manifest
 from ops.backup import (
     POSTGRES,
@@ -40,7 +40,6 @@ from ops.backup import (
     send,
     sql,
 )
-from ops.deploy import lock
 from ops.engine import Container
 from ops.environments import Environment, relative
 from ops.errors import FAILED, INTERRUPTED, USAGE, OpsError
@@ -92,7 +91,7 @@ def restore(
     work.check()
     if not _agreed(env, path, manifest, work.present(), assume_yes):
         raise OpsError("Nothing was changed.", code=FAILED)
-    with lock(env, "restore"):
+    with lock.hold(env, f"restore --env {env.name}"):
         return work.run()
 
 

@@ -16,5 +16,7 @@ else
     for address in "$@"; do
         echo "server $address:8000 max_fails=3 fail_timeout=2s;"
     done
+    # Not asked, only looked up: a reload back to the name finds it resolved, and need not answer 502 until DNS does.
+    echo "server $service:8000 resolve down;"
 fi >"$folder/.$service"
 mv "$folder/.$service" "$folder/$service.conf"

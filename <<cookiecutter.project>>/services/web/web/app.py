@@ -83,8 +83,8 @@ def create_app(settings: WebSettings | None = None, http: httpx.AsyncClient | No
         client = http or httpx.AsyncClient(
             base_url=settings.api_url,
             timeout=httpx.Timeout(settings.api_timeout, connect=2, pool=2),
-            # Idle connections are given up before the other side (75 s in our services) closes them.
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30),
+            # Idle connections are given up before nginx does, which after a reload is 5 s (keepalive_min_timeout).
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3),
             trust_env=False,
         )
         app.state.api = Api(client)
