@@ -131,7 +131,7 @@ def stack(session: nox.Session) -> None:
     need_engine(session)
     program = python(session, PROJECT / "requirements.txt")
     session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
-    pytest(session, program, "tests/stack")
+    pytest(session, program, "tests/load", "tests/stack")
 
 
 @nox.session(venv_backend="none", default=False)

@@ -3,7 +3,7 @@
     python -m tests.bench.plans [--edits 100] [--seed 1]
 
 The control is what `docker compose up --dry-run` announces for the same edits; that nginx is reloaded is not asked of
-it. Needs an engine.
+it. It builds nothing, and would leave services running whose profile is switched off. Needs an engine.
 """
 
 from __future__ import annotations
