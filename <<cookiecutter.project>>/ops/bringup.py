@@ -40,8 +40,7 @@ def bring_up(env: Environment, argv: list[str] | None, judge: gate.Gate, timeout
                 engine.end(work)
         if code and verdict.status != gate.FAILED:
             raise compose_failed(env, log)
-    if verdict.status == gate.FAILED:
-        raise gate.explain(verdict)
+    gate.demand(verdict)
     return verdict.rows
 
 

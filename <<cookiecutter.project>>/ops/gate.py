@@ -197,6 +197,12 @@ def explain(verdict: Verdict) -> OpsError:
     return OpsError("\n".join(parts), remedy, verdict.code)
 
 
+def demand(verdict: Verdict) -> None:
+    """Raise the error of a failed verdict."""
+    if verdict.status == FAILED:
+        raise explain(verdict)
+
+
 def shorten(line: str) -> str:
     """A line of a log with its middle left out when it is long: what happened stands first, why it did last."""
     half = LINE_LENGTH // 2

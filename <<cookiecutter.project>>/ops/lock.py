@@ -61,20 +61,20 @@ class Lock:
             )
 
 
-def name_of(env: Environment, kind: str) -> str:
+def name_of(env: Environment) -> str:
     """The container that is the lock."""
-    return f"{env.project}-{kind}-lock"
+    return f"{env.project}-change-lock"
 
 
 @contextlib.contextmanager
-def hold(env: Environment, purpose: str, kind: str = "change") -> Iterator[Lock]:
-    """Hold a lock of an environment: "change" for what changes containers, "backup" for what writes backups.
+def hold(env: Environment, purpose: str) -> Iterator[Lock]:
+    """Hold the lock of an environment.
 
     purpose: the command, as it is told to those who come meanwhile. Raises OpsError (REFUSED) when somebody has it.
     """
-    name = name_of(env, kind)
+    name = name_of(env)
     labels = {
-        "ops.lock": kind,
+        "ops.lock": "change",
         "ops.project": env.project,
         "ops.holder": author(),
         "ops.purpose": purpose,
@@ -103,9 +103,9 @@ def run_argv(name: str, image: str, labels: Mapping[str, str]) -> list[str]:
     )
 
 
-def holder(env: Environment, kind: str = "change") -> Holder | None:
-    """Who holds a lock of an environment; None when nobody does."""
-    found = engine.inspect([name_of(env, kind)])
+def holder(env: Environment) -> Holder | None:
+    """Who holds the lock of an environment; None when nobody does."""
+    found = engine.inspect([name_of(env)])
     if not found or found[0]["State"]["Status"] in _STALE:
         return None
     return holder_of(engine.container(found[0]))
@@ -123,16 +123,15 @@ def holder_of(container: Container) -> Holder:
 
 
 def unlock(env: Environment, assume_yes: bool = False) -> None:
-    """Break the locks of an environment, after asking: for a holder whose machine went away without a word."""
-    held = [found for kind in ("change", "backup") if (found := holder(env, kind))]
+    """Break the lock of an environment, after asking: for a holder whose machine went away without a word."""
+    held = holder(env)
     if not held:
         console.say(f"nobody holds a lock of {env.name}")
         return
-    for each in held:
-        console.say(f"{env.name} is locked: {each.describe(time.time())}")
+    console.say(f"{env.name} is locked: {held.describe(time.time())}")
     if not console.confirm("If it is still at work, it will be stopped at its next step. Break the lock?", assume_yes):
         raise OpsError("Nothing was changed.")
-    engine.docker("rm", "--force", *(each.container for each in held))
+    engine.docker("rm", "--force", held.container)
     console.say(f"unlocked; `invoke deploy --env {env.name}` finishes what was left half done", "green")
 
 

@@ -37,7 +37,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """A lock that somebody holds; gives the docker lines that were run."""
     lines: list[tuple[str, ...]] = []
     found = Holder("ann@laptop", "deploy --env dev", 0, "abc")
-    monkeypatch.setattr(lock, "holder", lambda _env, kind="change": found if kind == "change" else None)
+    monkeypatch.setattr(lock, "holder", lambda _env: found)
     monkeypatch.setattr(engine, "docker", lambda *args: lines.append(args))
     return lines
 
