@@ -99,7 +99,7 @@ class Deployment:
                 reason = str(error).partition("\n")[0]
                 releases.finish(self.env, release, result, reason=reason, seconds=self._elapsed())
             raise
-        names = {each.service for each in own}
+        names = {name for name, entry in document["services"].items() if "build" in entry}
         running = {each.service: each.image_id for each in engine.containers(self.env) if each.service in names}
         releases.finish(self.env, release, releases.DEPLOYED, seconds=self._elapsed(), images=running)
 
@@ -132,8 +132,7 @@ class Deployment:
         verdict = checked.observe(seen.containers, time.monotonic())
         if verdict.status == gate.WAITING:
             verdict = gate.watch(checked, lambda: engine.containers(self.env), self.timeout)
-        if verdict.status == gate.FAILED:
-            raise gate.explain(verdict)
+        gate.demand(verdict)
         elapsed = console.duration(time.monotonic() - self.began)
         console.say(f"nothing to change: {len(lasting)} services healthy in {self.env.name} ({elapsed})", "green")
 
@@ -185,8 +184,10 @@ class Deployment:
         for name in decided.of_kind(plan.RELOAD):
             self._reload([each for each in seen.containers if each.service == name])
         moves = moving(declared, decided, seen.containers)
-        if moves or decided.pinned:
+        if moves:
             self.roll_out(moves, seen.stack, release)
+        elif decided.pinned and (nginx := edge.find(seen.containers)):
+            edge.release(nginx)
         done = {*foundation, *jobs, *(each.service.name for each in moves)}
         rest = [
             name

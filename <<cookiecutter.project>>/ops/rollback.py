@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ops import console, engine, images, releases, stack
+from ops import console, engine, images, networks, releases, stack
 from ops.deploy import Deployment, deployment
 from ops.engine import Container
 from ops.environments import Environment
@@ -33,6 +33,7 @@ def rollback(env: Environment, number: int | None = None) -> None:
     with deployment(env, "rollback") as work:
         target = releases.target(env, number)
         declared = stack.parse(releases.document(env, target))
+        networks.refuse(env, declared, releases.document_path(env, target))
         now = engine.containers(env)
         hashes = stack.hashes(env, releases.document_path(env, target))
         moves = backwards(declared, stack.load(env), now, hashes, target)

@@ -111,7 +111,7 @@ class Rollout:
                 error.remedy = _OLD_SERVES
             raise
         self._stop()
-        self._point({name: [] for name in self._names()})
+        self._release()
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,9 +119,6 @@ class Rollout:
         self.check()
         self.doing = text
         console.say(text)
-
-    def _names(self) -> list[str]:
-        return [each.service.name for each in self.moves]
 
     def _pin(self) -> None:
         """Keep requests on those that serve now: by name, nginx would find the new ones as soon as they run."""
@@ -163,8 +160,7 @@ class Rollout:
     def _await_health(self, ids: Sequence[str]) -> None:
         judge = gate.Gate(self._expected(ids), restarts_allowed=0)
         verdict = gate.watch(judge, lambda: [each for each in self._look() if each.id in ids], self.timeout)
-        if verdict.status == gate.FAILED:
-            raise gate.explain(verdict)
+        gate.demand(verdict)
         for row in verdict.rows:
             self.ready_after[row.service] = self.ready_after.get(row.service, 0) + row.since
 
@@ -184,16 +180,14 @@ class Rollout:
         self._smoke()
         judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
         verdict = gate.hold(judge, self._look, lambda: time.monotonic() >= steady_until)
-        if verdict.status == gate.FAILED:
-            raise gate.explain(verdict)
+        gate.demand(verdict)
 
     def _smoke(self) -> None:
         for each in self._look():
             smoke = Smoke.parse(each.labels.get("ops.smoke", ""))
             address = address_for(each, self._nginx)
             if smoke and self._nginx and address and (wrong := edge.ask(self._nginx, address, smoke)):
-                verdict = gate.Verdict(gate.FAILED, (), each.service, wrong, each, SMOKE)
-                raise gate.explain(verdict)
+                raise gate.explain(gate.Verdict(gate.FAILED, (), each.service, wrong, each, SMOKE))
 
     def _take_in(self) -> None:
         """End the probation: from here on they are restarted when they end, and get their share of the processor."""
@@ -207,7 +201,7 @@ class Rollout:
     def _switch(self) -> None:
         going = {each.id for move in self.moves for each in move.leave}
         remaining = [each for each in engine.containers(self.env) if each.id not in going]
-        self._step(f"switching requests over: {', '.join(self._names())}")
+        self._step(f"switching requests over: {', '.join(each.service.name for each in self.moves)}")
         self._switched = True
         self._point(serving(self.moves, remaining, self._nginx))
 
@@ -218,8 +212,8 @@ class Rollout:
         judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
 
         def watch() -> None:
-            if self._new and (verdict := judge.observe(self._look(), time.monotonic())).status == gate.FAILED:
-                raise gate.explain(verdict)
+            if self._new:
+                gate.demand(judge.observe(self._look(), time.monotonic()))
 
         if not edge.drain(self._nginx, watch=watch):
             console.warn("Some requests were still open when their time was up; nginx ends them.")
@@ -242,7 +236,7 @@ class Rollout:
         if self._new:
             engine.docker("rm", "--force", *self._new, check=False)
         with contextlib.suppress(OpsError):
-            self._point({name: [] for name in self._names()})
+            self._release()
 
     # ── looking and pointing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -266,6 +260,10 @@ class Rollout:
     def _point(self, wanted: Mapping[str, Sequence[str]]) -> None:
         if self._nginx:
             edge.point(self._nginx, wanted)
+
+    def _release(self) -> None:
+        if self._nginx:
+            edge.release(self._nginx)
 
 
 def serving(moves: Sequence[Move], containers: Sequence[Container], nginx: Container | None) -> dict[str, list[str]]:

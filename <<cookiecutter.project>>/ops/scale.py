@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ops import console, engine, gate, lock, preflight, releases, stack
+from ops import console, engine, gate, lock, networks, preflight, releases, stack
 from ops.bringup import bring_up, up_argv
 from ops.deploy import TIMEOUT
 from ops.engine import Container
@@ -51,6 +51,8 @@ def scale(env: Environment, service: str, count: str) -> None:
     with lock.hold(env, f"scale {service} {wanted} --env {env.name}") as held:
         containers = engine.containers(env)
         mine = [each for each in containers if each.service == service]
+        found = declared_as(env, service, mine)
+        networks.refuse(env, found.stack, found.document)
         if wanted > len(mine) and mine:
             _check_room(env, service, wanted, containers)
         before = env.values.get(key, "")
@@ -67,7 +69,7 @@ def scale(env: Environment, service: str, count: str) -> None:
             console.say(f"nothing to change: {wanted} {service} healthy", "green")
             return
         began = time.monotonic()
-        _apply(env, declared_as(env, service, mine), wanted, mine, held)
+        _apply(env, found, wanted, mine, held)
         elapsed = console.duration(time.monotonic() - began)
         console.say(f"{service}: {len(mine)} -> {wanted}, all healthy ({elapsed})", "green")
 

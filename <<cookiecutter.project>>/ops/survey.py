@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ops import edge, engine, images, plan, stack
+from ops import edge, engine, images, networks, plan, stack
 from ops.engine import Container
 from ops.environments import Environment
 from ops.plan import Plan
@@ -44,6 +44,7 @@ def survey(env: Environment) -> Survey:
         hashes = pool.submit(stack.hashes, env)
         containers = pool.submit(_containers, env)
         declared = stack.load(env)
+        networks.refuse(env, declared)
         own = images.own_images(env, declared)
         image_ids = pool.submit(engine.image_ids, images.references(declared, own))
         files = plan.mounted_files(declared, env.project_dir)

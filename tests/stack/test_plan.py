@@ -71,6 +71,20 @@ def test_reasons_are_told_and_nothing_is_touched(editor: Editor) -> None:
     assert project.containers() == before
 
 
+def test_a_changed_network_is_refused_before_it_stops_anybody(editor: Editor) -> None:
+    """Compose would stop a running container to replace its network, even where only new ones are asked for."""
+    project, file = editor.project, editor.project.folder / "docker-compose.yml"
+    declared, before = file.read_text(), project.containers()
+    file.write_text(declared.replace("\n  monitoring: #", "\n  monitoring:\n    labels: {edited: there} #"))
+    assert file.read_text() != declared
+    try:
+        for command in (["deploy", "--plan"], ["deploy", "--yes"]):
+            assert "network monitoring" in project.invoke(*command, code=3).stderr
+    finally:
+        file.write_text(declared)
+    assert project.containers() == before
+
+
 def test_a_database_is_not_restarted_without_being_asked(editor: Editor) -> None:
     project = editor.project
     editor.comment("infrastructure/postgres/common.conf")

@@ -113,6 +113,17 @@ def test_restarts_of_what_is_in_use_are_asked_for(env, make_stack, make_containe
         work._agree_to_restarts(surveyed(declared, *running), kinds)
 
 
+def test_requests_left_pinned_are_released_although_nothing_moves(env, make_stack, make_container, quiet) -> None:
+    nginx, released = make_container("nginx"), []
+    quiet.setattr(deploy.edge, "release", released.append)
+    quiet.setattr(deploy.Deployment, "_up", lambda *_args: None)
+    quiet.setattr(deploy.Deployment, "_tidy", lambda *_args: None)
+    pinned = plan.Plan({"web": plan.Change("web", plan.UNCHANGED)}, pinned=("web",))
+    seen = surveyed(make_stack(WEB), make_container("web"), nginx)
+    deploy.Deployment(env, SimpleNamespace(check=None))._apply(seen, pinned, None)
+    assert released == [nginx]
+
+
 def test_addresses_to_open(env, make_stack) -> None:
     declared = make_stack(
         Service("nginx", "nginx:1", ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))),

@@ -83,6 +83,13 @@ def test_pointing_where_it_points_already_does_nothing(use, make_container) -> N
     assert len(nginx.lines) == 1
 
 
+def test_releasing_sends_every_service_back_to_its_name(use, make_container) -> None:
+    nginx = use(Nginx(f"{PINNED}= api\nserver api:8000 resolve;\n"))
+    edge.release(make_container("nginx"))
+    assert WROTE in nginx.lines
+    assert ["nginx", "-s", "reload", "-c", edge.CONFIGURATION] in nginx.lines
+
+
 def test_a_refused_configuration_leaves_the_peers_as_they_were(use, make_container) -> None:
     nginx = use(Nginx(NAMES, complaint="nginx: [emerg] host not found\n"))
     with pytest.raises(OpsError, match="keeps the old one:\n.*host not found"):

@@ -76,6 +76,7 @@ def roll(env, old, monkeypatch):
         monkeypatch.setattr(engine, name, getattr(docker, name))
     monkeypatch.setattr(engine, "logs", lambda *_args: ["the last words"])
     monkeypatch.setattr(edge, "point", lambda _nginx, wanted: docker.note("point", *sorted(wanted["web"])))
+    monkeypatch.setattr(edge, "release", lambda _nginx: docker.note("point"))
     monkeypatch.setattr(edge, "settle", lambda _nginx: docker.note("settle"))
     monkeypatch.setattr(edge, "ask", lambda *_args: "")
     monkeypatch.setattr(gate, "LOOK_SECONDS", 0.01)

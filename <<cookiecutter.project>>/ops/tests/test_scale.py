@@ -51,6 +51,7 @@ def scaling(env, make_container, monkeypatch):
         monkeypatch.setattr(engine, "containers", lambda env: containers)
         declared = Stack("acme-dev", {"web": Service("web", "acme/web:1", memory_limit=1024**3)}, {"services": {}})
         monkeypatch.setattr(scale, "declared_as", lambda *_args: scale.Declaration(declared.services["web"], declared))
+        monkeypatch.setattr(scale.networks, "refuse", lambda *_args: None)
         monkeypatch.setattr(stack, "load", lambda env: declared)
         monkeypatch.setattr(preflight, "available_memory", lambda total=0: available)
         monkeypatch.setattr(scale, "Rollout", lambda *args: SimpleNamespace(run=lambda: moves.extend(args[3])))
