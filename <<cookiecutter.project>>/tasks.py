@@ -132,7 +132,7 @@ def unlock(_context, env="dev", yes=False):
 
 @command(to="number of a release, as `invoke releases` lists them (default: the one before)", env=ENV_HELP)
 def rollback(_context, to="", env="dev"):
-    """Bring the services back to the release before, or --to another.
+    """Bring the services back to an earlier release.
 
     Images and settings of web, api, auth-service and notification-service come back by the rollout that brings new
     ones. Data and schema stay. It does not ask: the way back is `invoke deploy`.
@@ -160,7 +160,7 @@ def scale(_context, service, replicas, env="dev"):
 
 @command(state="on, off, or status", env=ENV_HELP, positional="state")
 def maintenance(_context, state, env="dev"):
-    """Close the site with a decent page, or open it: maintenance on|off.
+    """Close the site with a decent page, or open it again.
 
     Visitors get 503 with Retry-After at once; open requests finish, and everything behind nginx keeps running.
     """
