@@ -11,7 +11,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
+
 Model = dict[str, Any]
+
+# Named in COMPOSE_FILE where an environment wants them.
+OPTIONAL_FILES = ("docker-compose.failover.yml",)
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -37,11 +42,19 @@ def config(project: Path, environment: str, *options: str, **settings: str) -> s
 
 @functools.cache
 def resolve(project: Path, environment: str, everything: bool = True) -> Model:
-    """The resolved model of an environment; `everything` includes services that its profiles leave out."""
+    """The resolved model of an environment; `everything` includes what its profiles and its COMPOSE_FILE leave out."""
     profiles = ("--profile", "*") if everything else ()
-    done = config(project, environment, *profiles, "config", "--format", "json")
+    settings = {"COMPOSE_FILE": ":".join(all_files(project, environment))} if everything else {}
+    done = config(project, environment, *profiles, "config", "--format", "json", **settings)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def all_files(project: Path, environment: str) -> list[str]:
+    """The Compose files of an environment with every one that it could have; what overrides comes last."""
+    own = (dotenv_values(project / "config" / environment / ".env")["COMPOSE_FILE"] or "").split(":")
+    optional = [name for name in OPTIONAL_FILES if name not in own]
+    return [*own, *optional]
 
 
 def seconds(duration: str) -> float:

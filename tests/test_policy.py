@@ -52,6 +52,9 @@ NETWORKS = {
     "postgres-replica": {"database"},
     "redis-primary": {"database"},
     "redis-replica": {"database"},
+    "redis-sentinel-1": {"database"},
+    "redis-sentinel-2": {"database"},
+    "redis-sentinel-3": {"database"},
     "rabbitmq": {"database"},
     "prometheus": {"monitoring", "database"},
     "alertmanager": {"monitoring", "backend"},
@@ -117,6 +120,14 @@ def test_switches_choose_the_tiers(project: Path, switches: tuple[str, ...]) -> 
     assert ("grafana" in running) == (monitoring and dashboards)
     assert ("kibana" in running) == (monitoring and logging and dashboards)
     assert {"nginx", "web", "api", "auth-service", "notification-service", "postgres-primary", "rabbitmq"} <= running
+
+
+@pytest.mark.parametrize("left_out", compose.OPTIONAL_FILES)
+@each_environment
+def test_it_resolves_without_what_is_optional(project: Path, environment: str, left_out: str) -> None:
+    files = [name for name in compose.all_files(project, environment) if name != left_out]
+    done = compose.config(project, environment, "config", "--quiet", COMPOSE_FILE=":".join(files))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @each_environment

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from ops import archive, console, engine
+from ops import archive, console, engine, redis
 from ops.engine import Container
 from ops.environments import Environment, relative, replace_file
 from ops.errors import OpsError
@@ -77,7 +77,7 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
         datetime.now(UTC).replace(microsecond=0),
         {
             "postgres": sql(env, primary, "SHOW server_version").split()[0],
-            "redis": _redis_info(cache, "server")["redis_version"],
+            "redis": redis.info(cache, "server")["redis_version"],
             "rabbitmq": str(definitions["rabbitmq_version"]),
         },
     )
@@ -190,12 +190,6 @@ def count_rows(env: Environment, container: Container, database: str = "") -> di
     return dict(json.loads(line) for line in lines)
 
 
-def redis_argv(*arguments: str) -> list[str]:
-    """Command line of redis-cli inside a Redis container; the password is on no command line."""
-    command = 'REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) exec redis-cli --no-auth-warning "$@"'
-    return ["sh", "-c", command, "sh", *arguments]
-
-
 # HTTP by hand, because rabbitmqctl starts an Erlang machine and wants a name that resolves. Arguments: method, path.
 _MANAGEMENT = r"""
 set -euo pipefail
@@ -282,19 +276,12 @@ def _ended(code: int, errors: IO[bytes], what: str) -> str:
 # ── before ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _redis_info(container: Container, section: str) -> dict[str, str]:
-    answer = run_in(container, redis_argv("INFO", section), "Redis")
-    return dict(line.split(":", 1) for line in answer.replace("\r", "").splitlines() if ":" in line)
-
-
 def _redis_source(env: Environment, containers: Sequence[Container]) -> Container:
-    """The replica when it follows: a snapshot forks the server, and the copied memory should not be the primary's."""
-    for each in containers:
-        if each.service == "redis-replica" and each.running:
-            info = _redis_info(each, "replication")
-            if info.get("role") == "slave" and info.get("master_link_status") == "up":
-                return each
-    return running(env, containers, "redis-primary")[0]
+    """A replica when one follows: a snapshot forks the server, and the copied memory should not be the primary's."""
+    for each in redis.nodes(containers):
+        if each.running and redis.follows(redis.info(each, "replication")):
+            return each
+    return redis.primary(env, containers)
 
 
 def _check_space(
@@ -308,7 +295,7 @@ def _check_space(
         argv, options = in_uploads(env, containers, f"du -sk {UPLOADS_FOLDER}")
         listed = engine.run(argv, timeout=None, **options).stdout.split()
         needed = int(listed[0]) * 1024 + int(sql(env, primary, "SELECT pg_database_size(current_database())"))
-        needed += int(_redis_info(cache, "memory")["used_memory"])
+        needed += int(redis.info(cache, "memory")["used_memory"])
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE_BYTES:
         raise OpsError(
@@ -381,7 +368,7 @@ class _WithoutEnd(io.RawIOBase):
 def _write_redis(cache: Container, writer: archive.Writer, tick: Tick) -> None:
     with writer.member(REDIS) as sink:
         shortened = _WithoutEnd(sink, _END_MARK_BYTES)
-        said = receive(engine.exec_argv(cache.id, *redis_argv("--rdb", "-")), shortened, "Redis", tick)
+        said = receive(engine.exec_argv(cache.id, *redis.argv("--rdb", "-")), shortened, "Redis", tick)
         if "EOF marker" not in said:
             sink.write(shortened.held)
     with writer.readable(REDIS) as snapshot:

@@ -62,6 +62,8 @@ def _broker(name: str, user: str, *readers: str) -> Secret:
     )
 
 
+_SENTINELS = ("redis-sentinel-1", "redis-sentinel-2", "redis-sentinel-3")
+
 _ELASTIC = "replace the file, recreate the readers: elasticsearch makes its users from the files at every start"
 
 CATALOGUE: tuple[Secret, ...] = (
@@ -73,9 +75,15 @@ CATALOGUE: tuple[Secret, ...] = (
     _role("METRICS_DB_PASSWORD", "metrics (pg_monitor)", "postgres-exporter"),
     Secret(
         "REDIS_PASSWORD",
-        "Redis default user, and the replica's login at the primary",
-        ("redis-primary", "redis-replica", "api", "redis-exporter"),
+        "Redis default user, the replica's login at the primary, and who may ask the sentinels",
+        ("redis-primary", "redis-replica", *_SENTINELS, "api", "redis-exporter"),
         "replace the file, restart redis-primary, redis-replica and the other readers together; the cache survives",
+    ),
+    Secret(
+        "REDIS_SENTINEL_PASSWORD",
+        "the sentinels' login at the nodes and at each other: whoever has it may change roles",
+        ("redis-primary", "redis-replica", *_SENTINELS),
+        "replace the file, restart its readers together; who is primary survives",
     ),
     _broker("RABBITMQ_PASSWORD", "admin", "rabbitmq"),
     _broker("API_RABBITMQ_PASSWORD", "api", "api"),

@@ -245,13 +245,16 @@ class Deployment:
         self.held.check()
         if names:
             console.say(f"{doing}: {', '.join(names)}")
-        # One after the other, and a standby before what it follows: as little as can be is away at a time.
         replaced = decided.of_kind(plan.RECREATE, plan.REFRESH, among=names)
+        # What is new comes first: those that are replaced may ask it for their role.
+        if others := [name for name in names if name not in replaced]:
+            fresh = {name: service for name, service in watched.items() if name in others}
+            self._watch(up_argv(self.env, others), others, fresh)
+        # One after the other, and a standby before what it follows: as little as can be is away at a time.
         for name in sorted(replaced, key=lambda name: len(watched[name].depends_on), reverse=True):
             argv = up_argv(self.env, [name], "--force-recreate")
             self._watch(argv, [name], {name: watched[name]})
-        others = [name for name in names if name not in replaced]
-        self._watch(up_argv(self.env, others) if others else None, others, watched)
+        self._watch(None, (), watched)
 
     def _watch(self, argv: list[str] | None, names: Sequence[str], watched: Mapping[str, stack.Service]) -> None:
         judge = gate.Gate(watched, before=engine.containers(self.env))

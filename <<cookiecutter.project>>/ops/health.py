@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ops import certificates, console, engine, maintenance, stack
+from ops import certificates, console, engine, maintenance, redis, stack
 from ops.engine import Container
 from ops.environments import Environment
 from ops.errors import OpsError
@@ -195,8 +195,8 @@ def _probes(env: Environment, containers: list[Container]) -> Iterator[tuple[str
     single: dict[str, tuple[str, Callable[[Container], Iterable[Check]]]] = {
         "postgres-primary": ("postgres", lambda each: _postgres_primary(env, each, "postgres-replica" in running)),
         "postgres-replica": ("postgres", lambda each: _postgres_replica(env, each)),
-        "redis-primary": ("redis", _redis_primary),
-        "redis-replica": ("redis", _redis_replica),
+        **dict.fromkeys(redis.NODES, ("redis", _redis_node)),
+        **dict.fromkeys(redis.SENTINELS, ("redis", _redis_sentinel)),
         "rabbitmq": ("rabbitmq", lambda each: _rabbitmq(env, each)),
     }
     for service, (name, probe) in single.items():
@@ -393,67 +393,85 @@ def judge_postgres_replica(answer: dict[str, Any]) -> Check:
 
 # ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_REDIS = (
-    "sh",
-    "-c",
-    "REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) exec redis-cli --no-auth-warning",
-)
+# A line each: the primary's name ("?" when the sentinels do not agree), what became of a write, how many replicas confirmed it
+# (WAIT says at once when none is connected); then what the node says about itself. On a replica the write is refused.
+_REDIS_NODE = f"""
+sh {redis.PRIMARY_SCRIPT} || echo '?'
+REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) exec redis-cli --no-auth-warning <<'END'
+SET health:probe 1 EX 10
+WAIT 1 {WRITE_SECONDS * 1000}
+INFO replication
+END
+"""
+
+_SENTINEL = """
+export REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD)
+echo "$DOWN_AFTER_MILLISECONDS"
+redis-cli -p 26379 --no-auth-warning sentinel ckquorum stack
+redis-cli -p 26379 --no-auth-warning sentinel master stack
+"""
 
 
-def _redis_primary(container: Container) -> list[Check]:
-    # WAIT counts the replicas that confirm this write; it says at once when none is connected.
-    commands = f"SET health:probe 1 EX 10\nWAIT 1 {WRITE_SECONDS * 1000}\nINFO replication\n"
-    return judge_redis_primary(_exec(container, *_REDIS, input=commands))
+def _redis_node(container: Container) -> list[Check]:
+    return judge_redis_node(container.service, _exec(container, "sh", "-c", _REDIS_NODE))
 
 
-def judge_redis_primary(answer: str) -> list[Check]:
-    """The primary takes writes, and a replica confirmed one that was made just now."""
-    written, confirmed, *rest = answer.replace("\r", "").splitlines()
-    info = _info(rest)
-    if info.get("role") != "master":
-        return [
-            Check(
-                "redis", "redis-primary", "fail", f"its role is {info.get('role', 'unknown')}: nothing can be written"
-            )
-        ]
+def judge_redis_node(node: str, answer: str) -> list[Check]:
+    """The node has the role it should have: a primary takes writes and a replica confirmed one just now, or its link is up."""
+    named, written, confirmed, *rest = (line for line in answer.replace("\r", "").splitlines() if line)
+    state = redis.parse_info(rest)
+    if state.get("role") == "slave" and named != node:
+        return [_redis_replica(node, state)]
+    if state.get("role") != "master":
+        words = f"its role is {state.get('role', 'unknown')}, though it should be the primary: nothing can be written"
+        return [Check("redis", node, "fail", words)]
+    if named != node:
+        who = "the sentinels do not agree who is" if named == "?" else f"{named} is"
+        return [Check("redis", node, "fail", f"takes itself for the primary, but {who}")]
     if written != "OK":
-        return [Check("redis", "redis-primary", "fail", f"refuses writes: {written}")]
-    checks = [Check("redis", "redis-primary", "ok", "takes writes")]
-    replicas = int(info.get("connected_slaves", 0))
-    if int(confirmed) < 1:
+        return [Check("redis", node, "fail", f"primary, refuses writes: {written}")]
+    return [Check("redis", node, "ok", "primary, takes writes"), _redis_replication(int(confirmed), state)]
+
+
+def _redis_replication(confirmed: int, state: dict[str, str]) -> Check:
+    if confirmed < 1:
+        replicas = int(state.get("connected_slaves", 0))
         words = f"a write was not confirmed within {WRITE_SECONDS} s" if replicas else "no replica is connected"
-        return [*checks, Check("redis", "replication", "fail", words)]
-    behind = int(info["master_repl_offset"]) - max(
+        return Check("redis", "replication", "fail", words)
+    behind = int(state["master_repl_offset"]) - max(
         int(dict(part.split("=", 1) for part in value.split(","))["offset"])
-        for key, value in info.items()
+        for key, value in state.items()
         if key.startswith("slave") and key[5:].isdigit()
     )
-    return [
-        *checks,
-        Check("redis", "replication", "ok", f"a write was confirmed, {console.size(max(0, behind))} behind"),
-    ]
+    return Check("redis", "replication", "ok", f"a write was confirmed, {console.size(max(0, behind))} behind")
 
 
-def _redis_replica(container: Container) -> list[Check]:
-    return [judge_redis_replica(_exec(container, *_REDIS, input="INFO replication\n"))]
+def _redis_replica(node: str, state: dict[str, str]) -> Check:
+    if not redis.follows(state):
+        since = console.duration(max(0, int(state.get("master_link_down_since_seconds", 0))))
+        return Check("redis", node, "fail", f"replica, its link to the primary is down since {since}")
+    silent = int(state.get("master_last_io_seconds_ago", 0))
+    return Check("redis", node, "ok", f"replica, link up, heard from the primary {silent} s ago")
 
 
-def judge_redis_replica(answer: str) -> Check:
-    """The replica is one, and its link is up."""
-    info = _info(answer.replace("\r", "").splitlines())
-    if info.get("role") != "slave":
-        return Check(
-            "redis", "redis-replica", "fail", f"its role is {info.get('role', 'unknown')}: it is no replica any more"
-        )
-    if info.get("master_link_status") != "up":
-        since = console.duration(int(info.get("master_link_down_since_seconds", 0)))
-        return Check("redis", "redis-replica", "fail", f"its link to the primary is down since {since}")
-    silent = int(info.get("master_last_io_seconds_ago", 0))
-    return Check("redis", "redis-replica", "ok", f"replica, link up, heard from the primary {silent} s ago")
+def _redis_sentinel(container: Container) -> list[Check]:
+    return [judge_redis_sentinel(container.service, _exec(container, "sh", "-c", _SENTINEL))]
 
 
-def _info(lines: list[str]) -> dict[str, str]:
-    return dict(line.split(":", 1) for line in lines if ":" in line)
+def judge_redis_sentinel(name: str, answer: str) -> Check:
+    """The sentinel sees enough others for a failover, and is allowed to start one. `answer`: the setting of how long silence
+    may last, the verdict about the quorum, then names and values of what it knows about the primary, a line each."""
+    patience, quorum, *rest = (line for line in answer.replace("\r", "").splitlines() if line)
+    known = dict(zip(rest[::2], rest[1::2], strict=False))
+    if not quorum.startswith("OK"):
+        return Check("redis", name, "fail", f"no failover is possible: {quorum}")
+    says = f"{known.get('ip', 'nobody')} is primary"
+    if "down" in known.get("flags", ""):
+        return Check("redis", name, "fail", f"{says}, and does not answer")
+    if known.get("down-after-milliseconds") != patience:
+        return Check("redis", name, "warn", f"{says}; failover is suspended by a restore, or one that was killed")
+    usable = quorum.split()[1]
+    return Check("redis", name, "ok" if int(usable) >= len(redis.SENTINELS) else "warn", f"{says}, {usable} agree on it")
 
 
 # ── RabbitMQ ──────────────────────────────────────────────────────────────────────────────────────────────────────────

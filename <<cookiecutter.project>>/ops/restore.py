@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ops import archive, console, engine, lock
+from ops import archive, console, engine, lock, redis
 from ops.archive import Manifest
 from ops.backup import (
     POSTGRES,
@@ -34,7 +34,6 @@ from ops.backup import (
     one_off_argv,
     project_name,
     rabbitmq_api,
-    redis_argv,
     run_in,
     running,
     send,
@@ -182,10 +181,9 @@ class _Restore:
     ) -> None:
         self.env, self.path, self.manifest, self.keep_old, self._tick = env, path, manifest, keep_old, tick
         self.containers = containers
-        self.primary, self.cache, self.broker = running(
-            env, containers, "postgres-primary", "redis-primary", "rabbitmq"
-        )
-        self.cache_replicas = [each for each in containers if each.service == "redis-replica"]
+        self.primary, self.broker = running(env, containers, "postgres-primary", "rabbitmq")
+        self.cache = redis.primary(env, containers)
+        self.cache_replicas = [each for each in redis.nodes(containers) if each.id != self.cache.id]
         self.services = [each for each in containers if each.service in SERVICES and each.running]
         self.database = env.values["POSTGRES_DB"]
         # A name has 63 characters at most, and the longest ending here has 30.
@@ -214,9 +212,7 @@ class _Restore:
             raise OpsError(f"{self.env.name} was not deployed completely.", f"invoke deploy --env {self.env.name}")
         versions = self.manifest.facts.versions
         check_version("PostgreSQL", versions["postgres"], self._sql("SHOW server_version").split()[0], 1)
-        answer = run_in(self.cache, redis_argv("INFO", "server"), "Redis").split()
-        here = next(word.partition(":")[2] for word in answer if word.startswith("redis_version:"))
-        check_version("Redis", versions["redis"], here, 2)
+        check_version("Redis", versions["redis"], redis.info(self.cache, "server")["redis_version"], 2)
         needed = self.manifest.counts(POSTGRES)["database_bytes"] * _SPACE_FACTOR
         listed = run_in(self.primary, ["df", "-Pk", "/var/lib/postgresql"], "PostgreSQL").splitlines()[-1].split()
         free = int(listed[3]) * 1024
@@ -377,10 +373,13 @@ class _Restore:
 
     def _switch_redis(self) -> None:
         self.at("giving Redis its snapshot")
+        # Both nodes are about to be silent, and neither must be promoted for it.
+        self.undo.append(("letting the sentinels act again", lambda: redis.resume_failover(self.containers)))
+        redis.suspend_failover(self.containers)
         self.undo.append(("giving Redis its old data back", self._switch_redis_back))
         _stop([*self.cache_replicas, self.cache])
         put_aside = "rm -rf .before; [ ! -e appendonlydir ] || mv appendonlydir .before"
-        self._one_off("redis-primary", f"set -eu; cd /data; {put_aside}; mv .restore appendonlydir")
+        self._one_off(self.cache.service, f"set -eu; cd /data; {put_aside}; mv .restore appendonlydir")
         self._start_redis()
         keys, found = self.manifest.counts(REDIS), self._keys()
         # What expires may have done so since.
@@ -390,13 +389,13 @@ class _Restore:
     def _switch_redis_back(self) -> None:
         _stop([*self.cache_replicas, self.cache])
         script = "cd /data && { [ ! -e .before ] || { rm -rf appendonlydir && mv .before appendonlydir; }; }"
-        self._one_off("redis-primary", script)
+        self._one_off(self.cache.service, script)
         self._start_redis()
 
     def _start_redis(self) -> None:
         # What the replica has is of another history: it copies the primary anew.
-        if self.cache_replicas:
-            self._one_off("redis-replica", "rm -rf /data/appendonlydir")
+        for each in self.cache_replicas:
+            self._one_off(each.service, "rm -rf /data/appendonlydir")
         _start([self.cache])
         _wait_healthy([self.cache])
         _start(self.cache_replicas)
@@ -428,6 +427,7 @@ class _Restore:
         """Remove the old data, or what may be removed of it; a failure here is only untidy."""
         self.tell("removing the old data")
         steps: list[Callable[[], Any]] = [
+            lambda: redis.resume_failover(self.containers),
             lambda: self._in_cache("rm -rf /data/.before"),
             lambda: self._uploads(f"rm -rf {_NEW} {_OLD} {_MOVED}"),
         ]
@@ -456,7 +456,7 @@ class _Restore:
         self._sql('DROP DATABASE IF EXISTS :"name" WITH (FORCE)', name=database)
 
     def _keys(self) -> int:
-        return int(run_in(self.cache, redis_argv("DBSIZE"), "Redis"))
+        return int(run_in(self.cache, redis.argv("DBSIZE"), "Redis"))
 
     def _in_cache(self, script: str) -> None:
         run_in(self.cache, ["sh", "-c", script], "Redis")

@@ -104,11 +104,6 @@ def test_uploads_can_be_reached_without_web(env, make_container):
     assert options["cwd"] == env.project_dir
 
 
-def test_no_password_is_on_a_command_line(env):
-    assert backup.redis_argv("DBSIZE")[-1] == "DBSIZE"
-    assert "REDISCLI_AUTH=$(cat" in backup.redis_argv("DBSIZE")[2]
-
-
 @pytest.mark.parametrize(
     ("text", "line"),
     [

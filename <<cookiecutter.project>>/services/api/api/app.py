@@ -60,7 +60,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
         password = settings.redis_password.get_secret_value()
-        shared = Shared(redis or connect(settings.redis_host, settings.redis_port, password, settings.service_name))
+        where = (settings.redis_host, settings.redis_port, settings.redis_sentinels)
+        shared = Shared(redis) if redis else connect(*where, password, settings.service_name)
         state.auth = auth or gateway.client(settings.auth_url, settings.auth_timeout)
         state.keys = Keys(settings.jwt_secret, settings.jwt_secret_previous)
         state.cache = Cache(shared, settings.cache_seconds)

@@ -8,15 +8,15 @@ from typing import Literal
 from prometheus_client import Counter
 
 from api.items import Item
+from api.position import MAX_LAG_SECONDS
 from api.shared import Away, Shared
 
 Outcome = Literal["hit", "miss", "bypass"]
 LOOKUPS = Counter("cache_lookups_total", "Lookups of single items by outcome.", ["outcome"])
 
 # Marks an item that has just changed. While it stands nobody can fill in what they read before the change, nor what a
-# replica that lags still has. As long as the longest lag of a replica that is read from.
+# replica that lags still has.
 _CHANGED = b"!"
-CHANGED_SECONDS = 60
 
 
 class Cache:
@@ -28,6 +28,9 @@ class Cache:
 
     def __init__(self, shared: Shared, seconds: int) -> None:
         self._shared, self._seconds = shared, seconds
+        # Needed for as long as a replica that is read from may lag. When its memory is full, Redis gives up what would expire
+        # first: kept longer by the life of an item, a mark that is still needed goes after all items.
+        self._changed_seconds = MAX_LAG_SECONDS + seconds
 
     @staticmethod
     def _key(item_id: uuid.UUID) -> str:
@@ -41,7 +44,7 @@ class Cache:
 
     async def _get(self, item_id: uuid.UUID) -> tuple[Item | None, Outcome]:
         try:
-            value = await self._shared.do(lambda redis: redis.get(self._key(item_id)))
+            value = await self._shared.get(self._key(item_id))
         except Away:
             return None, "bypass"
         if value is None:
@@ -59,4 +62,4 @@ class Cache:
     async def changed(self, item_id: uuid.UUID) -> None:
         """Forget an item that is about to change, or has changed."""
         with suppress(Away):
-            await self._shared.do(lambda redis: redis.set(self._key(item_id), _CHANGED, ex=CHANGED_SECONDS))
+            await self._shared.change(lambda pipe: pipe.set(self._key(item_id), _CHANGED, ex=self._changed_seconds))

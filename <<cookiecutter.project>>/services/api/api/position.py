@@ -8,14 +8,15 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 
-from redis.asyncio import Redis
-
 from api.shared import PAUSE, Away, Shared
 from stack import log
 
-# A position is kept this long, in seconds. A replica further behind is not read from at all (`api.reads`), so a
-# position that has been forgotten cannot matter.
+# A replica further behind than this is not read from at all (`api.reads`), so an older position cannot matter; seconds.
+MAX_LAG_SECONDS = 30
+# A position is kept this long. When its memory is full, Redis gives up what would expire first: one that still matters has more
+# time left than any cached item, so it goes last.
 KEEP_SECONDS = 120
+MAX_CACHE_SECONDS = KEEP_SECONDS - MAX_LAG_SECONDS
 
 # Two writes may arrive out of order: only ever forward. Hexadecimal of fixed width compares like the number.
 _ADVANCE = """
@@ -43,11 +44,9 @@ class Positions:
 
     async def _set(self, people: set[uuid.UUID], position: int) -> None:
         keys = [self._key(person) for person in people]
-
-        async def advance(redis: Redis) -> None:
-            await redis.eval(_ADVANCE, len(keys), *keys, f"{position:016x}", KEEP_SECONDS)
-
-        await self._shared.do(advance)
+        await self._shared.change(
+            lambda pipe: pipe.eval(_ADVANCE, len(keys), *keys, f"{position:016x}", KEEP_SECONDS),
+        )
 
     async def remember(self, people: set[uuid.UUID], position: Position) -> None:
         """Note the log position after a commit that these people must see. Never raises: the write has succeeded.
@@ -78,7 +77,7 @@ class Positions:
         if person in self._owed:
             return None
         try:
-            value = await self._shared.do(lambda redis: redis.get(self._key(person)))
+            value = await self._shared.get(self._key(person))
         except Away:
             return None
         return int(value, 16) if value else 0

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api.position import KEEP_SECONDS, Positions
+from api.position import MAX_LAG_SECONDS, Positions
 from stack import log
 from stack.database import Database
 from stack.waiting import within
@@ -25,8 +25,6 @@ USABLE = Gauge("database_replica_usable", "1 if reads may go to the replica.")
 PROBE_SECONDS = 2.0
 # What a read on the replica may take before the primary is asked instead.
 REPLICA_SECONDS = 1.0
-# Half of what is remembered of writes, for the clocks and the probes in between.
-MAX_LAG_SECONDS = KEEP_SECONDS / 2
 
 _REPLAYED = sa.text("select case when pg_is_in_recovery() then (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint end")
 _WRITTEN = sa.text("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")

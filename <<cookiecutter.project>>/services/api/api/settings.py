@@ -2,6 +2,7 @@
 
 from pydantic import Field, SecretStr
 
+from api.position import MAX_CACHE_SECONDS
 from stack.settings import BrokerSettings, DatabaseSettings, Secret
 
 
@@ -13,9 +14,10 @@ class ApiSettings(DatabaseSettings, BrokerSettings):
     rabbitmq_user: str = "api"
     redis_host: str = Field(min_length=1)
     redis_port: int = 6379
+    redis_sentinels: str = Field(default="", description="host[:port], separated by commas; they know the primary then")
     auth_url: str = Field(min_length=1, pattern="^https?://")
     auth_timeout: float = Field(default=8, gt=0, description="longest that the auth service may take, seconds")
-    cache_seconds: int = Field(default=60, ge=1)
+    cache_seconds: int = Field(default=60, ge=1, le=MAX_CACHE_SECONDS)
     api_db_password: Secret
     redis_password: Secret
     api_rabbitmq_password: Secret

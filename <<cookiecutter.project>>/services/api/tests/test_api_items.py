@@ -1,8 +1,6 @@
 """The items over HTTP, with a store in memory and a Redis in memory."""
 
-import asyncio
 import json
-import time
 import uuid
 
 import httpx
@@ -11,7 +9,6 @@ from fakeredis import FakeAsyncRedis, FakeServer
 
 from api.app import create_app
 from api.items import uuid7
-from api.shared import PATIENCE, PAUSE, Away, Shared
 
 
 @pytest.fixture
@@ -132,24 +129,6 @@ async def test_without_redis_everything_works(app, client_of, ann, server) -> No
         assert (await client.patch(path, headers=ann, json={"title": "two"})).status_code == 200
         ready = await client.get("/health/ready")
         assert (ready.status_code, ready.json()["status"], ready.json()["missing"]) == (200, "degraded", ["redis"])
-
-
-async def test_a_redis_that_falls_silent_costs_next_to_nothing() -> None:
-    calls = 0
-
-    async def silent(_) -> None:
-        nonlocal calls
-        calls += 1
-        await asyncio.sleep(30)
-
-    shared = Shared(FakeAsyncRedis())
-    began = time.monotonic()
-    for _ in range(20):
-        with pytest.raises(Away):
-            await shared.do(silent)
-    assert (calls, time.monotonic() - began < 2 * PATIENCE) == (1, True)
-    await asyncio.sleep(PAUSE)
-    assert await shared.do(lambda redis: redis.get("x")) is None
 
 
 async def test_pages_follow_each_other(app, client_of, ann) -> None:

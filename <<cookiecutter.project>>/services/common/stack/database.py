@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from stack import log
 from stack.problems import Unavailable
-from stack.settings import DatabaseSettings
+from stack.settings import DatabaseSettings, hosts_of
 from stack.waiting import backoff, within
 
 T = TypeVar("T")
@@ -23,15 +23,9 @@ Role = Literal["read-write", "standby"]
 _RETRYABLE = ("08", "57P01", "57P02", "57P03", "25006", "53300")
 
 
-def hosts_of(value: str) -> list[tuple[str, int]]:
-    """`a,b:5433` as [("a", 5432), ("b", 5433)]."""
-    pairs = (entry.strip().partition(":") for entry in value.split(",") if entry.strip())
-    return [(host, int(port or 5432)) for host, _, port in pairs]
-
-
 def connection_arguments(settings: DatabaseSettings, password: SecretStr, role: Role) -> dict[str, Any]:
     """libpq parameters. A client without these timeouts hangs for a minute and more when a server falls silent."""
-    hosts = hosts_of(settings.database_hosts)
+    hosts = hosts_of(settings.database_hosts, 5432)
     return {
         "host": ",".join(host for host, _ in hosts),
         "port": ",".join(str(port) for _, port in hosts),

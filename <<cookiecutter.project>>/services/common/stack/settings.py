@@ -20,6 +20,12 @@ def secrets_folder() -> Path:
     return Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
 
 
+def hosts_of(value: str, port: int) -> list[tuple[str, int]]:
+    """`a,b:5433` as [("a", port), ("b", 5433)]."""
+    pairs = (entry.strip().partition(":") for entry in value.split(",") if entry.strip())
+    return [(host, int(own or port)) for host, _, own in pairs]
+
+
 def _is_secret(field: FieldInfo) -> bool:
     return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
 

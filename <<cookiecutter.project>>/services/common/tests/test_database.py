@@ -5,17 +5,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import exc, text
 
-from stack.database import Database, connection_arguments, hosts_of, is_connection_failure
+from stack.database import Database, connection_arguments, is_connection_failure
 from stack.problems import Unavailable
 from stack.settings import DatabaseSettings
 
 
 def settings(hosts: str, **values) -> DatabaseSettings:
     return DatabaseSettings(database_hosts=hosts, database_user="api", **values)
-
-
-def test_hosts() -> None:
-    assert hosts_of("a, b:5433,") == [("a", 5432), ("b", 5433)]
 
 
 def test_every_connection_has_its_timeouts() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from stack.settings import DatabaseSettings, Secret, Settings, load
+from stack.settings import DatabaseSettings, Secret, Settings, hosts_of, load
 
 
 class Example(DatabaseSettings):
@@ -70,3 +70,8 @@ def test_a_secret_is_not_shown(secrets: Path) -> None:
 def test_defaults() -> None:
     settings = Settings()
     assert (settings.port, settings.drain_seconds, settings.environment) == (8000, 5, "dev")
+
+
+def test_hosts() -> None:
+    assert hosts_of("a, b:5433,", 5432) == [("a", 5432), ("b", 5433)]
+    assert hosts_of("", 5432) == []

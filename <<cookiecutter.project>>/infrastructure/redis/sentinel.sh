@@ -1,0 +1,74 @@
+#!/bin/sh
+# sentinel.sh NAME: brings what this sentinel knew together with today's settings and passwords, and starts it.
+#
+# A sentinel writes what it learns and how it has voted into its own configuration file: who is primary, which election that came
+# from, who the others are. The file is on a volume, because one that forgot its vote could give a second one in the same election,
+# and because the nodes ask it for their role after everything was off.
+#
+# Two users here as well. `default` is what services, nodes, health and exporter log in as, with REDIS_PASSWORD: it may ask.
+# `sentinel`, with REDIS_SENTINEL_PASSWORD, is what the sentinels are to each other and to the nodes: it may change roles.
+set -eu
+
+NAME=${1:?usage: sentinel.sh NAME}
+STATE=/data/sentinel.conf
+umask 077
+
+fail() {
+    echo "sentinel: $1" >&2
+    exit 1
+}
+
+digest() {
+    printf %s "$1" | sha256sum | cut -d' ' -f1
+}
+
+quoted() {
+    printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"
+}
+
+for secret in REDIS_PASSWORD REDIS_SENTINEL_PASSWORD; do
+    [ -s "/run/secrets/$secret" ] || fail "secret $secret is missing or empty; run invoke secret-init"
+done
+password=$(cat /run/secrets/REDIS_PASSWORD)
+own=$(cat /run/secrets/REDIS_SENTINEL_PASSWORD)
+
+# The node that says that it is the primary, if one does.
+acting() {
+    for node in redis-primary redis-replica; do
+        if REDISCLI_AUTH=$password timeout 1 redis-cli -h "$node" --no-auth-warning role 2>/dev/null | grep -qx master; then
+            echo "$node"
+            return
+        fi
+    done
+    false
+}
+
+# What it knew. With an empty volume: what the others say, what is so, or how a new stack begins.
+known=$(grep -E '^sentinel (myid|monitor|config-epoch|leader-epoch|current-epoch|known-)' "$STATE" 2>/dev/null) || known=""
+if ! echo "$known" | grep -q '^sentinel monitor stack '; then
+    primary=$(sh /etc/redis/primary.sh) || primary=$(acting) || primary=redis-primary
+    known="sentinel monitor stack $primary 6379 2"
+fi
+
+asks="+ping +info +role +hello +auth +command +client|setname +client|setinfo +subscribe +psubscribe"
+for question in get-master-addr-by-name master masters replicas slaves sentinels ckquorum myid; do
+    asks="$asks +sentinel|$question"
+done
+# `monitor` comes first: every other line about the stack refers to it
+{
+    cat /etc/redis/sentinel.conf
+    echo "sentinel announce-ip $NAME"
+    echo "user default reset on #$(digest "$password") &* $asks"
+    echo "user sentinel reset on #$(digest "$own") &* +@all"
+    echo "sentinel sentinel-user sentinel"
+    echo "sentinel sentinel-pass $(quoted "$own")"
+    echo "$known" | grep '^sentinel monitor '
+    echo "sentinel auth-user stack sentinel"
+    echo "sentinel auth-pass stack $(quoted "$own")"
+    echo "sentinel down-after-milliseconds stack $DOWN_AFTER_MILLISECONDS"
+    echo "sentinel failover-timeout stack 10000"
+    echo "$known" | grep -v '^sentinel monitor ' || true
+} >"$STATE.new"
+mv "$STATE.new" "$STATE"
+
+exec redis-server "$STATE" --sentinel
