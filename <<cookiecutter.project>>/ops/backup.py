@@ -17,7 +17,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -279,8 +279,10 @@ def _ended(code: int, errors: IO[bytes], what: str) -> str:
 def _redis_source(env: Environment, containers: Sequence[Container]) -> Container:
     """A replica when one follows: a snapshot forks the server, and the copied memory should not be the primary's."""
     for each in redis.nodes(containers):
-        if each.running and redis.follows(redis.info(each, "replication")):
-            return each
+        # One that is only starting does not follow anybody yet.
+        with suppress(OpsError):
+            if each.running and redis.follows(redis.info(each, "replication")):
+                return each
     return redis.primary(env, containers)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ops import console, edge, engine, gate, images, lock, plan, preflight, releases, stack
+from ops import console, edge, engine, gate, images, lock, plan, preflight, redis, releases, stack
 from ops.bringup import bring_up, up_argv
 from ops.engine import Container
 from ops.environments import Environment, relative
@@ -251,7 +251,8 @@ class Deployment:
             fresh = {name: service for name, service in watched.items() if name in others}
             self._watch(up_argv(self.env, others), others, fresh)
         # One after the other, and a standby before what it follows: as little as can be is away at a time.
-        for name in sorted(replaced, key=lambda name: len(watched[name].depends_on), reverse=True):
+        leading = primaries(self.env, engine.containers(self.env)) if replaced else set()
+        for name in sorted(replaced, key=lambda name: (name in leading, -len(watched[name].depends_on))):
             argv = up_argv(self.env, [name], "--force-recreate")
             self._watch(argv, [name], {name: watched[name]})
         self._watch(None, (), watched)
@@ -319,6 +320,13 @@ def moving(declared: Stack, decided: Plan, containers: Sequence[Container]) -> l
         for name, service in declared.rolling.items()
         if decided.changes[name].kind != plan.UNCHANGED and any(each.running for each in mine[name])
     ]
+
+
+def primaries(env: Environment, containers: Sequence[Container]) -> set[str]:
+    """Nodes of the data tier that are the primary at this moment, as far as anybody knows."""
+    with contextlib.suppress(OpsError):
+        return {redis.primary(env, containers).service}
+    return set()
 
 
 def restarting(declared: Stack, decided: Plan, containers: Sequence[Container]) -> list[plan.Change]:

@@ -393,11 +393,12 @@ def judge_postgres_replica(answer: dict[str, Any]) -> Check:
 
 # ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# A line each: the primary's name ("?" when the sentinels do not agree), what became of a write, how many replicas confirmed it
-# (WAIT says at once when none is connected); then what the node says about itself. On a replica the write is refused.
+# A line each: the primary's name ("?" when the sentinels do not agree), what became of a write, how many replicas
+# confirmed it; then what the node says about itself. On a replica the write is refused.
 _REDIS_NODE = f"""
 sh {redis.PRIMARY_SCRIPT} || echo '?'
-REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) exec redis-cli --no-auth-warning <<'END'
+export REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD)
+redis-cli --no-auth-warning <<'END' || true
 SET health:probe 1 EX 10
 WAIT 1 {WRITE_SECONDS * 1000}
 INFO replication
@@ -406,7 +407,7 @@ END
 
 _SENTINEL = """
 export REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD)
-echo "$DOWN_AFTER_MILLISECONDS"
+cat /data/patience
 redis-cli -p 26379 --no-auth-warning sentinel ckquorum stack
 redis-cli -p 26379 --no-auth-warning sentinel master stack
 """
@@ -417,8 +418,12 @@ def _redis_node(container: Container) -> list[Check]:
 
 
 def judge_redis_node(node: str, answer: str) -> list[Check]:
-    """The node has the role it should have: a primary takes writes and a replica confirmed one just now, or its link is up."""
-    named, written, confirmed, *rest = (line for line in answer.replace("\r", "").splitlines() if line)
+    """The node has the role it should have, and fills it: a replica confirmed a write just now, or its link is up."""
+    named, *said = (line for line in answer.replace("\r", "").splitlines() if line)
+    if len(said) < 3:
+        who = "the sentinels do not agree on" if named == "?" else f"{named} is"
+        return [Check("redis", node, "fail", f"does not answer; {who} the primary")]
+    written, confirmed, *rest = said
     state = redis.parse_info(rest)
     if state.get("role") == "slave" and named != node:
         return [_redis_replica(node, state)]
@@ -426,7 +431,7 @@ def judge_redis_node(node: str, answer: str) -> list[Check]:
         words = f"its role is {state.get('role', 'unknown')}, though it should be the primary: nothing can be written"
         return [Check("redis", node, "fail", words)]
     if named != node:
-        who = "the sentinels do not agree who is" if named == "?" else f"{named} is"
+        who = "the sentinels do not agree on one" if named == "?" else f"{named} is it"
         return [Check("redis", node, "fail", f"takes itself for the primary, but {who}")]
     if written != "OK":
         return [Check("redis", node, "fail", f"primary, refuses writes: {written}")]
@@ -459,8 +464,11 @@ def _redis_sentinel(container: Container) -> list[Check]:
 
 
 def judge_redis_sentinel(name: str, answer: str) -> Check:
-    """The sentinel sees enough others for a failover, and is allowed to start one. `answer`: the setting of how long silence
-    may last, the verdict about the quorum, then names and values of what it knows about the primary, a line each."""
+    """The sentinel sees enough others for a failover, and may start one.
+
+    answer: how long silence should last, the verdict about the quorum, then names and values of what it knows about the
+    primary, a line each.
+    """
     patience, quorum, *rest = (line for line in answer.replace("\r", "").splitlines() if line)
     known = dict(zip(rest[::2], rest[1::2], strict=False))
     if not quorum.startswith("OK"):
@@ -471,7 +479,9 @@ def judge_redis_sentinel(name: str, answer: str) -> Check:
     if known.get("down-after-milliseconds") != patience:
         return Check("redis", name, "warn", f"{says}; failover is suspended by a restore, or one that was killed")
     usable = quorum.split()[1]
-    return Check("redis", name, "ok" if int(usable) >= len(redis.SENTINELS) else "warn", f"{says}, {usable} agree on it")
+    return Check(
+        "redis", name, "ok" if int(usable) >= len(redis.SENTINELS) else "warn", f"{says}, {usable} agree on it"
+    )
 
 
 # ── RabbitMQ ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """Redis: its nodes, which of them is the primary, and the sentinels that decide it.
 
-The services redis-primary and redis-replica are nodes. In a plain pair their names are their roles; with sentinels a failover
-swaps the roles, so whoever needs the primary asks here.
+The services redis-primary and redis-replica are nodes. In a plain pair their names are their roles; with sentinels a
+failover swaps the roles, so whoever needs the primary asks here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRIMARY_SCRIPT = "/etc/redis/primary.sh"
 # How long the sentinels take silence for planned; longer than both nodes need to be stopped, filled and started.
 SUSPENDED_MILLISECONDS = 600_000
 _SUSPEND = f"sh /etc/redis/cli.sh sentinel set stack down-after-milliseconds {SUSPENDED_MILLISECONDS}"
-_RESUME = 'sh /etc/redis/cli.sh sentinel set stack down-after-milliseconds "$DOWN_AFTER_MILLISECONDS"'
+_RESUME = 'sh /etc/redis/cli.sh sentinel set stack down-after-milliseconds "$(cat /data/patience)"'
 
 
 def argv(*arguments: str) -> list[str]:

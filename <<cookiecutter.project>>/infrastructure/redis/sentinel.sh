@@ -50,6 +50,11 @@ if ! echo "$known" | grep -q '^sentinel monitor stack '; then
     known="sentinel monitor stack $primary 6379 2"
 fi
 
+# Each is a little more patient than the one before: those that lose sight of the primary at the same moment would each vote for
+# themselves, and nobody would win.
+patience=$((DOWN_AFTER_MILLISECONDS + 300 * (${NAME##*-} - 1)))
+echo "$patience" >/data/patience
+
 asks="+ping +info +role +hello +auth +command +client|setname +client|setinfo +subscribe +psubscribe"
 for question in get-master-addr-by-name master masters replicas slaves sentinels ckquorum myid; do
     asks="$asks +sentinel|$question"
@@ -65,8 +70,9 @@ done
     echo "$known" | grep '^sentinel monitor '
     echo "sentinel auth-user stack sentinel"
     echo "sentinel auth-pass stack $(quoted "$own")"
-    echo "sentinel down-after-milliseconds stack $DOWN_AFTER_MILLISECONDS"
-    echo "sentinel failover-timeout stack 10000"
+    echo "sentinel down-after-milliseconds stack $patience"
+    # a promotion takes less than a second; an election without a winner is repeated after twice this time
+    echo "sentinel failover-timeout stack 3000"
     echo "$known" | grep -v '^sentinel monitor ' || true
 } >"$STATE.new"
 mv "$STATE.new" "$STATE"

@@ -197,6 +197,15 @@ def test_redis_primary_that_lost_its_replica():
     assert checks[1].detail == "no replica is connected"
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [("redis-primary\n", "does not answer; redis-primary is the primary"), ("?\n", "do not agree on the primary")],
+)
+def test_a_redis_that_does_not_answer(answer, words):
+    (check,) = health.judge_redis_node("redis-replica", answer)
+    assert (check.status, words in check.detail) == ("fail", True), check.detail
+
+
 def test_redis_roles_after_a_failover():
     swapped = REDIS_PRIMARY.replace("redis-primary\n", "redis-replica\n", 1)
     assert statuses(health.judge_redis_node("redis-replica", swapped)) == {"redis-replica": "ok", "replication": "ok"}

@@ -32,7 +32,9 @@ def env(env):
 @pytest.fixture(autouse=True)
 def _roles(monkeypatch):
     """Who is the primary of Redis, without asking."""
-    monkeypatch.setattr(redis, "primary", lambda _env, found: next(each for each in found if each.service == "redis-primary"))
+    monkeypatch.setattr(
+        redis, "primary", lambda _env, found: next(each for each in found if each.service == "redis-primary")
+    )
 
 
 def test_an_archive_of_this_environment_fits(env, tmp_path):

@@ -28,8 +28,8 @@ class Cache:
 
     def __init__(self, shared: Shared, seconds: int) -> None:
         self._shared, self._seconds = shared, seconds
-        # Needed for as long as a replica that is read from may lag. When its memory is full, Redis gives up what would expire
-        # first: kept longer by the life of an item, a mark that is still needed goes after all items.
+        # Needed for as long as a replica that is read from may lag. When its memory is full, Redis gives up what would
+        # expire first: kept longer by the life of an item, a mark that is still needed goes after all items.
         self._changed_seconds = MAX_LAG_SECONDS + seconds
 
     @staticmethod

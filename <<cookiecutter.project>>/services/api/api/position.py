@@ -13,8 +13,8 @@ from stack import log
 
 # A replica further behind than this is not read from at all (`api.reads`), so an older position cannot matter; seconds.
 MAX_LAG_SECONDS = 30
-# A position is kept this long. When its memory is full, Redis gives up what would expire first: one that still matters has more
-# time left than any cached item, so it goes last.
+# A position is kept this long. When its memory is full, Redis gives up what would expire first: one that still matters
+# has more time left than any cached item, so it goes last.
 KEEP_SECONDS = 120
 MAX_CACHE_SECONDS = KEEP_SECONDS - MAX_LAG_SECONDS
 

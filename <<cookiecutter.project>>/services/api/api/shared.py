@@ -1,7 +1,7 @@
 """Redis, which everything works without: whoever asks for something learns at once when it is away.
 
-With sentinels every new connection goes to the node that they call the primary. What it answers counts only while it may also take
-writes: one that was cut off while the other took its place still has the past.
+With sentinels every new connection goes to the node that they call the primary. What it answers counts only while it
+may also take writes: one that was cut off while the other took its place still has the past.
 """
 
 import asyncio
@@ -83,8 +83,10 @@ class Shared:
         return await self.do(lambda redis: redis.getex(key))
 
     async def change(self, queue: Callable[[Pipeline], object]) -> None:
-        """Send the commands that `queue` puts into a pipeline. With sentinels they outlive the primary: the replica has them
-        when this returns, unless there is none that answers; then nothing can take the primary's place either.
+        """Send the commands that `queue` puts into a pipeline.
+
+        With sentinels they outlive the primary: the replica has them when this returns. Unless none answers; then none
+        can take the primary's place either.
 
         Raises:
             Away: as of `do`.
