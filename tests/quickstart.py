@@ -33,9 +33,9 @@ def bake(folder: Path, answers: dict[str, str]) -> None:
     template.bake(folder.parent, **answers)
 
 
-def model(folder: Path, *options: str) -> dict[str, Any]:
-    """What Compose resolves for dev with the profiles that are on."""
-    command = ["docker", "compose", "--env-file", str(ENV_FILE), *options, "config", "--format", "json"]
+def model(folder: Path, *options: str, env_file: Path = ENV_FILE) -> dict[str, Any]:
+    """What Compose resolves for an environment with the profiles that are on."""
+    command = ["docker", "compose", "--env-file", str(env_file), *options, "config", "--format", "json"]
     return json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout)
 
 
@@ -43,9 +43,10 @@ def images(services: dict[str, Any]) -> dict[str, str]:
     """The images that somebody else provides, each with the profile that asks for it ("" for what always runs)."""
     wanted = {}
     for service in services.values():
-        image = service["build"]["args"]["PYTHON_IMAGE"] if "build" in service else service["image"]
+        arguments = service["build"]["args"] if "build" in service else {"_IMAGE": service["image"]}
         profile = next(iter(service.get("profiles", [])), "")
-        wanted[image] = min(wanted.get(image, profile), profile)
+        for image in (value for name, value in arguments.items() if name.endswith("_IMAGE")):
+            wanted[image] = min(wanted.get(image, profile), profile)
     return wanted
 
 
@@ -88,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong := [answer for answer in options.answers if "=" not in answer]:
         parser.error(f"{wrong[0]!r} is no question=answer")
     if options.images_of:
-        provide(images(model(options.images_of, "--profile", "*")["services"]))
+        files = sorted(path.relative_to(options.images_of) for path in options.images_of.glob("config/*/.env"))
+        models = [model(options.images_of, "--profile", "*", env_file=file)["services"] for file in files]
+        provide({image: None for services in models for image in images(services)})
         return 0
     folder: Path = options.output.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)

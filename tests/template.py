@@ -77,8 +77,9 @@ def is_copied(path: Path) -> bool:
 
 def services() -> dict[str, str]:
     """Every Compose service and the file that defines it. Compose files are valid YAML without rendering."""
-    # What the file of dev only adds to belongs to a file that comes later here.
-    paths = sorted(FOLDER.glob("docker-compose*.yml"), key=lambda path: path.name != "docker-compose.dev.yml")
+    # What these only add to belongs to a file that comes later here.
+    overrides = {"docker-compose.dev.yml", "docker-compose.failover.yml"}
+    paths = sorted(FOLDER.glob("docker-compose*.yml"), key=lambda path: path.name not in overrides)
     return {
         name: path.name
         for path in paths

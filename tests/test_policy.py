@@ -23,6 +23,9 @@ pytestmark = pytest.mark.skipif(compose.unavailable() is not None, reason=str(co
 
 SERVICES = template.services()
 OURS = {"web", "api", "auth-service", "notification-service", "migrate"}
+# Built here too, on what others make, and holding data.
+STATEFUL = {"postgres-primary": "postgres", "postgres-replica": "postgres", "etcd": "etcd"}
+FAILOVER = "docker-compose.failover.yml"
 ONE_SHOT = {"migrate", "elasticsearch-setup"}
 SWITCHES = ("MONITORING_ENABLED", "LOGGING_ENABLED", "DASHBOARDS_ENABLED")
 
@@ -36,6 +39,8 @@ NO_HEALTH_CHECK = {
 ROOT = {"otel-collector": "the engine keeps log files readable for root alone; it has no capability at all"}
 # Who may be merely started when a service of ours starts: it reconnects, and is not ready meanwhile.
 MAY_COME_LATER = {"redis-primary", "rabbitmq"}
+# Who waits by itself for the other, so that the order does not matter.
+WAITS_BY_ITSELF = {("postgres-replica", "postgres-primary")}
 CAPABILITIES: dict[str, set[str]] = {}
 WRITABLE: dict[str, str] = {}
 
@@ -48,8 +53,9 @@ NETWORKS = {
     "notification-service": {"backend", "database", "monitoring"},
     "migrate": {"database"},
     "mail": {"backend"},
-    "postgres-primary": {"database"},
-    "postgres-replica": {"database"},
+    "postgres-primary": {"database", "consensus"},
+    "postgres-replica": {"database", "consensus"},
+    "etcd": {"consensus"},
     "redis-primary": {"database"},
     "redis-replica": {"database"},
     "redis-sentinel-1": {"database"},
@@ -181,7 +187,24 @@ def test_a_missing_setting_stops_at_once(project: Path, tmp_path: Path, setting:
 @each_environment
 def test_data_tier_has_no_way_out(model: compose.Model) -> None:
     assert model["networks"]["database"]["internal"] is True
+    assert model["networks"].get("consensus", {"internal": True})["internal"] is True
     assert not model["networks"]["frontend"].get("internal")
+
+
+@each_environment
+def test_failover_is_one_setting(project: Path, environment: str) -> None:
+    """In or out of COMPOSE_FILE: staging and prod have it, dev does not, and each resolves the other way round too."""
+    files = dotenv_values(project / "config" / environment / ".env")["COMPOSE_FILE"].split(":")
+    assert (FAILOVER in files) == (environment != "dev")
+    other = [file for file in files if file != FAILOVER]
+    if environment == "dev":
+        other.insert(other.index("docker-compose.database.yml") + 1, FAILOVER)
+    file = ("--file=" + each for each in other)
+    done = compose.config(project, environment, *file, "config", "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    services = json.loads(done.stdout)["services"]
+    assert ("etcd" in services) == (environment == "dev")
+    assert ("build" in services["postgres-primary"]) == (environment == "dev")
 
 
 # -- each service -----------------------------------------------------------------------------------------------------
@@ -257,6 +280,10 @@ def test_image_is_pinned(service: dict[str, Any], name: str) -> None:
     assert tag not in {"", "latest", "stable", "edge", "main", "master"}
     if name in OURS:
         assert service["build"]["target"] in {"dev", "production"}
+    elif "build" in service:
+        assert service["labels"]["ops.stateful"] == STATEFUL[name]
+        bases = [value for key, value in service["build"]["args"].items() if key.endswith("_IMAGE")]
+        assert len(bases) == 1 and re.search(r":v?\d+\.\d+", bases[0])
     else:
         assert "build" not in service
         assert re.search(r"\d+\.\d+", tag), f"{image}: a tag that moves with a major release is not pinned"
@@ -264,7 +291,7 @@ def test_image_is_pinned(service: dict[str, Any], name: str) -> None:
 
 @each_environment
 def test_environments_but_dev_run_what_is_built_for_production(model: compose.Model, environment: str) -> None:
-    targets = {service["build"]["target"] for service in model["services"].values() if "build" in service}
+    targets = {service["build"]["target"] for name, service in model["services"].items() if name in OURS}
     assert targets <= ({"dev", "production"} if environment == "dev" else {"production"})
 
 
@@ -302,7 +329,7 @@ def test_dependencies_are_waited_for(service: dict[str, Any], name: str) -> None
     """Healthy, not merely started; and one that can end is waited for until it has."""
     for other, dependency in service.get("depends_on", {}).items():
         wanted = "service_completed_successfully" if other in ONE_SHOT else "service_healthy"
-        if name in OURS and other in MAY_COME_LATER:
+        if (name in OURS and other in MAY_COME_LATER) or (name, other) in WAITS_BY_ITSELF:
             wanted = "service_started"
         assert dependency["condition"] == wanted, other
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from ops import archive, console, engine, redis
+from ops import archive, console, engine, postgres, redis
 from ops.engine import Container
 from ops.environments import Environment, relative, replace_file
 from ops.errors import OpsError
@@ -67,7 +67,8 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     """
     began = time.monotonic()
     containers = engine.containers(env)
-    primary, broker = running(env, containers, "postgres-primary", "rabbitmq")
+    (broker,) = running(env, containers, "rabbitmq")
+    primary = postgres.primary(env, containers)
     cache = _redis_source(env, containers)
     tick("looking at what there is")
     definitions = _definitions(broker)
@@ -143,19 +144,10 @@ def running(env: Environment, containers: Sequence[Container], *services: str) -
     return [found[service] for service in services]
 
 
-def psql(env: Environment, *options: str, database: str = "") -> list[str]:
-    """Command line of psql inside a PostgreSQL container, as superuser over the local socket."""
-    return [
-        *("psql", "--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"),
-        *(f"--username={env.values['POSTGRES_USER']}", f"--dbname={database or env.values['POSTGRES_DB']}"),
-        *options,
-    ]
-
-
 def sql(env: Environment, container: Container, text: str, *, database: str = "", **variables: str) -> str:
     """What psql prints for a script. `variables` are quoted with :'name' or :"name" in it. No time limit."""
     options = [f"--set={name}={value}" for name, value in variables.items()]
-    line = psql(env, *options, "--file=-", database=database)
+    line = postgres.psql(env, *options, "--file=-", database=database)
     return run_in(container, line, "PostgreSQL", input=text).strip()
 
 
@@ -330,7 +322,7 @@ def _snapshot(env: Environment, primary: Container) -> Iterator[tuple[str, dict[
         "SET idle_in_transaction_session_timeout = 0;\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
         f"SELECT json_build_array('', pg_export_snapshot());\n{_COUNT_ROWS}\\echo end\n"
     )
-    argv = engine.exec_argv(primary.id, *psql(env, "--file=-"), stdin=True)
+    argv = engine.exec_argv(primary.id, *postgres.psql(env, "--file=-"), stdin=True)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with engine.popen(argv, **pipes) as session:
         session.stdin.write(begin.encode())

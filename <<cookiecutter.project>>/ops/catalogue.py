@@ -47,9 +47,9 @@ def _role(name: str, role: str, *readers: str) -> Secret:
     return Secret(
         name,
         f"PostgreSQL role {role}",
-        ("postgres-primary", *readers),
+        ("postgres-primary", "postgres-replica", *readers),
         # A mounted secret is bound to the file that was there at the start, hence the restart.
-        "replace the file, restart postgres-primary, run `bash /etc/postgresql/roles.sh` in it, recreate the readers",
+        "replace the file, restart both nodes, run `bash /etc/postgresql/roles.sh` in the primary, recreate readers",
     )
 
 
@@ -68,11 +68,17 @@ _ELASTIC = "replace the file, recreate the readers: elasticsearch makes its user
 
 CATALOGUE: tuple[Secret, ...] = (
     _role("POSTGRES_PASSWORD", "admin (superuser)"),
-    _role("REPLICATION_PASSWORD", "replicator", "postgres-replica"),
+    _role("REPLICATION_PASSWORD", "replicator"),
     _role("AUTH_DB_PASSWORD", "auth", "auth-service", "migrate"),
     _role("API_DB_PASSWORD", "api", "api", "migrate"),
     _role("NOTIFICATION_DB_PASSWORD", "notification", "notification-service", "migrate"),
     _role("METRICS_DB_PASSWORD", "metrics (pg_monitor)", "postgres-exporter"),
+    Secret(
+        "PATRONI_PASSWORD",
+        "the PostgreSQL nodes' orders to each other (switchover, restart), with docker-compose.failover.yml",
+        ("postgres-primary", "postgres-replica"),
+        "replace the file, restart both nodes, the standby first",
+    ),
     Secret(
         "REDIS_PASSWORD",
         "Redis default user, the replica's login at the primary, and who may ask the sentinels",

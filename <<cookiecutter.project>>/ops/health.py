@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ops import certificates, console, engine, maintenance, redis, stack
+from ops import certificates, console, engine, maintenance, postgres, redis, stack
 from ops.engine import Container
 from ops.environments import Environment
 from ops.errors import OpsError
@@ -193,8 +193,7 @@ def _probes(env: Environment, containers: list[Container]) -> Iterator[tuple[str
         for each in running.get(service, []):
             yield "ready", f"{service}-{each.number}", lambda c=each: _ready(c)
     single: dict[str, tuple[str, Callable[[Container], Iterable[Check]]]] = {
-        "postgres-primary": ("postgres", lambda each: _postgres_primary(env, each, "postgres-replica" in running)),
-        "postgres-replica": ("postgres", lambda each: _postgres_replica(env, each)),
+        **dict.fromkeys(postgres.NODES, ("postgres", lambda each: _postgres(env, each))),
         **dict.fromkeys(redis.NODES, ("redis", _redis_node)),
         **dict.fromkeys(redis.SENTINELS, ("redis", _redis_sentinel)),
         "rabbitmq": ("rabbitmq", lambda each: _rabbitmq(env, each)),
@@ -202,6 +201,8 @@ def _probes(env: Environment, containers: list[Container]) -> Iterator[tuple[str
     for service, (name, probe) in single.items():
         for each in running.get(service, []):
             yield name, service, lambda c=each, p=probe: p(c)
+    if any(node in running for node in postgres.NODES):
+        yield "postgres", "failover", lambda: [judge_failover(postgres.look(env, containers))]
 
 
 def _exec(container: Container, *argv: str, input: str | None = None) -> str:
@@ -299,21 +300,27 @@ def judge_ready(target: str, ok: bool, answer: str) -> Check:
 # ── PostgreSQL ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 # The message is written to the log and flushed at commit like any other change, and leaves nothing behind. The loop
-# looks until the replica has applied that very change, which no figure about lag can pretend.
-_PRIMARY_SQL = f"""
+# looks until the standby has applied that very change, which no figure about lag can pretend.
+_FOLLOWER = "application_name LIKE 'postgres-%'"
+_NODE_SQL = f"""
 SET statement_timeout = '{WRITE_SECONDS * 2}s';
 SELECT pg_is_in_recovery() AS standby \\gset
 \\if :standby
-SELECT json_build_object('standby', true);
+SELECT json_build_object(
+  'standby', true,
+  'receiver', (SELECT status FROM pg_stat_wal_receiver),
+  'replayed', extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()));
 \\quit
 \\endif
+-- Without this a missing standby would keep the probe itself waiting.
+SET synchronous_commit = local;
 SELECT set_config('health.position', pg_logical_emit_message(true, 'health', '')::text, false) \\g /dev/null
 SELECT set_config('health.since', clock_timestamp()::text, false) \\g /dev/null
 DO $$ BEGIN
   WHILE clock_timestamp() < current_setting('health.since')::timestamptz + interval '{WRITE_SECONDS} s'
-    AND EXISTS (SELECT FROM pg_stat_replication WHERE application_name = 'postgres-replica')
+    AND EXISTS (SELECT FROM pg_stat_replication WHERE {_FOLLOWER})
     AND NOT EXISTS (SELECT FROM pg_stat_replication
-      WHERE application_name = 'postgres-replica' AND replay_lsn >= current_setting('health.position')::pg_lsn)
+      WHERE {_FOLLOWER} AND replay_lsn >= current_setting('health.position')::pg_lsn)
   LOOP PERFORM pg_sleep(0.005); END LOOP;
 END $$;
 SELECT json_build_object(
@@ -321,74 +328,70 @@ SELECT json_build_object(
   'waited', extract(epoch FROM clock_timestamp() - current_setting('health.since')::timestamptz),
   'connections', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
   'most', current_setting('max_connections')::int,
-  'replica', (SELECT json_build_object('state', state, 'lag', pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn),
+  'replica', (SELECT json_build_object('state', state, 'sync', sync_state,
+      'lag', pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn),
       'applied', replay_lsn >= current_setting('health.position')::pg_lsn)
-    FROM pg_stat_replication WHERE application_name = 'postgres-replica' ORDER BY replay_lsn DESC LIMIT 1),
+    FROM pg_stat_replication WHERE {_FOLLOWER} ORDER BY replay_lsn DESC LIMIT 1),
   'slot', (SELECT json_build_object('active', active, 'status', wal_status,
       'behind', pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))
-    FROM pg_replication_slots WHERE slot_name = 'replica'));
-"""
-
-_REPLICA_SQL = f"""
-SET statement_timeout = '{WRITE_SECONDS * 2}s';
-SELECT json_build_object(
-  'standby', pg_is_in_recovery(),
-  'receiver', (SELECT status FROM pg_stat_wal_receiver),
-  'silent', (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver),
-  'replayed', extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()));
+    FROM pg_replication_slots WHERE slot_name LIKE 'postgres\\_%' ORDER BY wal_status = 'lost' DESC LIMIT 1));
 """
 
 
 def _sql(env: Environment, container: Container, text: str) -> dict[str, Any]:
-    argv = ["psql", "--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
-    user, database = env.values.get("POSTGRES_USER", "postgres"), env.values.get("POSTGRES_DB", "postgres")
-    answer = _exec(container, *argv, f"--username={user}", f"--dbname={database}", input=text)
+    answer = _exec(container, *postgres.psql(env), input=text)
     return json.loads(answer.strip().splitlines()[-1])
 
 
-def _postgres_primary(env: Environment, container: Container, has_replica: bool) -> list[Check]:
-    return judge_postgres_primary(_sql(env, container, _PRIMARY_SQL), has_replica)
+def _postgres(env: Environment, container: Container) -> list[Check]:
+    return judge_postgres(container.service, _sql(env, container, _NODE_SQL))
 
 
-def judge_postgres_primary(answer: dict[str, Any], has_replica: bool) -> list[Check]:
-    """The primary takes writes, and the replica applied one that was made just now."""
-    if answer["standby"]:
-        return [Check("postgres", "postgres-primary", "fail", "is a standby: nothing can be written")]
+def judge_postgres(name: str, answer: dict[str, Any]) -> list[Check]:
+    """A primary takes writes, and its standby applied one that was made just now; a standby receives."""
+    return [_judge_standby(name, answer)] if answer["standby"] else _judge_primary(name, answer)
+
+
+def _judge_primary(name: str, answer: dict[str, Any]) -> list[Check]:
     connections, most = answer["connections"], answer["most"]
     status: Status = "warn" if connections > 0.85 * most else "ok"
-    checks = [Check("postgres", "postgres-primary", status, f"takes writes, {connections} of {most} connections")]
+    checks = [Check("postgres", name, status, f"primary, takes writes, {connections} of {most} connections")]
     replica, slot = answer["replica"], answer["slot"]
     held = f", {console.size(slot['behind'])} behind" if slot and slot["behind"] is not None else ""
     if slot and slot["status"] == "lost":
-        detail = "the primary no longer has what the replica needs: remove the replica's volume and deploy"
+        detail = "the primary no longer has what the standby needs: it must be copied anew, see docs/runbook.md"
         checks.append(Check("postgres", "replication", "fail", detail))
     elif not replica:
-        detail = "the replica does not stream from the primary" if has_replica else "no replica is running"
-        checks.append(Check("postgres", "replication", "fail", detail + held))
+        checks.append(Check("postgres", "replication", "fail", f"no standby streams from the primary{held}"))
     elif not replica["applied"]:
         lag = console.size(replica["lag"] or 0)
         detail = f"{replica['state']}, a write did not arrive within {WRITE_SECONDS} s, {lag} behind"
         checks.append(Check("postgres", "replication", "fail", detail))
     else:
-        detail = f"{replica['state']}, a write arrived within {answer['waited'] * 1000:.0f} ms"
+        how = "synchronous, " if replica["sync"] in {"sync", "quorum"} else ""
+        detail = f"{replica['state']}, {how}a write arrived within {answer['waited'] * 1000:.0f} ms"
         status = "warn" if (replica["lag"] or 0) > LAG_BYTES else "ok"
         checks.append(Check("postgres", "replication", status, f"{detail}, {console.size(replica['lag'] or 0)} behind"))
     return checks
 
 
-def _postgres_replica(env: Environment, container: Container) -> list[Check]:
-    return [judge_postgres_replica(_sql(env, container, _REPLICA_SQL))]
-
-
-def judge_postgres_replica(answer: dict[str, Any]) -> Check:
-    """The replica is one, and receives. That it is up to date is what the check `replication` proves."""
-    if not answer["standby"]:
-        return Check("postgres", "postgres-replica", "fail", "was promoted: it is no replica any more")
+def _judge_standby(name: str, answer: dict[str, Any]) -> Check:
+    """That it is up to date is what the check `replication` proves."""
     replayed = answer["replayed"]
     last = f", last change {console.duration(max(0.0, replayed))} ago" if replayed is not None else ""
     if answer["receiver"] != "streaming":
-        return Check("postgres", "postgres-replica", "fail", f"does not receive from the primary{last}")
-    return Check("postgres", "postgres-replica", "ok", f"standby, streaming{last}")
+        return Check("postgres", name, "fail", f"standby, does not receive from the primary{last}")
+    return Check("postgres", name, "ok", f"standby, streaming{last}")
+
+
+def judge_failover(view: postgres.View) -> Check:
+    """Whether the standby can take over, by itself or by `invoke failover`."""
+    how = "automatic" if view.automatic else "by hand"
+    hazard = view.hazard()
+    primaries = sum(node.role == postgres.PRIMARY for node in view.nodes)
+    if not hazard:
+        return Check("postgres", "failover", "ok", f"{how}, safe: {view.standby.name} can take over")
+    return Check("postgres", "failover", "warn" if primaries == 1 else "fail", f"{how}, not safe: {hazard}")
 
 
 # ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -101,7 +101,8 @@ def build(env: Environment, own: Sequence[OwnImage], tick: Callable[[str], None]
     """
     if not own:
         return
-    services = [each.service for each in own]
+    # Two nodes of a database run one image, which is built once.
+    services = list({each.reference: each.service for each in own}.values())
     line = engine.compose_argv(env, "build", *(("--pull",) if newer_base else ()), *services)
     log = env.state_dir / "build.log"
     if engine.logged(line, log, tick, **engine.surroundings(env)):

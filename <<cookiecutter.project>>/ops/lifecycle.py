@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ops import console, edge, engine, gate, lock, maintenance, preflight, stack
+from ops import console, edge, engine, gate, lock, maintenance, postgres, preflight, stack
 from ops.bringup import compose_failed
 from ops.engine import Container
 from ops.environments import Environment, relative
@@ -165,7 +165,8 @@ def _remove(env: Environment, before: Leftovers, doomed: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Standing:
-    """One service as it stands. uptime: seconds of its youngest container; state as in the gate's table."""
+    """One service as it stands. uptime: seconds of its youngest container; state as in the gate's table. role: primary
+    or standby, as the service itself says; "" for what has none, or gives no answer."""
 
     service: str
     running: int
@@ -175,15 +176,20 @@ class Standing:
     uptime: float
     restarts: int
     ports: tuple[str, ...]
+    role: str = ""
 
 
-def standings(declared: stack.Stack, containers: Sequence[Container], now: float) -> list[Standing]:
-    """How every declared service stands, then those that run although nothing declares them."""
+def standings(
+    declared: stack.Stack, containers: Sequence[Container], now: float, roles: Mapping[str, str] | None = None
+) -> list[Standing]:
+    """How every declared service stands, then those that run although nothing declares them. roles: by service."""
+    roles = roles or {}
     names = [*declared.services, *sorted({each.service for each in containers} - declared.services.keys())]
-    return [
+    found = [
         _standing(name, declared.services.get(name), [each for each in containers if each.service == name], now)
         for name in names
     ]
+    return [replace(each, role=roles.get(each.service, "")) for each in found]
 
 
 def _standing(name: str, service: stack.Service | None, mine: Sequence[Container], now: float) -> Standing:
@@ -220,18 +226,19 @@ def _job_state(job: Container) -> str:
 def status(env: Environment, as_json: bool = False) -> None:
     """Show how every service stands."""
     seen = glance(env)
-    rows = standings(seen.stack, seen.containers, time.time())
+    rows = standings(seen.stack, seen.containers, time.time(), postgres.roles(env, seen.containers))
     if as_json:
         document = {"environment": env.name, "project": env.project, "services": [row.__dict__ for row in rows]}
         console.say(json.dumps(document, indent=2))
         return
     console.print_table(
-        ("SERVICE", "RUNNING", "STATE", "UP", "RESTARTS", "IMAGE", "PORTS"),
+        ("SERVICE", "RUNNING", "STATE", "ROLE", "UP", "RESTARTS", "IMAGE", "PORTS"),
         [
             (
                 row.service,
                 f"{row.running}/{row.wanted}",
                 f"[{gate.COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
+                row.role,
                 console.duration(row.uptime) if row.running else "",
                 str(row.restarts),
                 row.image,

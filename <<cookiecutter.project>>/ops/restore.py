@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ops import archive, console, engine, lock, redis
+from ops import archive, console, engine, lock, postgres, redis
 from ops.archive import Manifest
 from ops.backup import (
     POSTGRES,
@@ -112,7 +112,7 @@ def show(result: Result) -> None:
     for line in describe(result.counts):
         console.say(f"  {line}")
     for name in result.kept:
-        console.say(f"  {name} was put aside and is still there; to remove it, in postgres-primary: dropdb {name}")
+        console.say(f"  {name} was put aside and is still there; to remove it, in the primary: dropdb {name}")
 
 
 def check_fits(env: Environment, path: Path, manifest: Manifest, other_environment: bool) -> None:
@@ -181,7 +181,8 @@ class _Restore:
     ) -> None:
         self.env, self.path, self.manifest, self.keep_old, self._tick = env, path, manifest, keep_old, tick
         self.containers = containers
-        self.primary, self.broker = running(env, containers, "postgres-primary", "rabbitmq")
+        (self.broker,) = running(env, containers, "rabbitmq")
+        self.primary = postgres.primary(env, containers)
         self.cache = redis.primary(env, containers)
         self.cache_replicas = [each for each in redis.nodes(containers) if each.id != self.cache.id]
         self.services = [each for each in containers if each.service in SERVICES and each.running]

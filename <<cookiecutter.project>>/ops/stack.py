@@ -12,6 +12,9 @@ from ops import engine
 from ops.environments import Environment, relative
 from ops.errors import USAGE, OpsError
 
+# The label of services of ours that hold data; its value says which kind.
+STATEFUL = "ops.stateful"
+
 
 @dataclass(frozen=True)
 class Port:
@@ -38,6 +41,7 @@ class Service:
     image: str
     replicas: int = 1
     built: bool = False
+    stateful: bool = False  # holds data: never run beside its successor
     one_shot: bool = False
     profiles: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
@@ -66,8 +70,9 @@ class Stack:
 
     @property
     def rolling(self) -> dict[str, Service]:
-        """Services whose containers can run beside their successors: ours, without a port of the host to themselves."""
-        return {name: each for name, each in self.lasting.items() if each.built and not each.ports}
+        """Services whose containers can run beside their successors: ours, without data or a port of the host to
+        themselves."""
+        return {name: each for name, each in self.lasting.items() if each.built and not (each.stateful or each.ports)}
 
     @property
     def migrations(self) -> list[str]:
@@ -76,12 +81,13 @@ class Stack:
 
     @property
     def foundation(self) -> dict[str, Service]:
-        """Services that must be healthy before migrations: the data tier, which is what a migration can reach."""
+        """Services that must be healthy before migrations: the data tier, which is what a migration can reach, and what
+        that stands on."""
         reach = {network for name in self.migrations for network in self.services[name].networks}
         return {
             name: each
             for name, each in self.lasting.items()
-            if not (each.built or each.profiles) and reach.intersection(each.networks)
+            if each.stateful or (not (each.built or each.profiles) and reach.intersection(each.networks))
         }
 
 
@@ -143,6 +149,7 @@ def _service(name: str, entry: Mapping[str, Any], sources: Mapping[str, Mapping[
         image=entry.get("image", ""),
         replicas=1 if replicas is None else int(replicas),
         built="build" in entry,
+        stateful=STATEFUL in (entry.get("labels") or {}),
         one_shot=entry.get("restart", "") == "no",
         profiles=tuple(entry.get("profiles") or ()),
         depends_on=tuple(entry.get("depends_on") or ()),

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 PRIMARY=postgres-primary
-SLOT=replica
+SLOT=postgres_replica # as Patroni would call it, so that the pair can go over to automatic failover and back
 PASSFILE=/var/run/postgresql/replicator.pgpass
 COPY=$(dirname "$PGDATA")/.copying
 

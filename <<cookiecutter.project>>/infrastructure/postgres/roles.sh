@@ -1,7 +1,7 @@
 #!/bin/bash
-# Roles, schemas, privileges and the replica's slot, as they should be. Runs on first boot, and can run again at any time:
+# Roles, schemas and privileges, as they should be. Runs on first boot, and can run again at any time:
 # it creates what is missing and sets every password to what the secret files say, so it also finishes a rotation:
-#   docker exec <postgres-primary> bash /etc/postgresql/roles.sh
+#   docker exec <the primary> bash /etc/postgresql/roles.sh
 set -euo pipefail
 
 for secret in POSTGRES_PASSWORD REPLICATION_PASSWORD AUTH_DB_PASSWORD API_DB_PASSWORD NOTIFICATION_DB_PASSWORD METRICS_DB_PASSWORD; do
@@ -11,9 +11,19 @@ for secret in POSTGRES_PASSWORD REPLICATION_PASSWORD AUTH_DB_PASSWORD API_DB_PAS
     fi
 done
 
+# What pg_rewind needs of a primary (Patroni takes an old one back in with it). A privilege on a function belongs to one database,
+# and Patroni connects to this one. Whoever may copy the whole cluster learns nothing new by it.
+rewind() {
+    psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --single-transaction --username="$POSTGRES_USER" --dbname=postgres <<'SQL'
+GRANT CONNECT ON DATABASE postgres TO replicator;
+GRANT EXECUTE ON FUNCTION pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean), pg_read_binary_file(text),
+    pg_read_binary_file(text, bigint, bigint, boolean) TO replicator;
+SQL
+}
+
 # psql reads the passwords itself (a backtick drops the final newline) and quotes them with :'name', so any character is safe and
 # none shows in a list of processes. One transaction: either everything holds or nothing changed.
-exec psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --single-transaction --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" <<'SQL'
+psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --single-transaction --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" <<'SQL'
 -- a failed or slow statement would be logged with the password in it
 SET log_min_error_statement = panic;
 SET log_min_duration_statement = -1;
@@ -64,8 +74,5 @@ FROM unnest(ARRAY['auth', 'api', 'notification']) AS role,
 ALTER ROLE metrics SET statement_timeout = '10s';
 ALTER ROLE metrics CONNECTION LIMIT 10;
 
--- Keeps the WAL that the replica has not got yet, up to max_slot_wal_keep_size.
-SELECT pg_create_physical_replication_slot('replica', true)
-WHERE NOT pg_is_in_recovery() AND NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = 'replica')
-\g /dev/null
 SQL
+rewind

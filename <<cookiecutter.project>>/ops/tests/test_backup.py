@@ -156,6 +156,6 @@ def test_too_little_room_is_refused(env, monkeypatch, make_container):
 
 def test_nothing_is_left_when_a_service_is_down(env, monkeypatch, make_container):
     monkeypatch.setattr(engine, "containers", lambda _env: [make_container("rabbitmq")])
-    with pytest.raises(OpsError, match="postgres-primary is not running"):
+    with pytest.raises(OpsError, match="PostgreSQL is not running"):
         backup.create(env)
     assert not (env.project_dir / "backups").exists()

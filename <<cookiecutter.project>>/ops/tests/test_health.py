@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ops import certificates, engine, health, stack
+from ops import certificates, engine, health, postgres, stack
 from ops.errors import OpsError
 from ops.health import Check, Report
 from ops.stack import Service
@@ -95,23 +95,31 @@ PRIMARY = {
     "waited": 0.004,
     "connections": 12,
     "most": 100,
-    "replica": {"state": "streaming", "lag": 0, "applied": True},
+    "replica": {"state": "streaming", "sync": "sync", "lag": 0, "applied": True},
     "slot": {"active": True, "status": "reserved", "behind": 0},
 }
 
 
 def primary(**changes):
-    return statuses(health.judge_postgres_primary({**PRIMARY, **changes}, has_replica=True))
+    return statuses(health.judge_postgres("postgres-primary", {**PRIMARY, **changes}))
 
 
-def test_a_primary_with_a_replica_that_follows():
+def test_a_primary_with_a_standby_that_follows():
     assert primary() == {"postgres-primary": "ok", "replication": "ok"}
+
+
+def test_roles_are_those_of_the_answers_not_of_the_names():
+    (check, _) = health.judge_postgres("postgres-replica", PRIMARY)
+    assert (check.target, check.status) == ("postgres-replica", "ok") and check.detail.startswith(
+        "primary, takes writes"
+    )
+    (check,) = health.judge_postgres("postgres-primary", {"standby": True, "receiver": "streaming", "replayed": None})
+    assert (check.target, check.status, check.detail) == ("postgres-primary", "ok", "standby, streaming")
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"standby": True}, {"postgres-primary": "fail"}),
         ({"connections": 90}, {"postgres-primary": "warn", "replication": "ok"}),
         ({"replica": None}, {"postgres-primary": "ok", "replication": "fail"}),
         (
@@ -120,7 +128,7 @@ def test_a_primary_with_a_replica_that_follows():
         ),
         ({"slot": None}, {"postgres-primary": "ok", "replication": "ok"}),
         (
-            {"replica": {"state": "streaming", "lag": 1 << 30, "applied": True}},
+            {"replica": {"state": "streaming", "sync": "async", "lag": 1 << 30, "applied": True}},
             {"postgres-primary": "ok", "replication": "warn"},
         ),
     ],
@@ -130,23 +138,54 @@ def test_a_primary_in_trouble(changes, expected):
 
 
 def test_a_lag_of_zero_does_not_hide_a_write_that_never_arrived():
-    assert primary(replica={"state": "streaming", "lag": 0, "applied": False})["replication"] == "fail"
+    replica = {"state": "streaming", "sync": "sync", "lag": 0, "applied": False}
+    assert primary(replica=replica)["replication"] == "fail"
 
 
 def test_a_broken_replication_says_how_far_behind():
     slot = {"active": False, "status": "extended", "behind": 6_920_000}
-    checks = health.judge_postgres_primary({**PRIMARY, "replica": None, "slot": slot}, has_replica=True)
-    assert checks[1].detail == "the replica does not stream from the primary, 6.6 MiB behind"
-    checks = health.judge_postgres_primary({**PRIMARY, "replica": None, "slot": slot}, has_replica=False)
-    assert checks[1].detail == "no replica is running, 6.6 MiB behind"
+    checks = health.judge_postgres("postgres-primary", {**PRIMARY, "replica": None, "slot": slot})
+    assert checks[1].detail == "no standby streams from the primary, 6.6 MiB behind"
+
+
+@pytest.mark.parametrize(("receiver", "status"), [("streaming", "ok"), (None, "fail")])
+def test_a_standby(receiver, status):
+    (check,) = health.judge_postgres("postgres-replica", {"standby": True, "receiver": receiver, "replayed": None})
+    assert check.status == status
 
 
 @pytest.mark.parametrize(
-    ("standby", "receiver", "status"), [(True, "streaming", "ok"), (True, None, "fail"), (False, None, "fail")]
+    ("automatic", "follower", "status", "words"),
+    [
+        (
+            True,
+            {"state": "streaming", "sync": "sync", "lag": 0},
+            "ok",
+            "automatic, safe: postgres-replica can take over",
+        ),
+        (
+            True,
+            {"state": "streaming", "sync": "async", "lag": 0},
+            "warn",
+            "automatic, not safe: postgres-replica is not",
+        ),
+        (False, {"state": "streaming", "sync": "async", "lag": 0}, "ok", "by hand, safe"),
+        (False, {"state": "catchup", "sync": "async", "lag": 0}, "warn", "by hand, not safe"),
+    ],
 )
-def test_a_replica(standby, receiver, status):
-    answer = {"standby": standby, "receiver": receiver, "silent": 1, "replayed": None}
-    assert health.judge_postgres_replica(answer).status == status
+def test_whether_it_is_safe_to_fail_over(make_container, automatic, follower, status, words):
+    labels = {"ops.stateful": "postgres"} if automatic else {}
+    nodes = (
+        postgres.Node(
+            make_container("postgres-primary", labels=labels),
+            postgres.PRIMARY,
+            followers={"postgres-replica": follower},
+        ),
+        postgres.Node(make_container("postgres-replica", labels=labels), postgres.STANDBY, receiving=True),
+    )
+    members = [{"name": "postgres-primary", "role": "leader"}, {"name": "postgres-replica", "role": "sync_standby"}]
+    check = health.judge_failover(postgres.View(nodes, {"members": members}))
+    assert check.status == status and words in check.detail
 
 
 # ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -353,8 +392,11 @@ def test_a_probe_with_an_unexpected_answer_fails_alone(env, quiet, monkeypatch, 
     monkeypatch.setattr(engine, "exec_", lambda *_a, **_o: engine.Completed((), 0, "NOTICE: what?\n", ""))
     result = health.report(env)
     failed = [check for check in result.checks if check.status == "fail"]
-    assert [(check.name, check.target) for check in failed] == [("postgres", "postgres-primary")]
-    assert failed[0].detail.startswith("unexpected answer")
+    assert [(check.name, check.target) for check in failed] == [
+        ("postgres", "failover"),
+        ("postgres", "postgres-primary"),
+    ]
+    assert failed[1].detail.startswith("unexpected answer")
 
 
 def test_a_self_made_certificate_in_prod_is_worth_a_look(project, monkeypatch):

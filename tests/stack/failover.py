@@ -1,0 +1,160 @@
+"""A stack with automatic failover, somebody who writes to its database, and ways to take a node away."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .project import Project, docker, eventually
+from .rollouts import MAIL_COMPOSE
+
+ENVIRONMENT = "staging"
+FILES = ("docker-compose.yml", "docker-compose.database.yml", "docker-compose.failover.yml", "docker-compose.load.yml")
+
+SERVICES = ("postgres-primary", "postgres-replica")
+NODES = "postgres-primary:5432,postgres-replica:5432"
+
+
+def prepare(project: Project, failover: bool = True, replicas: int = 2) -> None:
+    """Make staging deployable on this machine; without `failover` with the plain pair. `replicas` of each service."""
+    files = [file for file in FILES if failover or "failover" not in file]
+    project.set(
+        ENVIRONMENT,
+        MONITORING_ENABLED="false",
+        LOGGING_ENABLED="false",
+        DASHBOARDS_ENABLED="false",
+        SMTP_HOST="mail",
+        SMTP_PORT="1025",
+        SMTP_TLS="none",
+        COMPOSE_FILE=":".join(files),
+        **{f"{name}_REPLICAS": str(replicas) for name in ("WEB", "API", "AUTH", "NOTIFICATION")},
+    )
+    (project.folder / "docker-compose.load.yml").write_text(MAIL_COMPOSE)
+    project.invoke("secret-init", "--env", ENVIRONMENT)
+    make = f"from ops import environments, certificates; certificates.self_sign(environments.load({ENVIRONMENT!r}))"
+    subprocess.run([sys.executable, "-c", make], cwd=project.folder, check=True)
+
+
+# ── who writes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a writer did. acknowledged: by id, when (seconds since the epoch). failures: when, and why."""
+
+    acknowledged: dict[int, float]
+    failures: list[tuple[float, str]]
+
+    def outage(self, begin: float, end: float) -> float:
+        """The longest time in which no write was acknowledged, from `begin` to `end`, in seconds."""
+        times = [begin, *sorted(at for at in self.acknowledged.values() if begin <= at <= end), end]
+        return max(after - before for before, after in itertools.pairwise(times))
+
+
+class Writer:
+    """Writes as fast as it can, in a container on the network of the databases, until it is stopped."""
+
+    _begin = itertools.count(1)
+
+    def __init__(self, project: Project, hosts: str = NODES, role: str = "read-write", threads: int = 4) -> None:
+        self.project, settings = project, project.settings(ENVIRONMENT)
+        secrets = project.folder / "config" / ENVIRONMENT / "secrets"
+        image = f"{settings['IMAGE_PREFIX']}/api:{ENVIRONMENT}"
+        self.container = docker(
+            *("run", "--detach", "--network", f"{project.name(ENVIRONMENT)}_database", "--user", "10001:10001"),
+            *("--volume", f"{secrets / 'API_DB_PASSWORD'}:/run/password:ro"),
+            *("--volume", f"{Path(__file__).with_name('writer.py')}:/app/writer.py:ro"),
+            *("--env", f"HOSTS={hosts}", "--env", f"ROLE={role}", "--env", f"THREADS={threads}"),
+            # a billion ids for each writer, so that every write has one of its own
+            *("--env", f"BEGIN={next(self._begin) * 10**9}", "--env", f"DATABASE={settings['POSTGRES_DB']}"),
+            *("--entrypoint", "python", image, "/app/writer.py"),
+        )
+
+    def account(self) -> Account:
+        """What it did so far."""
+        acknowledged, failures = {}, []
+        for line in docker("logs", self.container).splitlines():
+            kind, _, rest = line.partition(" ")
+            first, _, second = rest.partition(" ")
+            if kind == "ack":
+                acknowledged[int(first)] = float(second)
+            elif kind == "fail":
+                failures.append((float(first), second))
+        return Account(acknowledged, failures)
+
+    def stop(self) -> Account:
+        """End it; what it did."""
+        docker("stop", "--time", "20", self.container)
+        done = self.account()
+        docker("rm", "--force", "--volumes", self.container)
+        return done
+
+
+@contextlib.contextmanager
+def writing(project: Project, **options: Any) -> Iterator[Writer]:
+    """A writer that does not outlive the block."""
+    writer = Writer(project, **options)
+    try:
+        yield writer
+    finally:
+        docker("rm", "--force", "--volumes", writer.container, check=False)
+
+
+def lost(project: Project, account: Account) -> list[int]:
+    """Acknowledged writes that the primary does not have."""
+    kept = {int(line) for line in sql(project, "SELECT id FROM api.failover_probe").split()}
+    return sorted(account.acknowledged.keys() - kept)
+
+
+# ── the nodes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def node(project: Project, service: str) -> str:
+    """The container of a service that has one."""
+    labels = (f"com.docker.compose.project={project.name(ENVIRONMENT)}", f"com.docker.compose.service={service}")
+    return docker("ps", "-aq", "--no-trunc", *(f"--filter=label={label}" for label in labels))
+
+
+def roles(project: Project) -> dict[str, str]:
+    """The role of each node as `invoke status` shows it."""
+    document = json.loads(project.invoke("status", "--env", ENVIRONMENT, "--json").stdout)
+    return {each["service"]: each["role"] for each in document["services"] if each["service"].startswith("postgres-")}
+
+
+def ask(project: Project, service: str, text: str) -> str:
+    """What a node answers to SQL as superuser; "" when it does not."""
+    settings = project.settings(ENVIRONMENT)
+    words = ("psql", "--no-psqlrc", "-qtA", f"--username={settings['POSTGRES_USER']}", settings["POSTGRES_DB"])
+    done = subprocess.run(
+        ["docker", "exec", node(project, service), *words, "-c", text], capture_output=True, text=True, timeout=60
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def primary(project: Project) -> str:
+    """The service that is the primary; "" while there is none."""
+    return next((each for each in SERVICES if ask(project, each, "SELECT pg_is_in_recovery()") == "f"), "")
+
+
+def sql(project: Project, text: str) -> str:
+    """What the primary answers."""
+    return ask(project, eventually(lambda: primary(project), 60, "a primary"), text)
+
+
+def make_table(project: Project) -> None:
+    """What the writers write to."""
+    sql(project, "CREATE TABLE IF NOT EXISTS api.failover_probe (id bigint PRIMARY KEY)")
+    sql(project, "ALTER TABLE api.failover_probe OWNER TO api")
+
+
+def synchronous(project: Project) -> bool:
+    """Whether the primary has a synchronous standby."""
+    leader = primary(project)
+    return bool(leader) and "sync" in ask(project, leader, "SELECT sync_state FROM pg_stat_replication").split()
