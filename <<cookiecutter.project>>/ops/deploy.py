@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ops import console, edge, engine, gate, images, lock, plan, preflight, redis, releases, stack
+from ops import console, edge, engine, gate, images, lock, majors, plan, preflight, redis, releases, stack
 from ops.bringup import bring_up, up_argv
 from ops.engine import Container
 from ops.environments import Environment, relative
@@ -75,6 +75,9 @@ class Deployment:
                 self._fetch(needs)
             self.doing = "deciding"
             seen = survey(env)
+            if needs:
+                # What was not here before could not be asked which major version it is.
+                preflight.refuse(list(majors.check(env, seen.stack, seen.containers)))
             decided = decide(env, seen)
             self._apply(seen, decided, release)
             plan.write_notes(env, engine.containers(env), seen.files)
@@ -130,6 +133,9 @@ class Deployment:
         lasting = seen.stack.lasting
         checked = gate.Gate(lasting, before=seen.containers)
         verdict = checked.observe(seen.containers, time.monotonic())
+        if verdict.status != gate.READY:
+            # A database that refuses its volume stays as it is however long one waits.
+            preflight.refuse(list(majors.check(self.env, seen.stack, seen.containers)))
         if verdict.status == gate.WAITING:
             verdict = gate.watch(checked, lambda: engine.containers(self.env), self.timeout)
         gate.demand(verdict)

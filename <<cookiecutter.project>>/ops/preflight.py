@@ -227,7 +227,7 @@ def run(
     env: Environment, stack: Stack, containers: Sequence[Container], beside: Mapping[str, int] | None = None
 ) -> list[Check]:
     """Every check for an environment. beside: as of memory_needed."""
-    from ops import certificates, secrets
+    from ops import certificates, majors, secrets
 
     info = engine.docker("info", "--format", "{{json .}}").json()
     compose = engine.docker("compose", "version", "--short").stdout.strip()
@@ -245,6 +245,7 @@ def run(
         check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),
         *check_secrets(env, secrets.check(env)),
         check_certificate(env, certificates.validate),
+        *majors.check(env, stack, containers),
     ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ops import console, differences, plan, releases
+from ops import console, differences, majors, plan, preflight, releases
 from ops.deploy import moving, restarting
 from ops.environments import Environment
 from ops.errors import OpsError
@@ -38,7 +38,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a deploy would do. builds, pulls: images; removes: services that nothing declares any more."""
+    """What a deploy would do. builds, pulls: images; removes: services that nothing declares any more.
+    refused: why a deploy would not do it, for the one reason that lies in what is to be changed itself."""
 
     environment: str
     steps: tuple[Step, ...]
@@ -46,6 +47,7 @@ class Preview:
     pulls: tuple[str, ...]
     removes: tuple[str, ...]
     tidies: bool
+    refused: tuple[preflight.Check, ...] = ()
 
     @property
     def idle(self) -> bool:
@@ -54,14 +56,18 @@ class Preview:
 
 
 def preview(env: Environment, as_json: bool = False) -> None:
-    """Show what `invoke deploy` would change in an environment, and why."""
+    """Show what `invoke deploy` would change in an environment, and why. Raises OpsError when it would be refused."""
     seen = survey(env)
     shown = compose(env, seen, decide(env, seen), _deployed(env))
+    if not shown.idle:
+        found = majors.check(env, seen.stack, seen.containers)
+        shown = replace(shown, refused=tuple(each for each in found if each.status == preflight.FAILED))
     if as_json:
         document: dict[str, Any] = {"idle": shown.idle, **asdict(shown)}
         console.say(json.dumps(document, indent=2))
     else:
         show(shown)
+    preflight.refuse(shown.refused)
 
 
 def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str, Any]) -> Preview:
@@ -143,7 +149,8 @@ def show(shown: Preview) -> None:
             console.say(f"images to {verb}: {', '.join(names)}")
     if shown.tidies:
         console.say("what an interrupted command left behind will be tidied up")
-    console.say(f"nothing was changed; `invoke deploy --env {shown.environment}` does this")
+    if not shown.refused:
+        console.say(f"nothing was changed; `invoke deploy --env {shown.environment}` does this")
 
 
 def _rows(step: Step) -> Sequence[tuple[str, str, str]]:

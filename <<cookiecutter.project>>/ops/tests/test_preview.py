@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,9 +112,10 @@ def test_what_goes(see, make_container, capsys) -> None:
 
 def test_for_programs(env, see, monkeypatch, capsys) -> None:
     shown = see(hashes={"web": "new"})
-    monkeypatch.setattr(preview, "survey", lambda _env: None)
+    monkeypatch.setattr(preview, "survey", lambda _env: SimpleNamespace(stack=None, containers=[]))
     monkeypatch.setattr(preview, "decide", lambda *_args: None)
     monkeypatch.setattr(preview, "compose", lambda *_args: shown)
+    monkeypatch.setattr(preview.majors, "check", lambda *_args: [])
     preview.preview(env, as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert document["idle"] is False
