@@ -286,6 +286,25 @@ def restore(_context, archive, env="dev", yes=False, json=False, other_environme
     present(restoring, result, json)
 
 
+@command(
+    env=ENV_HELP,
+    image="the image of the new major, written to config/<env>/.env (default: the one that stands there)",
+    back="return to the database before the last upgrade, which is kept",
+    tidy="remove what upgrades have kept: from then on there is no way back",
+    yes=YES_HELP,
+)
+def upgrade_database(_context, env="dev", image="", back=False, tidy=False, yes=False):
+    """Move the data to another major version of PostgreSQL.
+
+    Makes a verified backup while the site serves, then closes it, copies the data into a new database beside the old
+    one, compares every table, and opens again. What fails leads back to the old database, which is kept. It says how
+    long that may take, and asks first.
+    """
+    from ops import upgrade as upgrading
+
+    upgrading.command(load(env), image, back=back, tidy=tidy, assume_yes=yes)
+
+
 # ── secrets ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -140,10 +140,11 @@ def exec_argv(
 
 
 def child_environment(env: Environment | None, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a child: ours without COMPOSE_* and without what the settings file says itself."""
+    """The environment of a child: ours without COMPOSE_* and what the settings file says itself, with its overrides."""
     base = os.environ if base is None else base
     settings = env.values if env else {}
-    return {key: value for key, value in base.items() if not key.startswith("COMPOSE_") and key not in settings}
+    kept = {key: value for key, value in base.items() if not key.startswith("COMPOSE_") and key not in settings}
+    return {**kept, **(env.overrides if env else {})}
 
 
 def overridden(env: Environment, base: Mapping[str, str] | None = None) -> list[str]:

@@ -11,8 +11,8 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -31,13 +31,15 @@ _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment. values: every setting of its .env file, references resolved."""
+    """One environment. values: every setting of its .env file, references resolved; overrides: those that are not as
+    the file says, for the time of one step."""
 
     name: str
     project_dir: Path
     env_file: Path
     secrets_dir: Path
     values: dict[str, str]
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def project(self) -> str:
@@ -144,13 +146,24 @@ def set_value(env: Environment, key: str, value: str) -> Environment:
     The file is replaced in one step, so that an interruption leaves the old one.
     """
     text = env.env_file.read_text(encoding="utf-8")
-    line = re.compile(rf"""^([ \t]*{re.escape(key)}=)("[^"\n]*"|'[^'\n]*'|[^\s#]*)""", re.MULTILINE)
+    line = _line_of(key)
     if line.search(text):
         text = line.sub(lambda match: f"{match[1]}{value}", text, count=1)
     else:
         text = f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{key}={value}\n"
     replace_file(env.env_file, text, env.env_file.stat().st_mode & 0o777)
     return load(env.name, env.project_dir)
+
+
+def raw_value(env: Environment, key: str) -> str:
+    """A setting as it stands in the environment's file, references and all; "" when it does not."""
+    found = _line_of(key).search(env.env_file.read_text(encoding="utf-8"))
+    return found[2] if found else ""
+
+
+def override(env: Environment, key: str, value: str) -> Environment:
+    """The environment with another value for one setting, which does not go into its file."""
+    return replace(env, values={**env.values, key: value}, overrides={**env.overrides, key: value})
 
 
 def replace_file(path: Path, text: str, mode: int) -> None:
@@ -190,6 +203,11 @@ def _refuse_ambiguous(raw: str, known: Collection[str], place: str, key: str) ->
             raise OpsError(
                 f"{place}: {key} refers to {reference['name']}, which is not set above it.", "Move it up.", USAGE
             )
+
+
+def _line_of(key: str) -> re.Pattern[str]:
+    """A setting in the text of a file: what stands before its value, and its value."""
+    return re.compile(rf"""^([ \t]*{re.escape(key)}=)("[^"\n]*"|'[^'\n]*'|[^\s#]*)""", re.MULTILINE)
 
 
 def _shorten(text: str) -> str:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ops import console
-from ops.environments import Environment
+from ops.environments import Environment, replace_file
 from ops.errors import USAGE, OpsError
 from ops.plan import MAINTENANCE
 
@@ -23,14 +23,32 @@ def since(env: Environment) -> float | None:
         return None
 
 
+def close(env: Environment, by: str = "") -> None:
+    """Close the site, unless it is. by: the command that does, and opens again what it closed; "": a person."""
+    if since(env) is None:
+        # Whatever the umask says: nginx runs as another user.
+        replace_file(_switch(env), by, 0o644)
+
+
+def reopen(env: Environment, by: str) -> None:
+    """Open the site again, if that command has closed it."""
+    if closed_by(env) == by:
+        _switch(env).unlink()
+
+
+def closed_by(env: Environment) -> str | None:
+    """The command that has closed the site, "" for a person; None while it is open."""
+    try:
+        return _switch(env).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
 def switch(env: Environment, wanted: str) -> None:
     """Switch maintenance "on" or "off", or tell how it stands ("status"). Raises OpsError (usage) for another word."""
     began = since(env)
     if wanted == "on":
-        if began is None:
-            _switch(env).touch(mode=0o644)
-            # Whatever the umask says: nginx runs as another user.
-            _switch(env).chmod(0o644)
+        close(env)
         console.say(f"maintenance of {env.name} is on: visitors get a page that says so; /health stays 200", "yellow")
         console.say(f"back to work: invoke maintenance off --env {env.name}")
     elif wanted == "off":

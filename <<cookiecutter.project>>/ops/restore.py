@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ops import archive, console, engine, lock, postgres, redis
+from ops import archive, console, engine, lock, postgres, redis, services
 from ops.archive import Manifest
 from ops.backup import (
     POSTGRES,
@@ -42,12 +41,6 @@ from ops.backup import (
 from ops.engine import Container
 from ops.environments import Environment, relative
 from ops.errors import FAILED, INTERRUPTED, USAGE, OpsError
-
-# They hold connections, caches and queues that belong to the old data.
-SERVICES = ("web", "api", "auth-service", "notification-service")
-
-# As long as a deploy waits for the same services.
-HEALTHY_SECONDS = 180
 
 # A restored database is larger than the dump and about as large as the one it was taken from; WAL comes on top.
 _SPACE_FACTOR = 2
@@ -153,7 +146,7 @@ def _agreed(env: Environment, path: Path, manifest: Manifest, present: Sequence[
         console.say(f"It replaces what {env.name} holds now, which is lost unless you have a backup of it:", "yellow")
         for line in present:
             console.say(f"  {line}")
-        console.say(f"{', '.join(SERVICES)} stop for a moment.")
+        console.say(f"{', '.join(services.NAMES)} stop for a moment.")
     expect = env.name if env.name == "prod" else ""
     return console.confirm(f"Replace the data of {env.name}?", assume_yes, expect=expect)
 
@@ -185,7 +178,7 @@ class _Restore:
         self.primary = postgres.primary(env, containers)
         self.cache = redis.primary(env, containers)
         self.cache_replicas = [each for each in redis.nodes(containers) if each.id != self.cache.id]
-        self.services = [each for each in containers if each.service in SERVICES and each.running]
+        self.services = [each for each in containers if each.service in services.NAMES and each.running]
         self.database = env.values["POSTGRES_DB"]
         # A name has 63 characters at most, and the longest ending here has 30.
         stamp, stem = f"{datetime.now(UTC):%Y%m%d%H%M%S}", self.database[:33]
@@ -238,7 +231,7 @@ class _Restore:
         """Prepare, switch, clean up; or undo."""
         began = time.monotonic()
         # A terminal that is closed, or a connection that is lost, must not stop it halfway.
-        with _ignored(signal.SIGHUP):
+        with services.ignored(signal.SIGHUP):
             try:
                 self._prepare_postgres()
                 self._prepare_redis()
@@ -264,7 +257,7 @@ class _Restore:
         message = f"The restore failed while {self.doing}: {reason}"
         not_undone = []
         # An impatient second Ctrl-C must not stop what puts everything back.
-        with _ignored(signal.SIGINT, signal.SIGTERM):
+        with services.ignored(signal.SIGINT, signal.SIGTERM):
             if interrupted:
                 engine.end_all()
             for words, undo in reversed(self.undo):
@@ -342,15 +335,15 @@ class _Restore:
     # ── the switch ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _stop_services(self) -> None:
-        self.at(f"stopping {', '.join(SERVICES)}")
+        self.at(f"stopping {', '.join(services.NAMES)}")
         self.touched = True
         self.undo.append(("starting the services again", self._restart_services))
-        _stop(self.services)
+        services.stop(self.services)
 
     def _restart_services(self) -> None:
-        _start(self.services)
+        services.start(self.services)
         # One that was in trouble before is not what a restore is to blame or to be held up for.
-        _wait_healthy([each for each in self.services if each.ready])
+        services.wait_healthy([each for each in self.services if each.ready])
 
     def _switch_postgres(self) -> None:
         self.at("swapping the databases")
@@ -378,7 +371,7 @@ class _Restore:
         self.undo.append(("letting the sentinels act again", lambda: redis.resume_failover(self.containers)))
         redis.suspend_failover(self.containers)
         self.undo.append(("giving Redis its old data back", self._switch_redis_back))
-        _stop([*self.cache_replicas, self.cache])
+        services.stop([*self.cache_replicas, self.cache])
         put_aside = "rm -rf .before; [ ! -e appendonlydir ] || mv appendonlydir .before"
         self._one_off(self.cache.service, f"set -eu; cd /data; {put_aside}; mv .restore appendonlydir")
         self._start_redis()
@@ -388,7 +381,7 @@ class _Restore:
             raise OpsError(f"Redis holds {found} keys, the manifest says {keys['keys']}.")
 
     def _switch_redis_back(self) -> None:
-        _stop([*self.cache_replicas, self.cache])
+        services.stop([*self.cache_replicas, self.cache])
         script = "cd /data && { [ ! -e .before ] || { rm -rf appendonlydir && mv .before appendonlydir; }; }"
         self._one_off(self.cache.service, script)
         self._start_redis()
@@ -397,9 +390,9 @@ class _Restore:
         # What the replica has is of another history: it copies the primary anew.
         for each in self.cache_replicas:
             self._one_off(each.service, "rm -rf /data/appendonlydir")
-        _start([self.cache])
-        _wait_healthy([self.cache])
-        _start(self.cache_replicas)
+        services.start([self.cache])
+        services.wait_healthy([self.cache])
+        services.start(self.cache_replicas)
 
     def _switch_uploads(self) -> None:
         self.at("swapping the uploads")
@@ -420,7 +413,7 @@ class _Restore:
     def _start_services(self) -> None:
         self.at("starting the services and waiting until they are healthy")
         self._restart_services()
-        _wait_healthy(self.cache_replicas)
+        services.wait_healthy(self.cache_replicas)
 
     # ── afterwards ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -488,45 +481,3 @@ def _checked(argv: Sequence[str], what: str, **options: Any) -> str:
     if not done.ok:
         raise engine.explain(done.stderr) or OpsError(f"{what}: {complaint(done.stderr or done.stdout)}")
     return done.stdout
-
-
-def _stop(containers: Sequence[Container]) -> None:
-    if containers:
-        # Each within its own grace period.
-        engine.docker("stop", *(each.id for each in containers), timeout=None)
-
-
-def _start(containers: Sequence[Container]) -> None:
-    if containers:
-        engine.docker("start", *(each.id for each in containers))
-
-
-def _wait_healthy(containers: Sequence[Container]) -> None:
-    """Wait until all are healthy. Raises OpsError naming those that are not in time."""
-    deadline = time.monotonic() + HEALTHY_SECONDS
-    waiting = [each.id for each in containers]
-    while waiting:
-        current = [engine.container(each) for each in engine.inspect(waiting)]
-        late = [each for each in current if not each.ready]
-        waiting = [each.id for each in late]
-        if late and time.monotonic() > deadline:
-            names = ", ".join(f"{each.name} ({each.health or each.state})" for each in late)
-            raise OpsError(
-                f"Not healthy after {HEALTHY_SECONDS} s: {names}.", f"invoke logs --service {late[0].service}"
-            )
-        if late:
-            time.sleep(0.5)
-
-
-@contextlib.contextmanager
-def _ignored(*numbers: signal.Signals) -> Iterator[None]:
-    """Ignore signals for a while. Only the main thread can, and only it receives them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

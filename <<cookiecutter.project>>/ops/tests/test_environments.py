@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import environments
+from ops import engine, environments
 from ops.errors import USAGE, OpsError
 
 DotEnv = pytest.importorskip("dotenv").dotenv_values
@@ -139,3 +139,16 @@ def test_a_setting_that_is_no_number(env: environments.Environment, value: str) 
     with pytest.raises(OpsError, match="DEPLOY_TIMEOUT must be a whole number"):
         env.number("DEPLOY_TIMEOUT", 180)
     assert env.number("ABSENT", 180) == 180
+
+
+def test_an_override_is_for_compose_and_not_for_the_file(env: environments.Environment) -> None:
+    text = env.env_file.read_text()
+    other = environments.override(env, "IMAGE_TAG", "other")
+    assert (other.values["IMAGE_TAG"], env.values["IMAGE_TAG"]) == ("other", "current")
+    assert engine.child_environment(other, {"IMAGE_TAG": "of the shell"}) == {"IMAGE_TAG": "other"}
+    assert env.env_file.read_text() == text
+
+
+def test_a_setting_as_it_stands(env: environments.Environment) -> None:
+    assert environments.raw_value(env, "COMPOSE_PROFILES") == "monitoring-${MONITORING_ENABLED}"
+    assert environments.raw_value(env, "ABSENT") == ""

@@ -44,3 +44,17 @@ def test_it_is_no_change_of_configuration(env, folder, make_stack) -> None:
     nginx = Service("nginx", "nginx:1", mounts=(Mount(folder, "/etc/nginx/env"),))
     found = plan.mounted_files(make_stack(nginx), env.project_dir)["nginx"]
     assert list(found) == ["config/dev/nginx/nginx.conf"]
+
+
+def test_a_command_opens_what_it_has_closed(env) -> None:
+    maintenance.close(env, "upgrade-database")
+    assert maintenance.closed_by(env) == "upgrade-database"
+    maintenance.reopen(env, "upgrade-database")
+    assert maintenance.closed_by(env) is None
+
+
+def test_and_nothing_else(env) -> None:
+    maintenance.switch(env, "on")
+    maintenance.close(env, "upgrade-database")
+    maintenance.reopen(env, "upgrade-database")
+    assert maintenance.closed_by(env) == ""

@@ -14,7 +14,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     *("deploy", "update", "scale", "stop", "down", "status", "logs", "health", "backup", "restore"),
-    *("rollback", "releases", "maintenance", "unlock"),
+    *("rollback", "releases", "maintenance", "unlock", "upgrade-database"),
     *("secret-init", "secret-check", "certificate", "config", "doctor"),
 }
 
