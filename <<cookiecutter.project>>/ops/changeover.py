@@ -19,8 +19,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from ops import backup, console, engine, gate, holdings, lock, maintenance, majors, releases, services, stack
+from ops import (
+    backup,
+    console,
+    engine,
+    gate,
+    holdings,
+    images,
+    lock,
+    maintenance,
+    majors,
+    postgres,
+    releases,
+    services,
+    stack,
+)
 from ops.bringup import bring_up, up_argv
 from ops.deploy import TIMEOUT
 from ops.engine import Container
@@ -31,6 +46,9 @@ from ops.majors import ROOT, SETTING, Server
 
 COMMAND = "upgrade-database"
 PRIMARY = "postgres-primary"
+_FAILOVER = "docker-compose.failover.yml"
+# The label that says what an image of ours with PostgreSQL was built on.
+_BASE = "ops.base"
 _DUMP, _ROLES = f"{STAGING}/dump", f"{STAGING}/roles.sql"
 
 # On the volumes' disk, in sizes of the database: the dump, the new database, and the standby's copy of it.
@@ -95,8 +113,8 @@ class Changeover:
 
     def look(self) -> None:
         """Read what the volumes hold. Raises OpsError without an image to look with."""
-        images = [each.image_id for each in engine.containers(self.env) if each.service == PRIMARY]
-        found = engine.inspect([*images, self.env.values.get(SETTING, "")], "image")
+        mine = [each.image_id for each in engine.containers(self.env) if each.service == PRIMARY]
+        found = engine.inspect([*mine, self.env.values.get(SETTING, "")], "image")
         if not found:
             raise OpsError(
                 f"No image of PostgreSQL is on this machine to look into the volumes of {self.env.name} with.",
@@ -131,11 +149,11 @@ class Changeover:
 
     def image(self) -> str:
         """The image that the database in use was last served by. Raises OpsError (REFUSED) when nobody knows."""
-        mine = [each.image for each in engine.containers(self.env) if each.service == PRIMARY]
+        mine = [each.labels.get(_BASE, each.image) for each in engine.containers(self.env) if each.service == PRIMARY]
         deployed = [
-            document["services"].get(PRIMARY, {}).get("image", "")
+            entry.get("labels", {}).get(_BASE, entry.get("image", ""))
             for each in reversed(releases.history(self.env))
-            if each.result == releases.DEPLOYED and (document := _document(self.env, each))
+            if each.result == releases.DEPLOYED and (entry := _entry(self.env, each))
         ]
         for reference in dict.fromkeys([*mine, *deployed]):
             found = majors.image(reference)
@@ -161,6 +179,12 @@ class Changeover:
         env, primary = self.env, self.container()
         if not primary.ready:
             raise OpsError(f"{PRIMARY} of {env.name} is {primary.health}.", f"invoke health --env {env.name}", REFUSED)
+        if (now := postgres.primary(env, engine.containers(env)).service) != PRIMARY:
+            raise OpsError(
+                f"{now} is the primary of {env.name}; an upgrade begins where {PRIMARY} is.",
+                f"Make it the primary again first: invoke failover --env {env.name}",
+                REFUSED,
+            )
         promoted = [
             each.service
             for each in self.standbys
@@ -192,6 +216,9 @@ class Changeover:
         # A terminal that is closed, or a connection that is lost, must not stop it halfway.
         with services.ignored(signal.SIGHUP):
             try:
+                self._provide(override(self.env, SETTING, change.after))
+                # Until the switch, the name of the image is that of the old one.
+                self._provide(override(self.env, SETTING, change.before))
                 self.at("making a backup while the site serves")
                 archive = backup.create(self.env, self.tell)
                 old, size = self.container(), self.size()
@@ -255,7 +282,10 @@ class Changeover:
         self._remove_beside()
         variable = f"PGDATA={STAGING}/{change.major}/docker"
         argv = ("run", "--detach", "--no-deps", "--name", self._beside, "--env", variable, PRIMARY)
-        engine.compose(override(self.env, SETTING, change.after), *argv, timeout=services.HEALTHY_SECONDS)
+        # On its own, also where nodes agree on a primary: it is none of them yet.
+        files = _without_failover(self.env.values["COMPOSE_FILE"])
+        alone = override(override(self.env, SETTING, change.after), "COMPOSE_FILE", files)
+        engine.compose(alone, *argv, timeout=services.HEALTHY_SECONDS)
         deadline = time.monotonic() + services.HEALTHY_SECONDS
         while not (new := engine.container(engine.inspect([self._beside])[0])).ready:
             if not new.running or time.monotonic() > deadline:
@@ -304,6 +334,7 @@ class Changeover:
         self.at("giving the new database its place")
         for each in self.servers:
             self.in_volume(each, 'mkdir -p "$1"; echo "$2" > "$1/upgraded-from"', str(change.major), change.before)
+        self._forget_cluster(change.major)
         self.in_volume(self.primary, f'mv "{STAGING}/$1/docker" "$1/docker"; sync', str(change.major))
         self._declare(change.after)
 
@@ -436,6 +467,7 @@ class Changeover:
 
     def _bring_up(self, env: Environment, major: int, size: int) -> None:
         """Let Compose start the servers of a major, the primary first; what runs well on it is not touched."""
+        self._provide(env)
         declared = stack.load(env).services
         timeout = env.number(*TIMEOUT) + size / RATE
         for server in (self.primary, *self.standbys):
@@ -445,6 +477,27 @@ class Changeover:
             self.at(f"starting {server.service} on PostgreSQL {major}")
             judge = gate.Gate({server.service: declared[server.service]}, before=containers)
             bring_up(env, up_argv(env, [server.service]), judge, timeout)
+
+    def _provide(self, env: Environment) -> None:
+        """Build the image of the servers, where it is ours, unless it is there, and let its name mean it."""
+        servers = {each.service for each in self.servers if each.built}
+        if not servers:
+            return
+        declared = stack.load(env)
+        own = [each for each in images.own_images(env, declared) if each.service in servers]
+        needs = images.needs(declared, own, engine.image_ids(images.references(declared, own)))
+        if needs.build:
+            self.at(f"building the servers' image on {env.values[SETTING]}")
+            images.build(env, needs.build, self.tell)
+        images.tag((each.content, each.reference) for each in own)
+
+    def _forget_cluster(self, major: int) -> None:
+        """Let the nodes of a major agree anew on who is the primary: etcd may know a cluster that was put aside."""
+        if etcd := next(
+            (each for each in engine.containers(self.env) if each.service == "etcd" and each.running), None
+        ):
+            argv = ["/usr/local/bin/etcdctl", "del", "--prefix", f"/service/postgres-{major}/"]
+            backup.run_in(etcd, argv, "etcd")
 
     def _services(self) -> list[Container]:
         return [each for each in engine.containers(self.env) if each.service in services.NAMES]
@@ -475,8 +528,14 @@ class Changeover:
             raise engine.explain(text) or OpsError(f"{argv[0]}: {backup.complaint(text)} (its log: {relative(log)})")
 
 
-def _document(env: Environment, release: releases.Release) -> dict:
+def _entry(env: Environment, release: releases.Release) -> dict[str, Any]:
+    """The primary as it was declared in a release; nothing when that is not known any more."""
     try:
-        return releases.document(env, release)
-    except OpsError:
+        return releases.document(env, release)["services"][PRIMARY]
+    except (OpsError, KeyError):
         return {}
+
+
+def _without_failover(files: str) -> str:
+    """COMPOSE_FILE of the plain pair."""
+    return ":".join(each for each in files.split(":") if each != _FAILOVER)

@@ -44,6 +44,7 @@ class Server:
     volume: str
     user: str
     role: str
+    built: bool = False
 
 
 def folder_of(major: int) -> str:
@@ -77,7 +78,13 @@ def servers(stack: Stack) -> list[Server]:
     """The services that run PostgreSQL: those with a volume where it keeps its data."""
     names = {key: entry["name"] for key, entry in (stack.document.get("volumes") or {}).items()}
     return [
-        Server(name, names[volume["source"]], entry.get("user", ""), _role(entry.get("entrypoint") or ()))
+        Server(
+            name,
+            names[volume["source"]],
+            entry.get("user", ""),
+            _role(entry.get("entrypoint") or ()),
+            "build" in entry,
+        )
         for name, entry in (stack.document.get("services") or {}).items()
         for volume in entry.get("volumes") or ()
         if volume["type"] == "volume" and volume["target"] == ROOT

@@ -53,6 +53,7 @@ def configuration(
     superuser = {"username": environ["POSTGRES_USER"], "password": passwords["POSTGRES_PASSWORD"]}
     return {
         **local,
+        "scope": scope(declared, environ),
         "name": node,
         "etcd3": {"hosts": environ["ETCD_HOSTS"]},
         "restapi": {
@@ -105,11 +106,17 @@ def _packed(text: str) -> str:
 def may_begin(node_begins: bool, data: Path) -> bool:
     """Whether this node may form the cluster when etcd knows none: with the data of a primary, or where it is to begin.
 
-    A standby may not: its primary may have more, and is perhaps only slower to start.
+    A standby may not: its primary may have more, and is perhaps only slower to start. Neither may one that has nothing
+    of this major yet, after an upgrade: the new database is where the old primary was.
     """
     if (data / "PG_VERSION").is_file():
         return not (data / "standby.signal").exists()
-    return node_begins
+    return node_begins and not (data.parent / "upgraded-from").exists()
+
+
+def scope(declared: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """The name of the cluster in etcd. Another major is another cluster, so that the old one can be returned to."""
+    return f"{declared['local']['scope']}-{environ['PG_MAJOR']}"
 
 
 def wait_for_cluster(etcd: Etcd) -> None:
@@ -155,7 +162,7 @@ def main() -> None:
     target.touch(mode=0o600)
     # JSON is YAML, and quotes whatever a password may hold.
     target.write_text(json.dumps(configuration(declared, os.environ, passwords), indent=1), encoding="utf-8")
-    etcd = Etcd(os.environ["ETCD_HOSTS"], declared["local"]["scope"])
+    etcd = Etcd(os.environ["ETCD_HOSTS"], scope(declared, os.environ))
     if not may_begin(os.environ["BEGINS"] == "true", Path(os.environ["PGDATA"])):
         wait_for_cluster(etcd)
     share(etcd, dynamic(declared, os.environ))

@@ -1,5 +1,5 @@
 #!/bin/bash
-# guard.sh primary|replica COMMAND…: becomes the command, if this image can work with what the volume holds.
+# guard.sh primary|replica|node COMMAND…: becomes the command, if this image can work with what the volume holds.
 #
 # Each major version of PostgreSQL has a folder of its own in the volume, <major>/docker, and cannot read another's. One that finds
 # no database in its folder sets up an empty one, beside the full one of another major. So here nothing starts unless the newest
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 readonly REFUSED=3
-role=${1:?usage: guard.sh primary|replica COMMAND…}
+role=${1:?usage: guard.sh primary|replica|node COMMAND…}
 shift
 major=${PG_MAJOR:?the image does not say which major version of PostgreSQL it is}
 volume=${PGDATA%"/$major/docker"}
@@ -56,8 +56,8 @@ judge() {
     elif ((newest == major)); then
         return
     elif ((newest)) && [ -e "$volume/$major/upgraded-from" ]; then
-        # a replica copies its primary, which has been upgraded; a primary has nobody to copy from
-        [ "$role" != replica ] || return 0
+        # a replica copies its primary, which has been upgraded, and a node of a cluster waits for one; a primary has nobody to copy
+        [ "$role" = primary ] || return 0
         refuse "$volume holds a database of PostgreSQL $newest in $folder, and an upgrade to $major that did not come to its end. Nothing was touched." \
             "invoke upgrade-database $to begins anew; with --back it returns to PostgreSQL $newest."
     elif ((newest)); then

@@ -50,7 +50,7 @@ def test_an_older_one_is_kept_beside(volume: Path) -> None:
     assert start(volume, "18")[0] == 0
 
 
-@pytest.mark.parametrize("role", ["primary", "replica"])
+@pytest.mark.parametrize("role", ["primary", "replica", "node"])
 def test_a_newer_major_is_refused(volume: Path, role: str) -> None:
     database(volume / "9/docker", "9.6")
     database(volume / "17/docker", "17")
@@ -76,6 +76,7 @@ def test_after_an_upgrade_a_standby_copies_and_a_primary_does_not_begin_anew(vol
     (volume / "18").mkdir()
     (volume / "18/upgraded-from").write_text("postgres:17.6\n")
     assert start(volume, "18", "replica")[0] == 0
+    assert start(volume, "18", "node")[0] == 0
     code, _, said = start(volume, "18", "primary")
     assert code == 3 and "did not come to its end" in said
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ops import backup, console, engine, maintenance, majors, releases, upgrade
+from ops import backup, console, engine, maintenance, majors, postgres, releases, upgrade
 from ops.changeover import Changeover
 from ops.errors import FAILED, INTERRUPTED, REFUSED, USAGE, OpsError
 from ops.holdings import Change, Holding
@@ -267,10 +267,11 @@ def test_prod_wants_its_name_typed(env, commands, monkeypatch) -> None:
     assert asked == ["", "prod"]
 
 
-def check(work, env, monkeypatch, make_container, free=10**9, **changes) -> None:
+def check(work, env, monkeypatch, make_container, free=10**9, leader="postgres-primary", **changes) -> None:
     primary = make_container("postgres-primary", image=OLD, **changes)
     monkeypatch.setattr(work, "container", lambda: primary)
     monkeypatch.setattr(work, "size", lambda: 10**8)
+    monkeypatch.setattr(postgres, "primary", lambda *_args: make_container(leader))
     monkeypatch.setattr(backup, "run_in", lambda *_args: f"head\n/dev/x 1 1 {free // 1024} 1% /\n")
     work.check()
 
@@ -280,6 +281,8 @@ def test_what_is_checked_beforehand(env, make, monkeypatch, make_container) -> N
     check(work, env, monkeypatch, make_container)
     with pytest.raises(OpsError, match="is unhealthy"):
         check(work, env, monkeypatch, make_container, health="unhealthy")
+    with pytest.raises(OpsError, match="postgres-replica is the primary of dev"):
+        check(work, env, monkeypatch, make_container, leader="postgres-replica")
     with pytest.raises(OpsError, match=r"has 190\.7 MiB free; the upgrade may need 286\.1 MiB"):
         check(work, env, monkeypatch, make_container, free=2 * 10**8)
     with pytest.raises(OpsError, match="postgres-replica of dev follows nobody"):
