@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 Model = dict[str, Any]
 
 # Named in COMPOSE_FILE where an environment wants them.
-OPTIONAL_FILES = ("docker-compose.failover.yml",)
+OPTIONAL_FILES = ("docker-compose.failover.yml", "docker-compose.rabbitmq-cluster.yml")
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 

@@ -62,6 +62,8 @@ NETWORKS = {
     "redis-sentinel-2": {"database"},
     "redis-sentinel-3": {"database"},
     "rabbitmq": {"database"},
+    "rabbitmq-2": {"database"},
+    "rabbitmq-3": {"database"},
     "prometheus": {"monitoring", "database"},
     "alertmanager": {"monitoring", "backend"},
     "postgres-exporter": {"monitoring", "database"},

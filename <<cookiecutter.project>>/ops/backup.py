@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from ops import archive, console, engine, postgres, redis
+from ops import archive, console, engine, postgres, rabbitmq, redis
 from ops.engine import Container
 from ops.environments import Environment, relative, replace_file
 from ops.errors import OpsError
@@ -67,8 +67,8 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     """
     began = time.monotonic()
     containers = engine.containers(env)
-    (broker,) = running(env, containers, "rabbitmq")
     primary = postgres.primary(env, containers)
+    broker = rabbitmq.node(env, containers)
     cache = _redis_source(env, containers)
     tick("looking at what there is")
     definitions = _definitions(broker)
@@ -180,30 +180,6 @@ def count_rows(env: Environment, container: Container, database: str = "") -> di
     """Rows of every table: {"schema.table": count}."""
     lines = sql(env, container, _COUNT_ROWS, database=database).splitlines()
     return dict(json.loads(line) for line in lines)
-
-
-# HTTP by hand, because rabbitmqctl starts an Erlang machine and wants a name that resolves. Arguments: method, path.
-_MANAGEMENT = r"""
-set -euo pipefail
-export LC_ALL=C
-login=$(printf '%s:%s' "$MANAGEMENT_USER" "$(</run/secrets/RABBITMQ_PASSWORD)" | base64 --wrap=0)
-body=$(cat)
-exec 3<>/dev/tcp/127.0.0.1/15672
-printf '%s %s HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic %s\r\n' "$1" "$2" "$login" >&3
-printf 'Content-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' "${#body}" "$body" >&3
-answer=$(timeout 60 cat <&3)
-status=${answer%%$'\r\n'*}
-if [[ $status != *' 20'[0-9]* ]]; then
-    echo "error: $1 $2: ${status:-no answer}: ${answer##*$'\r\n'}" >&2
-    exit 1
-fi
-printf '%s\n' "${answer#*$'\r\n\r\n'}"
-"""
-
-
-def rabbitmq_api(broker: Container, method: str, path: str, body: str = "") -> str:
-    """What RabbitMQ's management API answers."""
-    return run_in(broker, ["bash", "-c", _MANAGEMENT, "bash", method, path], "RabbitMQ", input=body)
 
 
 def in_uploads(env: Environment, containers: Sequence[Container], script: str) -> tuple[list[str], dict[str, Any]]:
@@ -428,7 +404,7 @@ def _skip_string(file: IO[bytes]) -> None:
 
 
 def _definitions(broker: Container) -> dict[str, Any]:
-    return json.loads(rabbitmq_api(broker, "GET", "/api/definitions"))
+    return json.loads(rabbitmq.api(broker, "GET", "/api/definitions"))
 
 
 def _write_rabbitmq(definitions: Mapping[str, Any], writer: archive.Writer) -> None:

@@ -91,9 +91,15 @@ CATALOGUE: tuple[Secret, ...] = (
         ("redis-primary", "redis-replica", *_SENTINELS),
         "replace the file, restart its readers together; who is primary survives",
     ),
-    _broker("RABBITMQ_PASSWORD", "admin", "rabbitmq"),
+    _broker("RABBITMQ_PASSWORD", "admin", "rabbitmq", "rabbitmq-2", "rabbitmq-3"),
     _broker("API_RABBITMQ_PASSWORD", "api", "api"),
     _broker("NOTIFICATION_RABBITMQ_PASSWORD", "notification", "notification-service"),
+    Secret(
+        "RABBITMQ_COOKIE",
+        "nodes of a RabbitMQ cluster know each other by it: whoever has it may do anything to them",
+        ("rabbitmq", "rabbitmq-2", "rabbitmq-3"),
+        "replace the file, stop all three nodes, deploy: nodes with different cookies do not speak to each other",
+    ),
     Secret(
         "JWT_SECRET",
         "auth-service signs access tokens with it, api verifies them",

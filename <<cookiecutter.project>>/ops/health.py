@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ops import certificates, console, engine, maintenance, postgres, redis, stack
+from ops import certificates, console, engine, maintenance, postgres, rabbitmq, redis, stack
 from ops.engine import Container
 from ops.environments import Environment
 from ops.errors import OpsError
@@ -196,13 +196,16 @@ def _probes(env: Environment, containers: list[Container]) -> Iterator[tuple[str
         **dict.fromkeys(postgres.NODES, ("postgres", lambda each: _postgres(env, each))),
         **dict.fromkeys(redis.NODES, ("redis", _redis_node)),
         **dict.fromkeys(redis.SENTINELS, ("redis", _redis_sentinel)),
-        "rabbitmq": ("rabbitmq", lambda each: _rabbitmq(env, each)),
     }
     for service, (name, probe) in single.items():
         for each in running.get(service, []):
             yield name, service, lambda c=each, p=probe: p(c)
     if any(node in running for node in postgres.NODES):
         yield "postgres", "failover", lambda: [judge_failover(postgres.look(env, containers))]
+    if brokers := rabbitmq.running(containers):
+        # Any node knows everything.
+        nodes = len({each.service for each in containers if each.service in rabbitmq.NODES})
+        yield "rabbitmq", brokers[0].service, lambda: _rabbitmq(env, brokers[0], nodes)
 
 
 def _exec(container: Container, *argv: str, input: str | None = None) -> str:
@@ -489,47 +492,70 @@ def judge_redis_sentinel(name: str, answer: str) -> Check:
 
 # ── RabbitMQ ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Alarms are read where Prometheus reads them: no login, and no Erlang machine has to start.
+# Queues, nodes, then alarms, which Prometheus reads at the same place, without a login. No Erlang machine has to start.
 _RABBITMQ = """
 set -euo pipefail
-bash /etc/rabbitmq/queues.sh
+bash /etc/rabbitmq/api.sh '/api/queues?columns=name,state,messages,consumers,members,online'
+bash /etc/rabbitmq/api.sh '/api/nodes?columns=name,running'
 exec 3<>/dev/tcp/127.0.0.1/15692
 printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3
 grep ^rabbitmq_alarms_ <&3
 """
 
 
-def _rabbitmq(env: Environment, container: Container) -> list[Check]:
+def _rabbitmq(env: Environment, container: Container, nodes: int) -> list[Check]:
     definitions = env.project_dir / "infrastructure/rabbitmq/definitions.json"
     deadline = time.monotonic() + STATISTICS_SECONDS
     while True:
         answer = _exec(container, "bash", "-c", _RABBITMQ)
         wanted = [queue["name"] for queue in json.loads(definitions.read_text(encoding="utf-8")).get("queues", [])]
-        checks = judge_rabbitmq(answer, wanted)
+        checks = judge_rabbitmq(answer, wanted, nodes)
         # A consumer that has just come is not counted yet: look again before saying that there is none.
         if time.monotonic() > deadline or not any(UNSERVED in check.detail for check in checks):
             return checks
         time.sleep(1)
 
 
-def judge_rabbitmq(answer: str, wanted: list[str]) -> list[Check]:
-    """No alarm, and every queue there and served. `answer`: the queues as JSON in one line, then the alarm metrics."""
-    first, *metrics = answer.strip().splitlines()
+def judge_rabbitmq(answer: str, wanted: list[str], nodes: int = 1) -> list[Check]:
+    """No alarm, enough nodes, and every queue there, served, and with enough copies.
+
+    answer: the queues, then the nodes that know each other, as JSON in a line each; then the alarm metrics.
+    nodes: how many there should be.
+    """
+    first, second, *metrics = answer.strip().splitlines()
     queues = {queue["name"]: queue for queue in json.loads(first)}
+    up = sum(bool(node.get("running")) for node in json.loads(second))
     alarms = [
         line.split()[0].split("{")[0].removeprefix("rabbitmq_alarms_").replace("_", " ")
         for line in metrics
         if float(line.split()[-1]) > 0
     ]
-    if alarms:
-        checks = [Check("rabbitmq", "rabbitmq", "fail", f"publishers are blocked, alarm: {', '.join(alarms)}")]
-    else:
-        checks = [Check("rabbitmq", "rabbitmq", "ok", "no alarms")]
+    checks = [_broker(alarms, up, nodes)]
     for name in wanted:
         if name not in queues:
             checks.append(Check("rabbitmq", name, "fail", "the queue is missing: restart rabbitmq to import it again"))
-    checks.extend(_queue(queue) for queue in queues.values())
+    checks.extend(_copies(_queue(queue), queue, nodes) for queue in queues.values())
     return checks
+
+
+def _broker(alarms: list[str], up: int, nodes: int) -> Check:
+    if alarms:
+        return Check("rabbitmq", "rabbitmq", "fail", f"publishers are blocked, alarm: {', '.join(alarms)}")
+    if nodes == 1:
+        return Check("rabbitmq", "rabbitmq", "ok", "no alarms")
+    status: Status = "ok" if up >= nodes else "warn" if 2 * up > nodes else "fail"
+    return Check("rabbitmq", "rabbitmq", status, f"no alarms, {up} of {nodes} nodes run")
+
+
+def _copies(check: Check, queue: dict[str, Any], nodes: int) -> Check:
+    """The check of a queue with what its copies add to it: a queue takes messages while most of them are online."""
+    online, members = len(queue.get("online", ())), len(queue.get("members", ()))
+    if nodes == 1:
+        return check
+    detail = f"{check.detail}, {online} of {nodes} copies"
+    if 2 * online <= members:
+        return replace(check, status="fail", detail=f"{detail}: too few to take messages")
+    return replace(check, status="warn" if check.status == "ok" and online < nodes else check.status, detail=detail)
 
 
 def _queue(queue: dict[str, Any]) -> Check:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ops import archive, console, engine, lock, postgres, redis, services
+from ops import archive, console, engine, lock, postgres, rabbitmq, redis, services
 from ops.archive import Manifest
 from ops.backup import (
     POSTGRES,
@@ -32,9 +32,7 @@ from ops.backup import (
     in_uploads,
     one_off_argv,
     project_name,
-    rabbitmq_api,
     run_in,
-    running,
     send,
     sql,
 )
@@ -174,7 +172,7 @@ class _Restore:
     ) -> None:
         self.env, self.path, self.manifest, self.keep_old, self._tick = env, path, manifest, keep_old, tick
         self.containers = containers
-        (self.broker,) = running(env, containers, "rabbitmq")
+        self.broker = rabbitmq.node(env, containers)
         self.primary = postgres.primary(env, containers)
         self.cache = redis.primary(env, containers)
         self.cache_replicas = [each for each in redis.nodes(containers) if each.id != self.cache.id]
@@ -408,7 +406,7 @@ class _Restore:
         self.at("importing RabbitMQ's definitions")
         with archive.member(self.path, RABBITMQ) as definitions:
             # Adds and changes, never removes: there is nothing to undo.
-            rabbitmq_api(self.broker, "POST", "/api/definitions", definitions.read().decode())
+            rabbitmq.api(self.broker, "POST", "/api/definitions", definitions.read().decode())
 
     def _start_services(self) -> None:
         self.at("starting the services and waiting until they are healthy")

@@ -160,9 +160,9 @@ def test_ids_are_ordered_by_time() -> None:
 async def test_it_starts_without_anything_it_depends_on(environment, client_of, ann, tmp_path) -> None:
     environment.setenv("DATABASE_HOSTS", str(tmp_path))
     environment.setenv("DATABASE_DEADLINE", "0.5")
-    for name in ("REDIS", "RABBITMQ"):
-        environment.setenv(f"{name}_HOST", "127.0.0.1")
-        environment.setenv(f"{name}_PORT", "1")
+    environment.setenv("REDIS_HOST", "127.0.0.1")
+    environment.setenv("REDIS_PORT", "1")
+    environment.setenv("RABBITMQ_HOSTS", "127.0.0.1:1")
     environment.setenv("AUTH_URL", "http://127.0.0.1:1")
     async with client_of(create_app()) as client:
         ready = await client.get("/health/ready")

@@ -91,8 +91,7 @@ class DatabaseSettings(Settings):
 class BrokerSettings(Settings):
     """Where RabbitMQ is."""
 
-    rabbitmq_host: str = Field(min_length=1)
-    rabbitmq_port: int = 5672
+    rabbitmq_hosts: str = Field(min_length=1, description="host[:port], separated by commas: nodes of one cluster")
     rabbitmq_user: str = Field(min_length=1)
 
 

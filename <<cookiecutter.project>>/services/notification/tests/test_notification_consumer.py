@@ -161,8 +161,7 @@ async def test_it_goes_at_once_when_the_broker_was_never_there(secrets, monkeypa
 
     for name in ("DATABASE_HOSTS", "SMTP_HOST"):
         monkeypatch.setenv(name, "/nowhere")
-    monkeypatch.setenv("RABBITMQ_HOST", "127.0.0.1")
-    monkeypatch.setenv("RABBITMQ_PORT", "1")
+    monkeypatch.setenv("RABBITMQ_HOSTS", "127.0.0.1:1,127.0.0.1:2")
     monkeypatch.setenv("MAIL_FROM", "no@mail.example")
     async with asyncio.timeout(10), client_of(create_app()) as client:
         ready = await client.get("/health/ready")

@@ -61,7 +61,7 @@ def mailer(secrets, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SmtpMailer
             "SMTP_TLS": "none",
             "MAIL_FROM": "no@mail.example",
         }
-        settings |= {"DATABASE_HOSTS": "x", "RABBITMQ_HOST": "x", **values}
+        settings |= {"DATABASE_HOSTS": "x", "RABBITMQ_HOSTS": "x", **values}
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         (secrets / "SMTP_PASSWORD").write_text("smtp password")
