@@ -19,4 +19,4 @@ for name in ${NODES:?this node is not part of a cluster}; do
         leave "$name" || leave "$name"
     fi
 done
-bash /etc/rabbitmq/api.sh '/api/queues?columns=name,messages,members'
+echo "rabbit@$HOSTNAME is the only node"
