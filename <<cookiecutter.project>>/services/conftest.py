@@ -82,7 +82,7 @@ class Cluster:
     def settings(self, user: str) -> DatabaseSettings:
         """Both hosts, as the given owner of a schema."""
         hosts = f"{self.standby}:5432,{self.primary}:5432"
-        return DatabaseSettings(database_hosts=hosts, database_name="appdb", database_user=user, database_pool=4)
+        return DatabaseSettings(database_hosts=hosts, database_name="appdb", database_user=user, database_pool=6)
 
     def database(self, user: str, role: Role = "read-write") -> Database:
         """A pool, as the services have it."""

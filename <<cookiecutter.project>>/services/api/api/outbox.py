@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from datetime import timedelta
 from typing import Protocol
 
@@ -25,6 +26,8 @@ PUBLISHED = Counter("outbox_published_total", "Events that the broker has confir
 
 BATCH = 50
 POLL_SECONDS = 1.0
+# How often it is told how many events wait; the alert on it looks at minutes.
+COUNT_SECONDS = 5.0
 CONFIRM_SECONDS = 5.0
 KEYS_KEPT = timedelta(days=1)
 EXCHANGE = "events"
@@ -116,6 +119,7 @@ class Relay:
     def __init__(self, database: Database, publisher: Publisher) -> None:
         self._database, self._publisher = database, publisher
         self._wake = asyncio.Event()
+        self._counted = -COUNT_SECONDS
 
     def wake(self) -> None:
         """Something was committed: do not wait for the next poll."""
@@ -169,6 +173,10 @@ class Relay:
         return len(rows)
 
     async def _count(self) -> None:
+        if time.monotonic() - self._counted < COUNT_SECONDS:
+            return
+        self._counted = time.monotonic()
+
         async def work(connection: AsyncConnection) -> int:
             # Estimates are no good for an alert, and a full count of a long outbox is no good for the database.
             some = sa.select(sa.literal(1)).select_from(outbox).limit(10_000).subquery()

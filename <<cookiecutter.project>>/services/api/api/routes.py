@@ -42,7 +42,8 @@ class ItemPage(BaseModel):
     next: str | None = Field(default=None, description="null when there are no more")
 
 
-def principal(request: Request, authorization: Annotated[str | None, Header()] = None) -> Principal:
+# Coroutines, although nothing here waits: FastAPI sends plain functions through a pool of threads, at each request.
+async def principal(request: Request, authorization: Annotated[str | None, Header()] = None) -> Principal:
     """Who is asking.
 
     Raises:
@@ -55,11 +56,11 @@ def principal(request: Request, authorization: Annotated[str | None, Header()] =
         raise Problem(401, "please log in", {"WWW-Authenticate": "Bearer"}) from None
 
 
-def _store(request: Request) -> Store:
+async def _store(request: Request) -> Store:
     return request.app.state.store
 
 
-def _cache(request: Request) -> Cache:
+async def _cache(request: Request) -> Cache:
     return request.app.state.cache
 
 

@@ -69,8 +69,9 @@ class Database:
         self.engine = create_async_engine(
             "postgresql+psycopg://",
             connect_args=connection_arguments(settings, password, role),
+            # A connection beyond the pool would be opened and closed for one transaction, when there is most to do.
             pool_size=settings.database_pool,
-            max_overflow=settings.database_pool // 2,
+            max_overflow=0,
             pool_timeout=3,
             pool_pre_ping=True,
             pool_recycle=1800,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -78,6 +79,9 @@ def serve(app: FastAPI) -> None:
         timeout_graceful_shutdown=int(settings.grace_seconds),
     )
     server = Server(config, app, settings.drain_seconds)
+    # What is loaded by now stays: no collection need look through it while a request waits.
+    gc.freeze()
+    gc.enable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve())
     log.get().info("stopped")

@@ -84,7 +84,7 @@ class DatabaseSettings(Settings):
     database_hosts: str = Field(min_length=1, description="host[:port], separated by commas")
     database_name: str = "appdb"
     database_user: str = Field(min_length=1)
-    database_pool: int = Field(default=10, ge=1, description="connections kept open")
+    database_pool: int = Field(default=15, ge=1, description="connections at most, of a process to a role")
     database_deadline: float = Field(default=8, gt=0, description="longest a request waits for the database, seconds")
 
 

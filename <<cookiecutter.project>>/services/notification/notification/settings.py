@@ -12,7 +12,7 @@ class NotificationSettings(DatabaseSettings, BrokerSettings):
 
     service_name: str = "notification-service"
     database_user: str = "notification"
-    database_pool: int = Field(default=5, ge=1)
+    database_pool: int = Field(default=8, ge=1)
     rabbitmq_user: str = "notification"
     smtp_host: str = Field(min_length=1)
     smtp_port: int = Field(default=587, ge=1, le=65535)

@@ -25,17 +25,18 @@ DONE = {
 routes = APIRouter(include_in_schema=False)
 
 
-def session_of(request: Request) -> Session:
+# Coroutines, although nothing here waits: FastAPI sends plain functions through a pool of threads, at each request.
+async def session_of(request: Request) -> Session:
     """The request's session. Also kept on the request, so that an error page can save what has changed in it."""
     request.state.session = Session.of(request)
     return request.state.session
 
 
-def _api(request: Request) -> Api:
+async def _api(request: Request) -> Api:
     return request.app.state.api
 
 
-def _uploads(request: Request) -> Uploads:
+async def _uploads(request: Request) -> Uploads:
     return request.app.state.uploads
 
 
