@@ -17,7 +17,7 @@ from api.reads import Reader, ReplicaWatch
 from api.settings import ApiSettings
 from api.shared import Shared, connect
 from api.store import PostgresStore, Store
-from stack import log
+from stack import background, log
 from stack.app import frame
 from stack.database import Database
 from stack.health import Health
@@ -90,7 +90,8 @@ def create_app(
             health.add("database", primary.ping)
             health.add("database-replica", replica_usable, required=False)
             health.add("rabbitmq", publisher.ping, required=False)
-            tasks = [asyncio.create_task(work) for work in (watch.run(), relay.run(), relay.clean())]
+            work = {"replica watch": watch.run, "outbox relay": relay.run, "outbox cleaning": relay.clean}
+            tasks = [background.start(name, each) for name, each in work.items()]
             closing = [positions, publisher, primary, replica]
         health.add("redis", shared.ping, required=False)
         health.add("auth", ping_auth, required=False)

@@ -15,7 +15,7 @@ from auth.passwords import Passwords
 from auth.service import Accounts
 from auth.settings import AuthSettings
 from auth.store import PostgresStore, Store
-from stack import log
+from stack import background, log
 from stack.app import frame
 from stack.database import Database
 from stack.health import Health
@@ -39,7 +39,7 @@ class RefreshRequest(BaseModel):
     refresh_token: str = Field(max_length=256)
 
 
-def _accounts(request: Request) -> Accounts:
+async def _accounts(request: Request) -> Accounts:
     return request.app.state.accounts
 
 
@@ -118,7 +118,7 @@ def create_app(settings: AuthSettings | None = None, store: Store | None = None)
             attempts=settings.login_attempts,
             window=window,
         )
-        cleaning = asyncio.create_task(_clean_regularly(kept, window))
+        cleaning = background.start("cleaning", lambda: _clean_regularly(kept, window))
         yield
         cleaning.cancel()
         passwords.close()

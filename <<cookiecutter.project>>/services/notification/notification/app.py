@@ -11,7 +11,7 @@ from notification.handler import Handler
 from notification.mailer import SmtpMailer
 from notification.settings import NotificationSettings
 from notification.store import PostgresStore, Store
-from stack import log
+from stack import background, log
 from stack.app import frame
 from stack.database import Database
 from stack.health import Health
@@ -52,8 +52,8 @@ def create_app(settings: NotificationSettings | None = None) -> FastAPI:
         consumer = Consumer(settings, password, handler, lifecycle, settings.grace_seconds)
         health.add("database", database.ping)
         health.add("rabbitmq", consumer.check)
-        consuming = asyncio.create_task(consumer.run())
-        cleaning = asyncio.create_task(_clean_regularly(store))
+        consuming = background.start("consumer", consumer.run)
+        cleaning = background.start("cleaning", lambda: _clean_regularly(store))
         yield
         lifecycle.drain()
         cleaning.cancel()

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
 
-from stack import log
+from stack import background, log
 from stack.app import frame
 from stack.health import Health
 from stack.lifecycle import Lifecycle
@@ -83,7 +83,7 @@ def create_app(settings: WebSettings | None = None, http: httpx.AsyncClient | No
         client = http or httpx.AsyncClient(
             base_url=settings.api_url,
             timeout=httpx.Timeout(settings.api_timeout, connect=2, pool=2),
-            # Idle connections are given up before nginx does, which after a reload is 5 s (keepalive_min_timeout).
+            # Idle connections are given up well before nginx does it, after 10 s (keepalive_timeout).
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3),
             trust_env=False,
         )
@@ -101,7 +101,7 @@ def create_app(settings: WebSettings | None = None, http: httpx.AsyncClient | No
         health.add("uploads", check_uploads)
         # Without the api there are still pages that say so: taking every web container out would help nobody.
         health.add("api", ping_api, required=False)
-        cleaning = asyncio.create_task(_clean_regularly(uploads))
+        cleaning = background.start("cleaning", lambda: _clean_regularly(uploads))
         yield
         cleaning.cancel()
         await client.aclose()
