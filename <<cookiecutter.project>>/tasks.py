@@ -252,10 +252,13 @@ def doctor(_context, env="dev"):
 def backup(_context, env="dev", json=False):
     """Back up all data into backups/<env>/, verified, while it runs."""
     from ops import backup as backups
-    from ops import console
+    from ops import console, lock
 
     environment = load(env)
-    with console.activity(f"backing up {environment.name}", quiet=json) as tick:
+    with (
+        lock.hold(environment, f"backup --env {environment.name}"),
+        console.activity(f"backing up {environment.name}", quiet=json) as tick,
+    ):
         result = backups.create(environment, tick)
     present(backups, result, json)
 

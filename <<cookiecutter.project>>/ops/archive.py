@@ -16,7 +16,6 @@ damage, not against somebody who forges an archive on purpose.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -193,38 +192,34 @@ def create(folder: Path, facts: Facts) -> Iterator[Writer]:
     """Write an archive into `folder`: it appears under its name only once it is complete, on disk and read back.
 
     Whatever ends the block early leaves nothing; a process killed with SIGKILL leaves a hidden .partial file, which the
-    next call removes. Raises OpsError when there is an archive of the same second.
+    next call removes: nobody else may be at work here, which is what the lock of the environment is for (ops/lock.py).
+    Raises OpsError when there is an archive of the same second.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(folder) as folder_descriptor:
-        for abandoned in folder.glob(".*.tar.partial"):
-            abandoned.unlink()
-        target = folder / file_name(facts)
-        if target.exists():
-            raise OpsError(f"{target} exists already.", "Run it again: the name holds the time in seconds.")
-        partial = folder / f".{target.name}.partial"
-        try:
-            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
-            with os.fdopen(descriptor, "w+b") as file:
-                writer = Writer(file, facts)
-                yield writer
-                writer.close()
-            verify(partial)
-            partial.rename(target)
-            os.fsync(folder_descriptor)
-        finally:
-            partial.unlink(missing_ok=True)
+    for abandoned in folder.glob(".*.tar.partial"):
+        abandoned.unlink()
+    target = folder / file_name(facts)
+    if target.exists():
+        raise OpsError(f"{target} exists already.", "Run it again: the name holds the time in seconds.")
+    partial = folder / f".{target.name}.partial"
+    try:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        with os.fdopen(descriptor, "w+b") as file:
+            writer = Writer(file, facts)
+            yield writer
+            writer.close()
+        verify(partial)
+        partial.rename(target)
+        _sync(folder)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[int]:
-    """Nobody else writes into `folder` meanwhile. The lock ends with the process, however that ends."""
+def _sync(folder: Path) -> None:
+    """Have what was renamed in a folder on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield descriptor
-    except BlockingIOError as error:
-        raise OpsError("A backup of this environment is already running.", "Wait until it has finished.") from error
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -60,7 +60,7 @@ def _silent(_words: str) -> None:
 
 
 def create(env: Environment, tick: Tick = _silent) -> Result:
-    """Back up `env` into `backups/<env>/`. `tick` hears what is being done.
+    """Back up `env` into `backups/<env>/`, under its lock. `tick` hears what is being done.
 
     Raises OpsError and leaves no file behind when something is down, the disk is short, or what was written cannot be
     read back.

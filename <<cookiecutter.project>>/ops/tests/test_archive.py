@@ -238,10 +238,3 @@ def test_a_killed_writer_leaves_nothing_that_looks_like_a_backup(tmp_path, writi
     assert len(names(tmp_path)) == 1
     path = write(tmp_path)
     assert names(tmp_path) == [path.name]
-
-
-def test_only_one_writer_at_a_time(tmp_path, writing):
-    with pytest.raises(OpsError, match="already running"):
-        write(tmp_path)
-    assert writing.poll() is None
-    assert len(names(tmp_path)) == 1
