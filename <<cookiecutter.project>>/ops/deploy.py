@@ -8,6 +8,7 @@ nothing to change it ends after "decide", so running it again is cheap.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from ops.survey import Survey, decide, survey
 
 # Setting and default, in seconds, for each tier. On two busy cores with empty volumes the whole stack took 60.
 TIMEOUT = ("DEPLOY_TIMEOUT", 180)
+# Of the deployer and all that it starts: a tenth of the weight of what serves, when there is too little for both.
+_NICE = 10
 
 _DONE = {
     plan.CREATE: "created",
@@ -351,6 +354,8 @@ def deployment(env: Environment, command: str, assume_yes: bool = False) -> Iter
 
     Raises OpsError: REFUSED when somebody else holds it, INTERRUPTED after Ctrl-C.
     """
+    # What serves has requests to answer; whoever changes it can wait, and so can every command that it starts.
+    os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     with lock.hold(env, f"{command} --env {env.name}") as held:
         work = Deployment(env, held, command, assume_yes)
         try:

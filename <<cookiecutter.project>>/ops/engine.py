@@ -232,13 +232,18 @@ _LIBC = _libc()
 _PR_SET_PDEATHSIG = 1
 
 
-def _end_with_parent() -> None:
-    """In a new child: ask the kernel for SIGTERM when the command that made it is killed.
+def _follow_parent() -> None:
+    """In a new child, on Linux: ask the kernel for SIGTERM when the command that made it is killed, and be as nice.
 
-    Otherwise a Compose would go on by itself while the lock of its killed command is free. Linux only.
+    Otherwise a Compose would go on by itself while the lock of its killed command is free. And where sessions share the
+    processor evenly (autogroup), a nice value counts only within one, and a child has one of its own.
     """
     if _LIBC:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        with contextlib.suppress(OSError):
+            group = os.open("/proc/self/autogroup", os.O_WRONLY)
+            os.write(group, b"%d" % os.getpriority(os.PRIO_PROCESS, 0))
+            os.close(group)
 
 
 @contextlib.contextmanager
@@ -261,7 +266,7 @@ def popen(
             env=dict(environment) if environment is not None else None,
             cwd=cwd,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=_follow_parent,
         )
     except FileNotFoundError:
         raise OpsError(
@@ -433,7 +438,12 @@ def containers(env: Environment) -> list[Container]:
         *("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_HELD}project={env.project}"),
         *("--filter", f"label={_HELD}oneoff=False"),
     )
-    found = [container(each) for each in inspect(listed.stdout.split())]
+    return look(listed.stdout.split())
+
+
+def look(ids: Sequence[str]) -> list[Container]:
+    """Some containers, as they are now; those that are gone are left out."""
+    found = [container(each) for each in inspect(ids)]
     return sorted(found, key=lambda each: (each.service, each.number, each.created))
 
 

@@ -30,7 +30,7 @@ from ops.stack import Service
 # Setting and default, in seconds: how long new containers must stay well before they get requests.
 STEADY = ("ROLLOUT_STEADY_SECONDS", 5)
 # A container on probation yields to those that serve; Docker's own weight is 1024.
-_PROBATION_SHARES, _FULL_SHARES = 128, 1024
+_PROBATION_SHARES, _FULL_SHARES = 32, 1024
 # But not for ever: where the others leave too little, it gets its full weight, or it would never become ready.
 _YIELD_SECONDS = 90.0
 _KILLED = 137  # 128 + SIGKILL: it did not end within its grace period
@@ -242,7 +242,8 @@ class Rollout:
 
     def _look(self) -> list[Container]:
         """The new containers. Meanwhile whoever serves may have come back with another address: follow it."""
-        containers = engine.containers(self.env)
+        watched = [] if self._switched else [each.id for move in self.moves for each in (*move.stay, *move.leave)]
+        containers = engine.look([*self._new, *watched])
         if time.monotonic() > self._yield_until:
             self._yield_until = math.inf
             engine.docker("update", "--cpu-shares", str(_FULL_SHARES), *self._new)

@@ -14,6 +14,7 @@ Debian 12 and 13 offer too old a Docker or Compose, so the packages of a newer D
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -55,6 +56,11 @@ UNPACKED = ENGINE_FOLDER / "root"
 PID_FILE = Path("/run/docker-engine.pid")
 CONTAINERD_PID_FILE = Path("/run/docker/containerd/containerd.pid")
 LOG_FILE = Path("/var/log/docker-engine.log")
+# The weight of all containers together, in cgroups of version 1 and 2: sixteen times that of a session.
+CONTAINERS_WEIGHT = {
+    Path("/sys/fs/cgroup/cpu/docker/cpu.shares"): 16 * 1024,
+    Path("/sys/fs/cgroup/docker/cpu.weight"): 16 * 100,
+}
 UNIT = Path("/etc/systemd/system/docker-engine.service")
 PLUGIN_FOLDER = Path("/usr/local/lib/docker/cli-plugins")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -527,6 +533,7 @@ def spawn_engine(dockerd: str) -> None:
     if running_pid(CONTAINERD_PID_FILE, "containerd") is None:
         # left by a killed engine: dockerd would wait in vain for whatever bears that number now
         CONTAINERD_PID_FILE.unlink(missing_ok=True)
+    put_containers_first()
     with LOG_FILE.open("a") as log:
         start = log.tell()
         process = subprocess.Popen(
@@ -542,6 +549,19 @@ def spawn_engine(dockerd: str) -> None:
         lambda: process.poll() is None,
         lambda: LOG_FILE.read_bytes()[start:].decode(errors="replace"),
     )
+
+
+def put_containers_first() -> None:
+    """Let containers weigh more than what manages them, where there is no systemd to do it.
+
+    All of them together would get as much of a busy processor as the engine, or as one command in a terminal; under
+    systemd each of them does.
+    """
+    for file, weight in CONTAINERS_WEIGHT.items():
+        if (file.parent.parent / "cgroup.procs").exists():
+            with contextlib.suppress(OSError):  # a machine that is itself a container may not be allowed to
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(str(weight))
 
 
 def wait_for_engine(alive: Callable[[], bool], log: Callable[[], str]) -> None:

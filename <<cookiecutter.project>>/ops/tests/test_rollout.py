@@ -28,6 +28,9 @@ class Engine:
     def containers(self, _env: object) -> list[Container]:
         return list(self.all)
 
+    def look(self, ids: list[str]) -> list[Container]:
+        return [each for each in self.all if each.id in ids]
+
     def compose(self, _env: object, *args: str, **_options: object) -> Completed:
         self.note("create", args[args.index("--scale") + 1])
         usual = next(each for each in self.all if each.service == "web")
@@ -72,7 +75,7 @@ def roll(env, old, monkeypatch):
     """Replaces web on a made-up engine; gives the engine, ready to be looked at."""
     docker = Engine(old)
     monkeypatch.setattr(engine, "processors", lambda: 4)
-    for name in ("containers", "compose", "docker", "inspect"):
+    for name in ("containers", "look", "compose", "docker", "inspect"):
         monkeypatch.setattr(engine, name, getattr(docker, name))
     monkeypatch.setattr(engine, "logs", lambda *_args: ["the last words"])
     monkeypatch.setattr(edge, "point", lambda _nginx, wanted: docker.note("point", *sorted(wanted["web"])))
@@ -96,7 +99,7 @@ NEW = ("new11", "new12")
 BESIDE = [
     ("point", "10.0.0.1", "10.0.0.1"),
     ("create", "web=4"),
-    ("update", "--restart", "no", "--cpu-shares", "128", *NEW),
+    ("update", "--restart", "no", "--cpu-shares", "32", *NEW),
     ("settle",),
     ("start", *NEW),
 ]

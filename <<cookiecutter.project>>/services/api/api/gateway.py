@@ -32,7 +32,7 @@ def client(base_url: str, timeout: float) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=base_url,
         timeout=httpx.Timeout(timeout, connect=2, pool=2),
-        # Idle connections are given up before nginx does, which after a reload is 5 s (keepalive_min_timeout).
+        # Idle connections are given up well before nginx does it, after 10 s (keepalive_timeout).
         limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=3),
         follow_redirects=False,
         trust_env=False,
