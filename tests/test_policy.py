@@ -221,7 +221,7 @@ def test_health_check(service: dict[str, Any], name: str) -> None:
     assert check.get("disable") is not True and check["test"] != ["NONE"]
     assert compose.seconds(check["interval"]) <= 30
     assert compose.seconds(check["timeout"]) <= 10
-    # Polled every second while it starts, so that nothing waits for a whole interval.
+    # Polled often while it starts, so that nothing waits for a whole interval.
     assert compose.seconds(check["start_interval"]) <= 2
     assert compose.seconds(check["start_period"]) > 0
 

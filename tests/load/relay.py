@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
@@ -64,7 +65,8 @@ class _End(asyncio.Protocol):
         if self.finished or self.transport.is_closing():
             return
         self.finished = True
-        self.transport.write_eof()
+        with contextlib.suppress(OSError):  # the other side was reset in this moment: there is nobody to tell
+            self.transport.write_eof()
         if self.far.finished:
             self.transport.close()
             self.far.transport.close()

@@ -26,14 +26,32 @@ except OpsError as error:
     print(error, file=sys.stderr)
     sys.exit(error.code)
 """
+# A real deploy. Everything is imported before it is let go, so that all of a round come at the same moment.
+_DEPLOYER = """\
+import sys
+from ops import deploy, environments
+from ops.errors import OpsError
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    deploy.deploy(environments.load("dev"))
+except OpsError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.code)
+"""
 HELD, REFUSED = 0, 3
 
 
 def contend(project: Project, seconds: float) -> subprocess.Popen[str]:
     """Start one that wants the lock and keeps it for some seconds."""
+    return _start(project, _CONTENDER, str(seconds))
+
+
+def _start(project: Project, program: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", _CONTENDER, str(seconds)],
+        [sys.executable, "-c", program, *arguments],
         cwd=project.folder,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -66,6 +84,19 @@ def simultaneous(project: Project, count: int, seconds: float) -> Round:
     for each in contenders:
         each.communicate(timeout=120)
     return Round(tuple(each.returncode for each in contenders))
+
+
+def simultaneous_deploys(project: Project, count: int) -> Round:
+    """So many deploys at once; what there is to deploy must last longer than they need to come."""
+    deployers = [_start(project, _DEPLOYER) for _ in range(count)]
+    for each in deployers:
+        assert each.stdout.readline() == "ready\n", each.stderr.read()
+    for each in deployers:
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    for each in deployers:
+        each.communicate(timeout=300)
+    return Round(tuple(each.returncode for each in deployers))
 
 
 def container(project: Project) -> str:

@@ -97,6 +97,8 @@ def prepare(project: Project, replicas: int = 2) -> None:
     append(project, "services/api/api/routes.py", _API)
     edit(project, "services/api/api/routes.py", "import uuid\nfrom dataclasses import replace\n", _API_IMPORTS)
     append(project, "services/web/web/routes.py", _WEB)
+    # A load may last longer than access tokens do, and it does not renew them.
+    edit(project, "services/common/stack/tokens.py", "LIFETIME_SECONDS = 15 * 60", "LIFETIME_SECONDS = 120 * 60")
     # The limit protects people from each other; here it would only measure itself.
     path = project.folder / "config" / ENVIRONMENT / "nginx" / "nginx.conf"
     path.write_text(re.sub(r"rate=\d+r/s", "rate=100000r/s", path.read_text()))
@@ -204,7 +206,7 @@ class Bad:
 _APP, _ROUTES = "services/web/web/app.py", "services/web/web/routes.py"
 _MIGRATIONS = "services/api/api/migrations"
 _CREATION = "    health = Health(settings.service_name, Lifecycle())\n"
-_STARTED = "        cleaning = asyncio.create_task(_clean_regularly(uploads))\n"
+_STARTED = '        cleaning = background.start("cleaning", lambda: _clean_regularly(uploads))\n'
 _RAISE = '    raise RuntimeError("lost the keys")\n'
 _MOON = """
         async def moon() -> None:
