@@ -28,8 +28,9 @@ def both_majors(engine: None) -> None:
 
 @pytest.fixture(scope="module")
 def project(both_majors: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project of its own kind: its images are not those of the other modules."""
-    baked = Project.bake(tmp_path_factory.mktemp("bake"), project_name="Upgrade Stack")
+    """A project whose images have a name of their own."""
+    answers = {"project_name": "Upgrade Stack", "organisation": "Upgrade"}
+    baked = Project.bake(tmp_path_factory.mktemp("bake"), **answers)
     yield baked
     baked.remove()
 
