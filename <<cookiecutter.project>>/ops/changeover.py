@@ -230,7 +230,7 @@ class Changeover:
                 self._load(new, names)
                 rows = self._compare(old, new, names)
                 self._switch(new, change)
-                self._bring_up(self.env, wanted.major, size)
+                self._bring_up(self.env, wanted.major)
                 self._start_services()
             except BaseException as error:
                 raise self._failed(error) from error
@@ -409,7 +409,9 @@ class Changeover:
                 # It goes on with the database that it kept, or copies the primary.
                 self._stop_servers()
                 self._put_away(each, self.of(each).current)
-        self._bring_up(env, current, self.size() if self._runs() else 0)
+        self._bring_up(env, current)
+        if begun and begun.direction == "down":
+            self._migrate()
         self._start_services()
         self._open()
         self._clean_up()
@@ -465,16 +467,17 @@ class Changeover:
         for server in (*self.standbys, self.primary):
             services.stop([each for each in containers if each.service == server.service and each.running])
 
-    def _bring_up(self, env: Environment, major: int, size: int) -> None:
+    def _bring_up(self, env: Environment, major: int) -> None:
         """Let Compose start the servers of a major, the primary first; what runs well on it is not touched."""
         self._provide(env)
         declared = stack.load(env).services
-        timeout = env.number(*TIMEOUT) + size / RATE
         for server in (self.primary, *self.standbys):
             containers = engine.containers(env)
             if majors.running(containers).get(server.service) == major:
                 continue
             self.at(f"starting {server.service} on PostgreSQL {major}")
+            # A standby may have to copy the primary, which runs by now.
+            timeout = env.number(*TIMEOUT) + (0 if server == self.primary else self.size() / RATE)
             judge = gate.Gate({server.service: declared[server.service]}, before=containers)
             bring_up(env, up_argv(env, [server.service]), judge, timeout)
 
@@ -499,6 +502,13 @@ class Changeover:
             argv = ["/usr/local/bin/etcdctl", "del", "--prefix", f"/service/postgres-{major}/"]
             backup.run_in(etcd, argv, "etcd")
 
+    def _migrate(self) -> None:
+        """Bring the schema of an older database up to the services that will use it."""
+        self.at("bringing the schema up to date")
+        done = engine.compose(self.env, "run", "--rm", "--no-deps", "--no-TTY", "migrate", check=False, timeout=None)
+        if not done.ok:
+            raise engine.explain(done.stderr) or OpsError(f"migrate: {backup.complaint(done.stderr + done.stdout)}")
+
     def _services(self) -> list[Container]:
         return [each for each in engine.containers(self.env) if each.service in services.NAMES]
 
@@ -513,7 +523,8 @@ class Changeover:
         services.wait_healthy([each for each in mine if before is None or each.id in before])
 
     def _open(self) -> None:
-        self.at("opening the site")
+        # Also when the lock was lost meanwhile: everything behind it is well.
+        self.say("opening the site")
         maintenance.reopen(self.env, COMMAND)
 
     def _jobs(self) -> tuple[str, ...]:

@@ -55,13 +55,14 @@ def make(env, monkeypatch, make_container):
                 work.done.append((server.service.removeprefix("postgres-"), script.split()[0], *arguments[:1]))
             return ""
 
-        def bring_up(using, major, size):
+        def bring_up(using, major):
             work.done.append(("start", major, using.values["POSTGRES_IMAGE"]))
 
         monkeypatch.setattr(work, "look", lambda: None)
         monkeypatch.setattr(work, "in_volume", in_volume)
         monkeypatch.setattr(work, "_bring_up", bring_up)
         monkeypatch.setattr(work, "_remove_beside", lambda: None)
+        monkeypatch.setattr(work, "_migrate", lambda: work.done.append(("migrate",)))
         monkeypatch.setattr(work, "_runs", lambda: False)
         monkeypatch.setattr(work, "_stop_servers", lambda: work.done.append(("stop",)))
         container = make_container("postgres-primary", image=image)
@@ -123,6 +124,15 @@ def test_the_way_back_puts_the_primary_aside_and_removes_the_standbys_copy(env, 
     begin, stop, replica, primary, *_ = work.done
     assert begin == ("primary", "rm", str(DOWN))
     assert (stop, replica, primary) == (("stop",), ("replica", "rm", "18"), ("primary", "mkdir", "18"))
+
+
+def test_a_database_gone_back_to_gets_the_schema_of_what_was_released_since(make) -> None:
+    work = make(Holding((17,), begun=DOWN))
+    work.settle()
+    assert work.done.index(("start", 17, OLD)) < work.done.index(("migrate",))
+    work = make(Holding((17,), begun=UP))
+    work.settle()
+    assert ("migrate",) not in work.done
 
 
 # ── failing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
