@@ -53,7 +53,7 @@ _DUMP, _ROLES = f"{STAGING}/dump", f"{STAGING}/roles.sql"
 
 # On the volumes' disk, in sizes of the database: the dump, the new database, and the standby's copy of it.
 _SPACE_FACTOR = 3
-# Dump, load, count and copy of a database on two busy cores, in bytes a second.
+# Dump, load, count and copy, in bytes a second: a cautious guess, for what is said beforehand and for limits.
 RATE = 10 << 20
 # More processes than this gain little on one disk.
 _MOST_JOBS = 8
@@ -515,6 +515,10 @@ class Changeover:
     def _start_services(self) -> None:
         """Start the services; those that were well before must be so again."""
         mine = self._services()
+        if self.holding.begun and self._ready_before is None:
+            # Told to stop by a command that was killed, one may look well and be on its way down.
+            services.stop([each for each in mine if each.running])
+            mine = self._services()
         if all(each.ready for each in mine):
             return
         self.at("starting the services and waiting until they are healthy")

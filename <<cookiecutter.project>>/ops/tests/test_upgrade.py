@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ops import backup, console, engine, maintenance, majors, postgres, releases, upgrade
+from ops import backup, console, engine, maintenance, majors, postgres, releases, services, upgrade
 from ops.changeover import Changeover
 from ops.errors import FAILED, INTERRUPTED, REFUSED, USAGE, OpsError
 from ops.holdings import Change, Holding
@@ -133,6 +133,18 @@ def test_a_database_gone_back_to_gets_the_schema_of_what_was_released_since(make
     work = make(Holding((17,), begun=UP))
     work.settle()
     assert ("migrate",) not in work.done
+
+
+def test_services_that_a_killed_command_told_to_stop_are_not_trusted(make, make_container, monkeypatch) -> None:
+    work = make(Holding((17,), begun=UP))
+    web = make_container("web")
+    containers = [web]
+    monkeypatch.setattr(work, "_services", lambda: list(containers))
+    monkeypatch.setattr(services, "stop", lambda _them: containers.__setitem__(0, replace(web, state="exited")))
+    monkeypatch.setattr(services, "start", lambda them: work.done.append(("started", *(each.service for each in them))))
+    monkeypatch.setattr(services, "wait_healthy", lambda _them: None)
+    work.settle()
+    assert work.done[-1] == ("started", "web")
 
 
 # ── failing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
