@@ -34,7 +34,7 @@ def main() -> int:
     rounds = asked.rounds
     chance = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as folder:
-        project = Project.bake(Path(folder), project_name="Lock Stack")
+        project = Project.bake(Path(folder), project_name="Lock Stack", organisation="Lock")
         try:
             played = [locks.simultaneous(project, chance.randint(2, 8), HOLD_SECONDS) for _ in range(rounds)]
             freed = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ def engine() -> None:
 @pytest.fixture(scope="module")
 def project(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A fresh project of this module's own; nothing of it survives the module."""
-    baked = Project.bake(tmp_path_factory.mktemp("bake"), project_name="Acme Stack", organisation="Acme")
+    # Two stacks of one organisation and environment would move each other's tags, and runs may be beside each other.
+    organisation = f"Acme {os.getpid()}"
+    baked = Project.bake(tmp_path_factory.mktemp("bake"), project_name="Acme Stack", organisation=organisation)
     yield baked
     baked.remove()
 

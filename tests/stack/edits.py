@@ -267,9 +267,8 @@ def try_out(project: Project, edit: str) -> Outcome:
 
 
 def forget(project: Project) -> None:
-    """Remove what edits left on the engine besides the project itself: its images, and the other name of one."""
+    """Remove what edits left on the engine besides the project itself: the other name of an image."""
     project.remove()
-    mine = docker("images", "--format", "{{.ID}}", "--filter", f"label=ops.project={project.name()}").split()
     edited = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{project.name()}/*").split()
-    if mine or edited:
-        docker("rmi", "--force", *dict.fromkeys([*edited, *mine]), check=False)
+    if edited:
+        docker("rmi", "--force", *edited, check=False)

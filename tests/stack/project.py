@@ -181,6 +181,9 @@ class Project:
                 if found:
                     print(f"removing {len(found)} {kind}(s) of {label}")
                     docker(*removal, *found, check=False)
+            built = docker("images", "--quiet", "--filter", f"label=ops.project={self.name(environment)}").split()
+            if built:
+                docker("rmi", "--force", *dict.fromkeys(built), check=False)
 
 
 def eventually(condition: Any, seconds: float = 20, what: str = "condition") -> Any:
