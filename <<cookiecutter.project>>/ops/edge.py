@@ -73,32 +73,25 @@ def parse_peers(text: str) -> dict[str, list[str]]:
 def point(nginx: Container, wanted: Mapping[str, Sequence[str]]) -> None:
     """Send the requests for some services to these addresses (none: to whoever has the service's name), and reload.
 
-    Raises OpsError when nginx refuses; it then works with what it had.
+    It reloads also when that is written already: a killed rollout may not have come to it. Raises OpsError when nginx
+    refuses; it then works with what it had.
     """
-    _change(nginx, peers(nginx), wanted)
+    before = peers(nginx)
+    routed = {service: addresses for service, addresses in wanted.items() if service in before}
+    if routed:
+        _take(nginx, _writing(routed), _writing({service: before[service] for service in routed}))
 
 
 def release(nginx: Container) -> None:
     """Send the requests for every service to whoever has its name, as it is between two rollouts."""
-    before = peers(nginx)
-    _change(nginx, before, {service: [] for service in before})
+    if pinned := {service: addresses for service, addresses in peers(nginx).items() if addresses}:
+        _take(nginx, _writing(dict.fromkeys(pinned, ())), _writing(pinned))
 
 
-def _change(nginx: Container, before: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[str]]) -> None:
-    routed = {service: addresses for service, addresses in wanted.items() if service in before}
-    if all(sorted(before[service]) == sorted(addresses) for service, addresses in routed.items()):
-        return
-    try:
-        _write(nginx, routed)
-        reload(nginx)
-    except OpsError:
-        _write(nginx, {service: before[service] for service in routed})
-        raise
-
-
-def _write(nginx: Container, wanted: Mapping[str, Sequence[str]]) -> None:
+def _writing(wanted: Mapping[str, Sequence[str]]) -> str:
+    """The lines of a script in nginx's container that write peers."""
     lines = (shlex.join(["sh", _PEERS_SCRIPT, service, *addresses]) for service, addresses in wanted.items())
-    engine.exec_(nginx.id, ["sh", "-ec", "\n".join(lines)])
+    return "".join(f"{line}\n" for line in lines)
 
 
 def reload(nginx: Container) -> None:
@@ -106,12 +99,21 @@ def reload(nginx: Container) -> None:
 
     Raises OpsError when the configuration is wrong: nginx then keeps working with the old one.
     """
-    tested = engine.exec_(nginx.id, ["nginx", "-t", "-q", "-c", CONFIGURATION], check=False)
-    if not tested.ok:
-        lines = "\n".join(f"  {line}" for line in tested.stderr.strip().splitlines())
-        raise OpsError(f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Mend it; deploy again.")
+    _take(nginx, "", "")
+
+
+def _take(nginx: Container, change: str, undo: str) -> None:
+    """Change the configuration and reload, or undo it. change, undo: lines of a script in nginx's container.
+
+    One script for all of it: the engine lets it come to its end although the command that began it is killed, so what
+    is written is what nginx works with.
+    """
+    script = f"{change}if nginx -t -q -c {CONFIGURATION}; then kill -HUP 1; else\n{undo}exit 1; fi"
     before = {worker.pid for worker in workers(nginx) if not worker.leaving}
-    engine.docker("kill", "--signal", "HUP", nginx.id)
+    done = engine.exec_(nginx.id, ["sh", "-ec", script], check=False)
+    if not done.ok:
+        lines = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines())
+        raise OpsError(f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Mend it; deploy again.")
     deadline = time.monotonic() + RELOAD_SECONDS
     # The signal comes back at once; the change has happened when no former worker takes connections any more.
     while not (now := {worker.pid for worker in workers(nginx) if not worker.leaving}) or now & before:
