@@ -148,9 +148,9 @@ class Project:
         client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def mails(self, environment: str = "dev") -> list[dict[str, Any]]:
-        """What the SMTP sink of the dev environment has received."""
+        """What the SMTP sink of the dev environment has received (it keeps 500)."""
         port = self.settings(environment)["MAIL_PORT"]
-        return httpx.get(f"http://127.0.0.1:{port}/api/v1/messages", timeout=10).json()["messages"]
+        return httpx.get(f"http://127.0.0.1:{port}/api/v1/messages?limit=500", timeout=10).json()["messages"]
 
     # -- what is on the engine ---------------------------------------------------------------------------------------
 
