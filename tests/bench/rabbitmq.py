@@ -35,7 +35,7 @@ def main() -> int:
             if "single" in parts or "cluster" in parts:
                 project.invoke("secret-init")
                 compose(project, "build", "api")
-            print("| RabbitMQ | killed | taken | lost | longest pause, s |\n| --- | --- | --- | --- | --- |")
+                print("| RabbitMQ | killed | taken | lost | longest pause, s |\n| --- | --- | --- | --- | --- |")
             if "single" in parts:
                 start(project)
                 ours = rabbit.publishing(project, asked.kills)
