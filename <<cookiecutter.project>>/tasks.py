@@ -188,6 +188,28 @@ def down(_context, env="dev", volumes=False, yes=False):
     lifecycle.down(load(env), volumes=volumes, assume_yes=yes)
 
 
+@command(env=ENV_HELP)
+def failover(_context, env="dev"):
+    """Let PostgreSQL's standby take over, planned: nothing is lost.
+
+    The primary becomes the standby; writes wait for one or two seconds. Refused with the reason when it is not safe.
+    """
+    from ops import failover as failing_over
+
+    failing_over.failover(load(env))
+
+
+@command(env=ENV_HELP, yes=YES_HELP)
+def promote(_context, env="dev", yes=False):
+    """Make PostgreSQL's standby the primary when the primary is lost.
+
+    Says what may be lost and asks first. The old primary is stopped, and comes back as standby.
+    """
+    from ops import failover as failing_over
+
+    failing_over.promote(load(env), assume_yes=yes)
+
+
 # ── look ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

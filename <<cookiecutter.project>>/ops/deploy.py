@@ -8,12 +8,28 @@ nothing to change it ends after "decide", so running it again is cheap.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ops import console, edge, engine, gate, images, lock, majors, plan, preflight, redis, releases, stack
+from ops import (
+    console,
+    edge,
+    engine,
+    failover,
+    gate,
+    images,
+    lock,
+    majors,
+    plan,
+    postgres,
+    preflight,
+    redis,
+    releases,
+    stack,
+)
 from ops.bringup import bring_up, up_argv
 from ops.engine import Container
 from ops.environments import Environment, relative
@@ -261,7 +277,10 @@ class Deployment:
             self._watch(up_argv(self.env, others), others, fresh)
         # One after the other, and a standby before what it follows: as little as can be is away at a time.
         leading = primaries(self.env, engine.containers(self.env)) if replaced else set()
-        for name in sorted(replaced, key=lambda name: (name in leading, -len(watched[name].depends_on))):
+        ordered = sorted(replaced, key=lambda name: (name in leading, -len(watched[name].depends_on)))
+        rest = [name for name in ordered if name not in postgres.NODES]
+        # Asked for one by one: the primary hands its role over when its turn has come.
+        for name in itertools.chain(rest, failover.one_after_the_other(self.env, ordered, watched)):
             argv = up_argv(self.env, [name], "--force-recreate")
             self._watch(argv, [name], {name: watched[name]})
         self._watch(None, (), watched)

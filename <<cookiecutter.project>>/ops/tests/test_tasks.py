@@ -13,7 +13,20 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = {
-    *("deploy", "update", "scale", "stop", "down", "status", "logs", "health", "backup", "restore"),
+    *(
+        "deploy",
+        "update",
+        "scale",
+        "stop",
+        "down",
+        "status",
+        "logs",
+        "health",
+        "backup",
+        "restore",
+        "failover",
+        "promote",
+    ),
     *("rollback", "releases", "maintenance", "unlock", "upgrade-database"),
     *("secret-init", "secret-check", "certificate", "config", "doctor"),
 }
