@@ -50,9 +50,14 @@ def compare(samples: Iterable[Sample], found: Mapping[str, int]) -> Ledger:
 
 def sql(project: Project, environment: str, text: str) -> list[str]:
     """Rows of a query on the primary, as the superuser over the local socket; columns are separated by |."""
-    (primary,) = (name for name in project.containers(environment) if "-postgres-primary-" in name)
     settings = project.settings(environment)
     login = (f"--username={settings['POSTGRES_USER']}", f"--dbname={settings['POSTGRES_DB']}")
+
+    def ask(node: str, words: str) -> str:
+        return docker("exec", node, "psql", "-XAqt", *login, f"--command={words}", check=False)
+
+    nodes = [name for name in project.containers(environment) if "-postgres-" in name and "exporter" not in name]
+    primary = next(node for node in nodes if ask(node, "select pg_is_in_recovery()") == "f")
     return docker("exec", primary, "psql", "-XAqt", *login, f"--command={text}").splitlines()
 
 

@@ -5,41 +5,32 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import signal
 import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import rollouts
 from .project import Project, docker, eventually
-from .rollouts import MAIL_COMPOSE
+from .rollouts import ENVIRONMENT
 
-ENVIRONMENT = "staging"
-FILES = ("docker-compose.yml", "docker-compose.database.yml", "docker-compose.failover.yml", "docker-compose.load.yml")
-
+FAILOVER = "docker-compose.failover.yml"
 SERVICES = ("postgres-primary", "postgres-replica")
 NODES = "postgres-primary:5432,postgres-replica:5432"
+NETWORKS = ("database", "consensus")
 
 
 def prepare(project: Project, failover: bool = True, replicas: int = 2) -> None:
-    """Make staging deployable on this machine; without `failover` with the plain pair. `replicas` of each service."""
-    files = [file for file in FILES if failover or "failover" not in file]
-    project.set(
-        ENVIRONMENT,
-        MONITORING_ENABLED="false",
-        LOGGING_ENABLED="false",
-        DASHBOARDS_ENABLED="false",
-        SMTP_HOST="mail",
-        SMTP_PORT="1025",
-        SMTP_TLS="none",
-        COMPOSE_FILE=":".join(files),
-        **{f"{name}_REPLICAS": str(replicas) for name in ("WEB", "API", "AUTH", "NOTIFICATION")},
-    )
-    (project.folder / "docker-compose.load.yml").write_text(MAIL_COMPOSE)
-    project.invoke("secret-init", "--env", ENVIRONMENT)
-    make = f"from ops import environments, certificates; certificates.self_sign(environments.load({ENVIRONMENT!r}))"
-    subprocess.run([sys.executable, "-c", make], cwd=project.folder, check=True)
+    """Make staging fit for load, with automatic failover or with the plain pairs. `replicas` of each service."""
+    rollouts.prepare(project, replicas)
+    if failover:
+        files = project.settings(ENVIRONMENT)["COMPOSE_FILE"].split(":")
+        files.insert(files.index("docker-compose.database.yml") + 1, FAILOVER)
+        project.set(ENVIRONMENT, COMPOSE_FILE=":".join(files))
 
 
 # ── who writes ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,3 +149,30 @@ def synchronous(project: Project) -> bool:
     """Whether the primary has a synchronous standby."""
     leader = primary(project)
     return bool(leader) and "sync" in ask(project, leader, "SELECT sync_state FROM pg_stat_replication").split()
+
+
+def settled(project: Project, seconds: float = 120) -> float:
+    """Wait until a primary has a synchronous standby; how long that took."""
+    began = time.monotonic()
+    eventually(lambda: synchronous(project), seconds, "a synchronous standby")
+    return time.monotonic() - began
+
+
+# ── what happens to nodes ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cut(project: Project, container: str) -> None:
+    """Take a node off every network."""
+    for network in NETWORKS:
+        docker("network", "disconnect", f"{project.name(ENVIRONMENT)}_{network}", container)
+
+
+def mend(project: Project, container: str, service: str) -> None:
+    """Put it back, under its name."""
+    for network in NETWORKS:
+        docker("network", "connect", "--alias", service, f"{project.name(ENVIRONMENT)}_{network}", container)
+
+
+def crash(container: str) -> None:
+    """Kill process 1 behind the engine's back, so that the restart policy takes effect."""
+    os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", container)), signal.SIGKILL)

@@ -69,7 +69,7 @@ async def slow(session: SessionOf, api: ApiOf, seconds: float) -> Response:
     return Response("slow")
 """
 # Somewhere for the mails to go.
-MAIL_COMPOSE = """\
+_COMPOSE = """\
 services:
   mail:
     image: ${MAIL_IMAGE}
@@ -93,7 +93,7 @@ def prepare(project: Project, replicas: int = 2) -> None:
         COMPOSE_FILE="docker-compose.yml:docker-compose.database.yml:docker-compose.load.yml",
         **{f"{name}_REPLICAS": str(replicas) for name in ("WEB", "API", "AUTH", "NOTIFICATION")},
     )
-    (project.folder / "docker-compose.load.yml").write_text(MAIL_COMPOSE)
+    (project.folder / "docker-compose.load.yml").write_text(_COMPOSE)
     append(project, "services/api/api/routes.py", _API)
     edit(project, "services/api/api/routes.py", "import uuid\nfrom dataclasses import replace\n", _API_IMPORTS)
     append(project, "services/web/web/routes.py", _WEB)
@@ -249,7 +249,7 @@ def upgrade() -> None:
 '''
 # The services' own dead line: a test need not wait for three minutes.
 _IMPATIENT = Edit(f"config/{ENVIRONMENT}/.env", "\nDEPLOY_TIMEOUT=15\n")
-MAIL_COMPOSE_FILE = "docker-compose.yml"
+_COMPOSE_FILE = "docker-compose.yml"
 _MINE, _WRONG = "secrets: [AUTH_DB_PASSWORD,", "secrets: [{source: WRONG, target: AUTH_DB_PASSWORD},"
 _DECLARED = f'\nsecrets:\n  WRONG: {{file: "./config/{ENVIRONMENT}/wrong"}}\n'
 
@@ -272,8 +272,8 @@ BAD_RELEASES = (
         "password authentication failed",
         (
             Edit(f"config/{ENVIRONMENT}/wrong", "certainly-not-this-password"),
-            Edit(MAIL_COMPOSE_FILE, _WRONG, _MINE),
-            Edit(MAIL_COMPOSE_FILE, _DECLARED, "\nsecrets:\n"),
+            Edit(_COMPOSE_FILE, _WRONG, _MINE),
+            Edit(_COMPOSE_FILE, _DECLARED, "\nsecrets:\n"),
             _IMPATIENT,
         ),
     ),
