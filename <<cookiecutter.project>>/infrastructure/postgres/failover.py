@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 CONFIGURATION = Path("/etc/postgresql/patroni.yml")
 SECRETS = Path("/run/secrets")
 MEMORY = Path("/run/patroni")
@@ -152,6 +150,8 @@ def share(etcd: Etcd, wanted: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Write the configuration and become Patroni."""
+    import yaml  # comes with Patroni, in the image
+
     declared = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
     passwords = {}
     for name in ("POSTGRES_PASSWORD", "REPLICATION_PASSWORD", "PATRONI_PASSWORD"):
