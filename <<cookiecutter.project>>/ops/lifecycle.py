@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ops import console, edge, engine, gate, lock, maintenance, postgres, preflight, stack
+from ops import console, edge, engine, gate, lock, maintenance, postgres, preflight, redis, stack
 from ops.bringup import compose_failed
 from ops.engine import Container
 from ops.environments import Environment, relative
@@ -223,10 +224,20 @@ def _job_state(job: Container) -> str:
     return "done" if job.exit_code == 0 else f"failed ({job.exit_code})"
 
 
+def roles_of(env: Environment, containers: Sequence[Container]) -> dict[str, str]:
+    """What every node of a database is at this moment, by service, as far as they say."""
+    found = postgres.roles(env, containers)
+    with contextlib.suppress(OpsError):
+        leading = redis.primary(env, containers).id
+        mine = [each for each in redis.nodes(containers) if each.running]
+        found.update({each.service: "primary" if each.id == leading else "replica" for each in mine})
+    return found
+
+
 def status(env: Environment, as_json: bool = False) -> None:
     """Show how every service stands."""
     seen = glance(env)
-    rows = standings(seen.stack, seen.containers, time.time(), postgres.roles(env, seen.containers))
+    rows = standings(seen.stack, seen.containers, time.time(), roles_of(env, seen.containers))
     if as_json:
         document = {"environment": env.name, "project": env.project, "services": [row.__dict__ for row in rows]}
         console.say(json.dumps(document, indent=2))

@@ -224,6 +224,30 @@ HTTP_HEAD = (
 )
 
 
+def engine_restart(project: Project, command: str) -> list[str]:
+    """The engine itself is restarted under requests: how long until everything is healthy, without a hand."""
+    nodes.settled(project)
+    with Load(project, rate=40) as load:
+        time.sleep(10)
+        load.enter("during")
+        began = time.monotonic()
+        subprocess.run(command, shell=True, check=True)
+        back = time.monotonic() - began
+        while project.invoke("health", "--env", ENVIRONMENT, code=None).returncode:
+            assert time.monotonic() - began < 600, "not healthy within ten minutes"
+            time.sleep(1)
+        healthy = time.monotonic() - began
+        time.sleep(5)
+    report, book = load.report, load.ledger
+    failed = f"{len(report.all.lost):,} of {report.all.sent:,}"
+    return [
+        f"{back:.1f}",
+        f"{healthy:.1f}",
+        failed,
+        f"{book.acknowledged:,} / {len(book.missing)} / {len(book.doubled)}",
+    ]
+
+
 def cost(project: Project) -> list[str]:
     """Memory of the PostgreSQL nodes and of what keeps them available."""
     names = [name for name in project.containers(ENVIRONMENT) if re.search("postgres-|etcd", name)]
@@ -283,10 +307,11 @@ def seconds_until_healthy(project: Project) -> float:
 
 
 def main() -> None:
-    parts = ("killed", "paused", "cut", "crashed", "stopped", "planned", "full", "control", "http", "cost")
+    parts = ("engine", "killed", "paused", "cut", "crashed", "stopped", "planned", "full", "control", "http", "cost")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--restart", metavar="COMMAND", help="restarts the engine; needed by the part engine")
     options = parser.parse_args()
     chosen = [part for part in options.only if part in FAULTS and part != "full"]
     tallies: list[Tally] = []
@@ -300,6 +325,10 @@ def main() -> None:
                     over_http(project, FAULTS[part].name, FAULTS[part]) for part in ("planned", "crashed", "killed")
                 ]
                 print("\n" + table(HTTP_HEAD, rows) + "\n", flush=True)
+    if "engine" in options.only and options.restart:
+        head = ("engine answers after, s", "all healthy after, s", "failed requests", "acknowledged / missing / twice")
+        with deployed() as project:
+            print("\n" + table(head, [engine_restart(project, options.restart)]) + "\n", flush=True)
     if "full" in options.only:
         with deployed(disks=True) as project:
             tallies.append(strike(project, FAULTS["full"], options.rounds))
