@@ -42,6 +42,11 @@ class Fault:
     back: Callable[[Project, str, str], object] | None
     away: float = AWAY_SECONDS
 
+    @property
+    def takeover(self) -> bool:
+        """Whether the standby has to take over."""
+        return self.away == AWAY_SECONDS
+
 
 @dataclass
 class Tally:
@@ -104,6 +109,15 @@ def free(node: str) -> None:
     docker("exec", node, "rm", "-f", "/var/lib/postgresql/.full")
 
 
+def wait(project: Project, fault: Fault, old: str) -> None:
+    """Until somebody else is the primary and clients have found it, or as long as the fault is to last."""
+    ends = time.monotonic() + fault.away
+    while time.monotonic() < ends and (not fault.takeover or nodes.primary(project) in {"", old}):
+        time.sleep(0.5)
+    if fault.takeover:
+        time.sleep(WARM_SECONDS)
+
+
 def strike(project: Project, fault: Fault, rounds: int) -> Tally:
     """Let a fault happen to whoever is the primary, again and again."""
     tally = Tally(fault.name)
@@ -116,7 +130,7 @@ def strike(project: Project, fault: Fault, rounds: int) -> Tally:
             time.sleep(WARM_SECONDS)
             began = time.time()
             fault.strike(project, container)
-            time.sleep(fault.away)
+            wait(project, fault, old)
             tally.outages.append(writer.account().outage(began - 1, time.time()))
             if fault.back:
                 direct = writers.enter_context(nodes.writing(project, hosts=f"{old}:5432", role="any", threads=1))
