@@ -121,7 +121,8 @@ class Deployment:
                 reason = str(error).partition("\n")[0]
                 releases.finish(self.env, release, result, reason=reason, seconds=self._elapsed())
             raise
-        names = {name for name, entry in document["services"].items() if "build" in entry}
+        # Those of a rollback: nobody goes back to an older database server by it.
+        names = {name for name, each in stack.parse(document).services.items() if each.built and not each.stateful}
         running = {each.service: each.image_id for each in engine.containers(self.env) if each.service in names}
         releases.finish(self.env, release, releases.DEPLOYED, seconds=self._elapsed(), images=running)
 
