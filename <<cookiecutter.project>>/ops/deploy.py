@@ -276,8 +276,15 @@ class Deployment:
         if others := [name for name in names if name not in replaced]:
             fresh = {name: service for name, service in watched.items() if name in others}
             self._watch(up_argv(self.env, others), others, fresh)
+        containers = engine.containers(self.env)
+        running = {each.service for each in containers if each.running}
+        # Nothing is away for what does not run anyhow; and nodes that were stopped find their roles only together.
+        if stopped := [name for name in replaced if name not in running]:
+            argv = up_argv(self.env, stopped, "--force-recreate")
+            self._watch(argv, stopped, {name: watched[name] for name in stopped})
         # One after the other, and a standby before what it follows: as little as can be is away at a time.
-        leading = primaries(self.env, engine.containers(self.env)) if replaced else set()
+        replaced = [name for name in replaced if name in running]
+        leading = primaries(self.env, containers) if replaced else set()
         ordered = sorted(replaced, key=lambda name: (name in leading, -len(watched[name].depends_on)))
         rest = [name for name in ordered if name not in postgres.NODES]
         # Asked for one by one: the primary hands its role over when its turn has come.

@@ -101,14 +101,20 @@ def _packed(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+def fence(data: Path) -> Path:
+    """The mark of an old primary, as in node.sh."""
+    return data.parent / ".fenced"
+
+
 def may_begin(node_begins: bool, data: Path) -> bool:
     """Whether this node may form the cluster when etcd knows none: with the data of a primary, or where it is to begin.
 
     A standby may not: its primary may have more, and is perhaps only slower to start. Neither may one that has nothing
-    of this major yet, after an upgrade: the new database is where the old primary was.
+    of this major yet, after an upgrade: the new database is where the old primary was. Nor an old primary that was put
+    out of action by `invoke promote` (see node.sh).
     """
     if (data / "PG_VERSION").is_file():
-        return not (data / "standby.signal").exists()
+        return not ((data / "standby.signal").exists() or fence(data).exists())
     return node_begins and not (data.parent / "upgraded-from").exists()
 
 
@@ -163,8 +169,11 @@ def main() -> None:
     # JSON is YAML, and quotes whatever a password may hold.
     target.write_text(json.dumps(configuration(declared, os.environ, passwords), indent=1), encoding="utf-8")
     etcd = Etcd(os.environ["ETCD_HOSTS"], scope(declared, os.environ))
-    if not may_begin(os.environ["BEGINS"] == "true", Path(os.environ["PGDATA"])):
+    data = Path(os.environ["PGDATA"])
+    if not may_begin(os.environ["BEGINS"] == "true", data):
         wait_for_cluster(etcd)
+        # From here on the lease says who is the primary.
+        fence(data).unlink(missing_ok=True)
     share(etcd, dynamic(declared, os.environ))
     become_patroni(target)
 

@@ -95,6 +95,8 @@ def test_any_password_survives(node):
         (("docker/PG_VERSION",), False, True),
         # a standby's, whose primary may have more
         (("docker/PG_VERSION", "docker/standby.signal"), True, False),
+        # an old primary's
+        (("docker/PG_VERSION", ".fenced"), True, False),
         # an upgrade has put the data of this major elsewhere
         (("upgraded-from",), True, False),
     ],
