@@ -52,8 +52,6 @@ class Account:
 class Writer:
     """Writes as fast as it can, in a container on the network of the databases, until it is stopped."""
 
-    _begin = itertools.count(1)
-
     def __init__(self, project: Project, hosts: str = NODES, role: str = "read-write", threads: int = 4) -> None:
         self.project, settings = project, project.settings(ENVIRONMENT)
         secrets = project.folder / "config" / ENVIRONMENT / "secrets"
@@ -63,8 +61,8 @@ class Writer:
             *("--volume", f"{secrets / 'API_DB_PASSWORD'}:/run/password:ro"),
             *("--volume", f"{Path(__file__).with_name('writer.py')}:/app/writer.py:ro"),
             *("--env", f"HOSTS={hosts}", "--env", f"ROLE={role}", "--env", f"THREADS={threads}"),
-            # a billion ids for each writer, so that every write has one of its own
-            *("--env", f"BEGIN={next(self._begin) * 10**9}", "--env", f"DATABASE={settings['POSTGRES_DB']}"),
+            # a million ids for each millisecond, so that every write of every writer has one of its own
+            *("--env", f"BEGIN={time.time_ns() // 10**6 * 10**6}", "--env", f"DATABASE={settings['POSTGRES_DB']}"),
             *("--entrypoint", "python", image, "/app/writer.py"),
         )
 
