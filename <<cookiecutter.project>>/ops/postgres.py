@@ -176,12 +176,13 @@ def primary(env: Environment, containers: Sequence[Container]) -> Container:
 
 # ── Patroni ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# HTTP by hand: there is no curl in the image. Arguments: method, path; standard input: the body.
+# HTTP by hand: there is no curl in the image. To the node by its name, for Patroni takes orders from addresses of nodes only.
+# Arguments: method, path; standard input: the body.
 _REST = r"""
 set -euo pipefail
 body=$(cat)
 login=$(printf 'patroni:%s' "$(</run/secrets/PATRONI_PASSWORD)" | base64 --wrap=0)
-exec 3<>/dev/tcp/127.0.0.1/8008
+exec 3<>"/dev/tcp/$NODE/8008"
 printf '%s %s HTTP/1.0\r\nAuthorization: Basic %s\r\n' "$1" "$2" "$login" >&3
 printf 'Content-Length: %s\r\n\r\n%s' "${#body}" "$body" >&3
 cat <&3
