@@ -221,6 +221,9 @@ class Deployment:
             if name not in done and change.kind not in {plan.UNCHANGED, plan.RELOAD}
         ]
         self._up("starting the services", rest, decided, declared.lasting)
+        self.doing = "removing what is no longer declared"
+        # Only now: what was replaced may have leaned on it, as a primary does on the lease in etcd.
+        self._remove([each for each in decided.orphans if not each.ports])
 
     def _reload(self, containers: Sequence[Container]) -> None:
         self.doing = "reloading nginx"
@@ -252,18 +255,21 @@ class Deployment:
             console.say(f"removed {len(removed)} old images, of which no release is kept")
 
     def _tidy(self, decided: Plan) -> None:
-        """Remove what belongs to nothing declared, and what an interrupted run left behind."""
+        """Remove what an interrupted run left behind, and what holds a port that its successor may want."""
         self.doing = "removing what is no longer declared"
-        if decided.orphans:
-            gone = sorted({each.service for each in decided.orphans})
-            console.say(f"removing {', '.join(gone)}: no longer part of {self.env.name}")
-            ids = [each.id for each in decided.orphans]
-            engine.docker("stop", *ids, timeout=None)
-            engine.docker("rm", "--force", *ids)
+        self._remove([each for each in decided.orphans if each.ports])
         if decided.discard:
             engine.docker("rm", "--force", *(each.id for each in decided.discard))
         for container, name in decided.rename:
             engine.docker("rename", container.id, name)
+
+    def _remove(self, orphans: Sequence[Container]) -> None:
+        if orphans:
+            gone = sorted({each.service for each in orphans})
+            console.say(f"removing {', '.join(gone)}: no longer part of {self.env.name}")
+            ids = [each.id for each in orphans]
+            engine.docker("stop", *ids, timeout=None)
+            engine.docker("rm", "--force", *ids)
 
     def _up(self, doing: str, names: Sequence[str], decided: Plan, watched: Mapping[str, stack.Service]) -> None:
         """Let Compose bring some services up, and wait until all of `watched` are healthy."""

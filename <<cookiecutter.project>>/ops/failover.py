@@ -85,7 +85,8 @@ def one_after_the_other(env: Environment, names: Sequence[str], declared: Mappin
     # A pair that goes over to Patroni: the standby waits for the primary to have formed the cluster.
     standby_first = view.automatic or not any(declared[name].stateful for name in nodes)
     for name in sorted(nodes, key=lambda name: (name == primary) == standby_first):
-        if name == primary and view.automatic and len(view.nodes) > 1:
+        # Not where both become a plain pair: Patroni is gone from the standby by then.
+        if name == primary and view.automatic and declared[name].stateful and len(view.nodes) > 1:
             _step_down(env)
         yield name
 

@@ -85,6 +85,11 @@ class Etcd:
         """Set a key of the cluster. Raises OSError when no etcd answers."""
         self._ask("put", {"key": _packed(self.prefix + key), "value": _packed(value)})
 
+    def forget(self) -> None:
+        """Remove every key of the cluster. Raises OSError when no etcd answers."""
+        end = self.prefix[:-1] + chr(ord(self.prefix[-1]) + 1)
+        self._ask("deleterange", {"key": _packed(self.prefix), "range_end": _packed(end)})
+
     def _ask(self, what: str, body: Mapping[str, str]) -> dict[str, Any]:
         refused: OSError = OSError("no host")
         for host in self.hosts:
@@ -106,6 +111,11 @@ def fence(data: Path) -> Path:
     return data.parent / ".fenced"
 
 
+def plain(data: Path) -> Path:
+    """The mark of a node that has run without Patroni, as in node.sh."""
+    return data.parent / ".plain"
+
+
 def may_begin(node_begins: bool, data: Path) -> bool:
     """Whether this node may form the cluster when etcd knows none: with the data of a primary, or where it is to begin.
 
@@ -123,12 +133,12 @@ def scope(declared: Mapping[str, Any], environ: Mapping[str, str]) -> str:
     return f"{declared['local']['scope']}-{environ['PG_MAJOR']}"
 
 
-def wait_for_cluster(etcd: Etcd) -> None:
-    """Wait until etcd knows the cluster."""
+def wait_for_cluster(etcd: Etcd, key: str = "initialize") -> None:
+    """Wait until etcd knows the cluster: `initialize` says that there is one, `leader` that somebody leads it."""
     waited = 0
     while True:
         try:
-            if etcd.get("initialize"):
+            if etcd.get(key):
                 return
             reason = "no primary has formed the cluster yet"
         except OSError as error:
@@ -137,6 +147,23 @@ def wait_for_cluster(etcd: Etcd) -> None:
             say(f"waiting: {reason}")
         waited += 1
         time.sleep(1)
+
+
+def join(etcd: Etcd, node_begins: bool, data: Path) -> None:
+    """Wait for the cluster, or make room for a new one.
+
+    After a time as a plain pair etcd may remember a cluster of before it, with another primary and another standby: a
+    primary forgets that one, and a standby waits for somebody who leads. Raises OSError when no etcd answers.
+    """
+    if may_begin(node_begins, data):
+        if plain(data).exists() and not etcd.get("leader"):
+            say("etcd forgets what it knew before this was a plain pair")
+            etcd.forget()
+    else:
+        wait_for_cluster(etcd, "leader" if plain(data).exists() else "initialize")
+        # From here on the lease says who is the primary.
+        fence(data).unlink(missing_ok=True)
+    plain(data).unlink(missing_ok=True)
 
 
 def share(etcd: Etcd, wanted: Mapping[str, Any]) -> None:
@@ -170,10 +197,10 @@ def main() -> None:
     target.write_text(json.dumps(configuration(declared, os.environ, passwords), indent=1), encoding="utf-8")
     etcd = Etcd(os.environ["ETCD_HOSTS"], scope(declared, os.environ))
     data = Path(os.environ["PGDATA"])
-    if not may_begin(os.environ["BEGINS"] == "true", data):
-        wait_for_cluster(etcd)
-        # From here on the lease says who is the primary.
-        fence(data).unlink(missing_ok=True)
+    try:
+        join(etcd, os.environ["BEGINS"] == "true", data)
+    except OSError as error:
+        sys.exit(f"failover: etcd does not answer ({error})")
     share(etcd, dynamic(declared, os.environ))
     become_patroni(target)
 

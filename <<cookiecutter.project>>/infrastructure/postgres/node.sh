@@ -10,6 +10,7 @@ SLOT=${NODE//-/_} # as Patroni would call it, so that the pair can go over to au
 PASSFILE=/var/run/postgresql/replicator.pgpass
 COPY=$(dirname "$PGDATA")/.copying
 FENCED=$(dirname "$PGDATA")/.fenced # left by `invoke promote`: whatever the data says, this is no primary any more
+PLAIN=$(dirname "$PGDATA")/.plain # for failover.py: what etcd may still know of these nodes is of before
 SOURCE="host=$PEER user=replicator passfile=$PASSFILE application_name=$NODE connect_timeout=3"
 
 say() {
@@ -100,6 +101,7 @@ serve_as_standby() {
 }
 
 write_passfile
+[ ! -s "$PGDATA/PG_VERSION" ] || touch "$PLAIN"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     if [ "$BEGINS" = true ] && ! peer_is_primary; then
         exec docker-entrypoint.sh postgres "$@"

@@ -55,6 +55,9 @@ class Etcd:
     def put(self, key, value):
         self.keys[key] = value
 
+    def forget(self):
+        self.keys.clear()
+
 
 def test_sizes_come_from_the_environment(node):
     shared = node.dynamic(DECLARED, ENVIRON)
@@ -139,3 +142,34 @@ def test_a_standby_waits_until_the_cluster_is_formed(node, monkeypatch, capsys):
 
 def test_another_major_is_another_cluster(node):
     assert node.scope(DECLARED, ENVIRON) == "postgres-18"
+
+
+@pytest.mark.parametrize(
+    ("files", "keys", "left"),
+    [
+        # the primary of a plain pair: what etcd knew is of before
+        (("docker/PG_VERSION", ".plain"), {"initialize": "7", "sync": "{}"}, {}),
+        # somebody leads: that counts
+        (("docker/PG_VERSION", ".plain"), {"initialize": "7", "leader": "x"}, {"initialize": "7", "leader": "x"}),
+        # it was never plain: its own cluster
+        (("docker/PG_VERSION",), {"initialize": "7"}, {"initialize": "7"}),
+    ],
+)
+def test_the_primary_of_a_plain_pair_makes_room_for_a_new_cluster(node, tmp_path, files, keys, left):
+    (tmp_path / "docker").mkdir()
+    for name in files:
+        (tmp_path / name).touch()
+    etcd = Etcd(keys)
+    node.join(etcd, True, tmp_path / "docker")
+    assert etcd.keys == left
+    assert not (tmp_path / ".plain").exists()
+
+
+def test_the_standby_of_a_plain_pair_waits_for_somebody_who_leads(node, tmp_path, monkeypatch):
+    (tmp_path / "docker").mkdir()
+    for name in ("docker/PG_VERSION", "docker/standby.signal", ".plain"):
+        (tmp_path / name).touch()
+    etcd = Etcd({"initialize": "7"})
+    monkeypatch.setattr(node.time, "sleep", lambda _seconds: etcd.keys.update(leader="postgres-primary"))
+    node.join(etcd, True, tmp_path / "docker")
+    assert etcd.keys["leader"] == "postgres-primary"
