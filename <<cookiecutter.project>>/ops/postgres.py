@@ -176,8 +176,8 @@ def primary(env: Environment, containers: Sequence[Container]) -> Container:
 
 # ── Patroni ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# HTTP by hand: there is no curl in the image. To the node by its name, for Patroni takes orders from addresses of nodes only.
-# Arguments: method, path; standard input: the body.
+# HTTP by hand: there is no curl in the image. To the node by its name, for Patroni takes orders from addresses of nodes
+# only. Arguments: method, path; standard input: the body.
 _REST = r"""
 set -euo pipefail
 body=$(cat)
