@@ -334,7 +334,8 @@ class Changeover:
         self.at("giving the new database its place")
         for each in self.servers:
             self.in_volume(each, 'mkdir -p "$1"; echo "$2" > "$1/upgraded-from"', str(change.major), change.before)
-        self._forget_cluster(change.major)
+        # Let the nodes of that major agree anew on who is the primary: etcd may know a cluster that was put aside.
+        postgres.forget(engine.containers(self.env), f"postgres-{change.major}")
         self.in_volume(self.primary, f'mv "{STAGING}/$1/docker" "$1/docker"; sync', str(change.major))
         self._declare(change.after)
 
@@ -493,14 +494,6 @@ class Changeover:
             self.at(f"building the servers' image on {env.values[SETTING]}")
             images.build(env, needs.build, self.tell)
         images.tag((each.content, each.reference) for each in own)
-
-    def _forget_cluster(self, major: int) -> None:
-        """Let the nodes of a major agree anew on who is the primary: etcd may know a cluster that was put aside."""
-        if etcd := next(
-            (each for each in engine.containers(self.env) if each.service == "etcd" and each.running), None
-        ):
-            argv = ["/usr/local/bin/etcdctl", "del", "--prefix", f"/service/postgres-{major}/"]
-            backup.run_in(etcd, argv, "etcd")
 
     def _migrate(self) -> None:
         """Bring the schema of an older database up to the services that will use it."""

@@ -221,7 +221,6 @@ class Deployment:
             if name not in done and change.kind not in {plan.UNCHANGED, plan.RELOAD}
         ]
         self._up("starting the services", rest, decided, declared.lasting)
-        self.doing = "removing what is no longer declared"
         # Only now: what was replaced may have leaned on it, as a primary does on the lease in etcd.
         self._remove([each for each in decided.orphans if not each.ports])
 
@@ -256,14 +255,15 @@ class Deployment:
 
     def _tidy(self, decided: Plan) -> None:
         """Remove what an interrupted run left behind, and what holds a port that its successor may want."""
-        self.doing = "removing what is no longer declared"
         self._remove([each for each in decided.orphans if each.ports])
+        self.doing = "removing what an interrupted run left behind"
         if decided.discard:
             engine.docker("rm", "--force", *(each.id for each in decided.discard))
         for container, name in decided.rename:
             engine.docker("rename", container.id, name)
 
     def _remove(self, orphans: Sequence[Container]) -> None:
+        self.doing = "removing what is no longer declared"
         if orphans:
             gone = sorted({each.service for each in orphans})
             console.say(f"removing {', '.join(gone)}: no longer part of {self.env.name}")

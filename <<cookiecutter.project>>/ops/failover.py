@@ -191,10 +191,8 @@ def _at_stake(env: Environment, view: View, new: Node) -> str:
 def _take_lease(env: Environment, containers: list[Container], new: Node, scope: str) -> None:
     """Let Patroni promote a node at once: the holder of the lease was just put out of action, so nobody needs to wait
     for its end. scope: the cluster's name in etcd."""
-    etcd = next((each for each in containers if each.service == "etcd" and each.running), None)
-    if not (etcd and scope):
+    if not (scope and postgres.forget(containers, scope, "leader")):
         raise OpsError("etcd does not run, and without it Patroni promotes nobody.", f"invoke deploy --env {env.name}")
-    engine.exec_(etcd.id, ["/usr/local/bin/etcdctl", "del", f"/service/{scope}/leader"])
     order = json.dumps({"candidate": new.name})
     # A synchronous standby may have been quicker: then there is nothing left to order, and Patroni refuses.
     with suppress(OpsError):

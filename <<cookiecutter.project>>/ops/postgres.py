@@ -202,6 +202,16 @@ def patroni(container: Container, method: str, path: str, body: str = "", timeou
     return answer
 
 
+def forget(containers: Iterable[Container], scope: str, key: str = "") -> bool:
+    """Remove a key of a cluster from etcd ("": all of them); False when etcd does not run. Raises OpsError when it
+    fails. scope: the cluster's name there."""
+    etcd = next((each for each in containers if each.service == "etcd" and each.running), None)
+    if etcd:
+        argv = ["/usr/local/bin/etcdctl", "del", *(() if key else ("--prefix",)), f"/service/{scope}/{key}"]
+        engine.exec_(etcd.id, argv)
+    return etcd is not None
+
+
 def _cluster(containers: Sequence[Container]) -> dict[str, Any] | None:
     """The cluster as etcd knows it, from the first node that can say."""
     for each in containers:

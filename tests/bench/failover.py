@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.bench.rollouts import table
 from tests.load.run import Load
 from tests.stack import failover as nodes
 from tests.stack.failover import ENVIRONMENT
@@ -293,11 +294,6 @@ def small_disks(project: Project, folder: Path) -> Iterator[None]:
             subprocess.run(["losetup", "--detach", device], check=False)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-
-
 @contextlib.contextmanager
 def deployed(failover: bool = True, disks: bool = False) -> Iterator[Project]:
     """A stack of the bench's own, and how long its deploy took."""
@@ -339,7 +335,9 @@ def main() -> None:
                     over_http(project, FAULTS[part].name, FAULTS[part]) for part in ("planned", "crashed", "killed")
                 ]
                 print("\n" + table(HTTP_HEAD, rows) + "\n", flush=True)
-    if "engine" in options.only and options.restart:
+    if "engine" in options.only and not options.restart:
+        print("engine: skipped, because --restart does not say how the engine is restarted here", flush=True)
+    elif "engine" in options.only:
         head = ("engine answers after, s", "all healthy after, s", "failed requests", "acknowledged / missing / twice")
         with deployed() as project:
             print("\n" + table(head, [engine_restart(project, options.restart)]) + "\n", flush=True)

@@ -18,13 +18,8 @@ fail() {
     exit 1
 }
 
-digest() {
-    printf %s "$1" | sha256sum | cut -d' ' -f1
-}
-
-quoted() {
-    printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"
-}
+# shellcheck source=infrastructure/redis/passwords.sh
+. /etc/redis/passwords.sh
 
 for secret in REDIS_PASSWORD REDIS_SENTINEL_PASSWORD; do
     [ -s "/run/secrets/$secret" ] || fail "secret $secret is missing or empty; run invoke secret-init"

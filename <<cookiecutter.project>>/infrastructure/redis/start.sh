@@ -22,14 +22,8 @@ fail() {
     exit 1
 }
 
-digest() {
-    printf %s "$1" | sha256sum | cut -d' ' -f1
-}
-
-# quoted TEXT: as a string of the configuration file
-quoted() {
-    printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"
-}
+# shellcheck source=infrastructure/redis/passwords.sh
+. /etc/redis/passwords.sh
 
 # Whether the other node has followed a primary since it was started and has lost it, or has just taken its place. It then holds
 # every write that WAIT has confirmed, while the append-only file here may lack the last two seconds.
