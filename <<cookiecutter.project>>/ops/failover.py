@@ -252,14 +252,18 @@ def _outage(env: Environment, old: Container, new: Container) -> Iterator[Callab
         engine.popen(_shell(new, _FIRST, write), stdout=subprocess.PIPE) as after,
     ):
 
-        def measured() -> float:
-            last, first = before.stdout.read().split(), after.stdout.read().split()
-            if not (last and first):
-                raise OpsError("It took longer than a minute, or the primary took no write before.")
-            return float(first[-1]) - float(last[-1])
+        # Before anything changes. It may be the last one: a primary that is told to end takes no second.
+        if not (written := before.stdout.readline()):
+            raise OpsError(
+                f"{old.service} takes no write. Nothing was touched.", f"invoke logs --service {old.service}", REFUSED
+            )
 
-        # The first write of the old one, before anything changes.
-        before.stdout.readline()
+        def measured() -> float:
+            last = (before.stdout.read().split() or [written])[-1]
+            if not (first := after.stdout.read().strip()):
+                raise OpsError(f"{new.service} is the primary, but took no write within {SECONDS} s.")
+            return float(first) - float(last)
+
         yield measured
 
 

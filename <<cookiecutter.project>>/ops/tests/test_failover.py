@@ -124,3 +124,23 @@ def test_what_a_promotion_may_lose(env, pair, monkeypatch):
     monkeypatch.setattr(failover, "_sql", lambda *_: "2026-11-25 18:00:00+00")
     plain = View(view.nodes)
     assert "written after 2026-11-25 18:00:00+00 is lost" in failover._at_stake(env, plain, plain.standby)
+
+
+def outage(env, make_container, monkeypatch, written: str, taken: str) -> float:
+    """What is measured when the old primary prints `written`, and the new one `taken`."""
+    said = {"postgres-primary": written, "postgres-replica": taken}
+    monkeypatch.setattr(failover, "_shell", lambda each, *_script: ["printf", said[each.service]])
+    env.values.update(POSTGRES_USER="admin")
+    with failover._outage(env, make_container("postgres-primary"), make_container("postgres-replica")) as measured:
+        return measured()
+
+
+@pytest.mark.parametrize("written", ["100.5\n", "99.0\n99.5\n100.5\n"], ids=["one write", "several"])
+def test_the_outage_begins_with_the_last_write_of_the_old_primary(env, make_container, monkeypatch, written):
+    assert outage(env, make_container, monkeypatch, written, "102.0\n") == 1.5
+
+
+def test_nothing_is_touched_while_the_old_primary_takes_no_write(env, make_container, monkeypatch):
+    with pytest.raises(OpsError, match="Nothing was touched") as refused:
+        outage(env, make_container, monkeypatch, "", "102.0\n")
+    assert refused.value.code == REFUSED
