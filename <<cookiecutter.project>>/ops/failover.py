@@ -26,11 +26,12 @@ REJOIN_SECONDS = 120
 # Beside the data folder, as in infrastructure/postgres/node.sh.
 _FENCE = 'touch "$(dirname "$PGDATA")/.fenced"'
 
-# A line for every write that was acknowledged, until there is one no more; or the first that is.
-_LAST = "while {write} && date +%s.%N && [ $SECONDS -lt {limit} ]; do sleep 0.02; done"
+# When it begins, and a line for every write that was acknowledged, until there is one no more; or the first that is.
+_LAST = "date +%s.%N; while {write} && date +%s.%N && [ $SECONDS -lt {limit} ]; do sleep 0.02; done"
 _FIRST = "until {write}; do sleep 0.02; [ $SECONDS -lt {limit} ] || exit 1; done; date +%s.%N"
 _MESSAGE = "SELECT pg_logical_emit_message(true, 'failover', '')"
-_WRITE = f'psql -qXtA -U {{user}} -d postgres -o /dev/null -c "{_MESSAGE}" 2>/dev/null'
+# A write may wait for a standby that has just gone away.
+_WRITE = f'timeout 5 psql -qXtA -U {{user}} -d postgres -o /dev/null -c "{_MESSAGE}" 2>/dev/null'
 
 
 def failover(env: Environment) -> None:
@@ -245,24 +246,22 @@ def _sql(env: Environment, container: Container, text: str) -> str:
 
 @contextmanager
 def _outage(env: Environment, old: Container, new: Container) -> Iterator[Callable[[], float]]:
-    """Write to both nodes as fast as it goes; gives a function that tells how long none of them took a write."""
+    """Write to both nodes as fast as it goes; gives a function that tells how long none of them took a write, in
+    seconds. Where the old one takes none at all, that counts from here."""
     write = _WRITE.format(user=env.values["POSTGRES_USER"])
     with (
         engine.popen(_shell(old, _LAST, write), stdout=subprocess.PIPE) as before,
         engine.popen(_shell(new, _FIRST, write), stdout=subprocess.PIPE) as after,
     ):
 
-        # Before anything changes. It may be the last one: a primary that is told to end takes no second.
-        if not (written := before.stdout.readline()):
-            raise OpsError(
-                f"{old.service} takes no write. Nothing was touched.", f"invoke logs --service {old.service}", REFUSED
-            )
+        # It has begun before anything changes, and one write is through; or none, when the old one's disk is full.
+        begun = [before.stdout.readline(), before.stdout.readline()]
 
         def measured() -> float:
-            last = (before.stdout.read().split() or [written])[-1]
-            if not (first := after.stdout.read().strip()):
-                raise OpsError(f"{new.service} is the primary, but took no write within {SECONDS} s.")
-            return float(first) - float(last)
+            lines = b"".join([*begun, before.stdout.read()]).split()
+            if not (lines and (first := after.stdout.read().strip())):
+                raise OpsError(f"{new.service} has not taken a write within {SECONDS} s.", f"invoke health --env {env.name}")
+            return float(first) - float(lines[-1])
 
         yield measured
 

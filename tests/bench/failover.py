@@ -96,8 +96,24 @@ FAULTS = {
     "planned": Fault(
         "`invoke failover`", lambda project, _n: project.invoke("failover", "--env", ENVIRONMENT), None, away=3
     ),
-    "full": Fault("disk full", lambda _p, node: fill(node), lambda _p, node, _s: free(node), away=45),
+    "full": Fault("disk full for 45 s", lambda _p, node: fill(node), lambda _p, node, _s: free(node), away=45),
+    "moved": Fault(
+        "disk full, then `invoke failover`",
+        lambda project, node: fill_and_move(project, node),
+        lambda _p, node, _s: free(node),
+    ),
 }
+
+
+# They want disks of their own.
+SMALL = ("full", "moved")
+
+
+def fill_and_move(project: Project, node: str) -> None:
+    """Leave no byte on the disk of the primary, and have the standby take over by hand."""
+    fill(node)
+    time.sleep(5)
+    project.invoke("failover", "--env", ENVIRONMENT, code=None)
 
 
 def fill(node: str) -> None:
@@ -213,13 +229,12 @@ def over_http(project: Project, name: str, fault: Fault) -> list[str]:
 
     writes = [each for each in load.report.samples if each.writes]
     reads = [each for each in load.report.samples if not each.writes]
-    failed = [each for each in load.report.samples if each.lost]
     nodes.settled(project)
     return [
         name,
         f"{len(load.report.samples):,}",
-        f"{sum(each.writes for each in failed):,}",
-        f"{sum(not each.writes for each in failed):,}",
+        f"{sum(bool(each.lost) for each in writes):,}",
+        f"{sum(bool(each.lost) for each in reads):,}",
         f"{longest(writes):.1f}",
         f"{longest(reads):.1f}",
         f"{during.took(99):,.0f}",
@@ -317,13 +332,13 @@ def seconds_until_healthy(project: Project) -> float:
 
 
 def main() -> None:
-    parts = ("engine", "killed", "paused", "cut", "crashed", "stopped", "planned", "full", "control", "http", "cost")
+    parts = ("engine", *FAULTS, "control", "http", "cost")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--restart", metavar="COMMAND", help="restarts the engine; needed by the part engine")
     options = parser.parse_args()
-    chosen = [part for part in options.only if part in FAULTS and part != "full"]
+    chosen = [part for part in options.only if part in FAULTS and part not in SMALL]
     tallies: list[Tally] = []
     if chosen or {"control", "http"} & {*options.only}:
         with deployed() as project:
@@ -341,9 +356,9 @@ def main() -> None:
         head = ("engine answers after, s", "all healthy after, s", "failed requests", "acknowledged / missing / twice")
         with deployed() as project:
             print("\n" + table(head, [engine_restart(project, options.restart)]) + "\n", flush=True)
-    if "full" in options.only:
+    for part in (part for part in options.only if part in SMALL):
         with deployed(disks=True) as project:
-            tallies.append(strike(project, FAULTS["full"], options.rounds))
+            tallies.append(strike(project, FAULTS[part], options.rounds))
     if tallies:
         print("\n" + table(HEAD, [each.row() for each in tallies]) + "\n", flush=True)
     if "cost" in options.only:

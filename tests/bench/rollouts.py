@@ -96,6 +96,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
+def noted(row: list[str]) -> list[str]:
+    """The row, printed as soon as it is measured: what comes after it may fail."""
+    print(row, flush=True)
+    return row
+
+
 class Bench:
     """One stack that everything is measured on."""
 
@@ -151,7 +157,7 @@ class Bench:
         """Ours over HTTP/1.1 and HTTP/2, and the controls."""
         self.build()
         loads = (self.ours, self.recreated, self.hasty, self.undrained, self.http2, self.seldom)
-        return table(HEAD, [each().row() for each in self.share(loads)])
+        return table(HEAD, [noted(each().row()) for each in self.share(loads)])
 
     def ours(self) -> Run:
         what = "**our rolling deploy**, HTTP/1.1"
@@ -217,7 +223,8 @@ class Bench:
                 deploy(self.project)
             lost = f"{len(load.report.all.lost)} of {load.report.all.sent:,}"
             shown = "yes" if bad.shown in said else "no"
-            rows.append([bad.name, str(bad.code), lost, f"{seconds:.0f}", shown, "yes" if clean else "no"])
+            row = [bad.name, str(bad.code), lost, f"{seconds:.0f}", shown, "yes" if clean else "no"]
+            rows.append(noted(row))
         return table(("bad release", "exit code", "lost", "s", "its last words shown", "clean afterwards"), rows)
 
     def share(self, what: Sequence[T]) -> Sequence[T]:
@@ -239,7 +246,7 @@ class Bench:
                 seconds = time.monotonic() - start
             lost = f"{len(load.report.all.lost)} of {load.report.all.sent:,}"
             clean = not tidy(self.project) and "nothing to change" in deploy(self.project)
-            rows.append([str(kill), lost, f"{seconds:.0f}", "yes" if clean else "no"])
+            rows.append(noted([str(kill), lost, f"{seconds:.0f}", "yes" if clean else "no"]))
         return table(("deployer killed at", "lost", "next deploy, s", "clean afterwards"), rows)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,14 +264,13 @@ class Bench:
                     version(self.project, "one", package)
                     steps = self.stepped()
                 assert not tidy(self.project, replicas)
-                rows.append(
-                    [
-                        *(str(replicas), str(services), str(replicas * services)),
-                        *(f"{steps[name]:.1f}" for name in ("all", *STEPS.values())),
-                        f"{steps['all'] / (steps['start-up'] + steps['proof'] + steps['drain']):.2f}",
-                        f"{len(load.report.all.lost)} of {load.report.all.sent:,}",
-                    ]
-                )
+                row = [
+                    *(str(replicas), str(services), str(replicas * services)),
+                    *(f"{steps[name]:.1f}" for name in ("all", *STEPS.values())),
+                    f"{steps['all'] / (steps['start-up'] + steps['proof'] + steps['drain']):.2f}",
+                    f"{len(load.report.all.lost)} of {load.report.all.sent:,}",
+                ]
+                rows.append(noted(row))
         self.scale(2)
         head = (
             "replicas",

@@ -16,7 +16,8 @@ class ApiSettings(DatabaseSettings, BrokerSettings):
     redis_port: int = 6379
     redis_sentinels: str = Field(default="", description="host[:port], separated by commas; they know the primary then")
     auth_url: str = Field(min_length=1, pattern="^https?://")
-    auth_timeout: float = Field(default=8, gt=0, description="longest that the auth service may take, seconds")
+    # more than the auth service waits for its database, so that its answer says what is wrong, and when to try again
+    auth_timeout: float = Field(default=10, gt=0, description="longest that the auth service may take, seconds")
     cache_seconds: int = Field(default=60, ge=1, le=MAX_CACHE_SECONDS)
     api_db_password: Secret
     redis_password: Secret

@@ -105,10 +105,13 @@ def create_app(settings: AuthSettings | None = None, store: Store | None = None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = None if store else Database(settings, settings.auth_db_password)
-        kept: Any = store or PostgresStore(database)
-        if database:
-            health.add("database", database.ping)
+        databases: list[Database] = []
+        kept: Any = store
+        if not store:
+            primary = Database(settings, settings.auth_db_password)
+            standby = Database(settings, settings.auth_db_password, "standby")
+            databases, kept = [primary, standby], PostgresStore(primary, standby)
+            health.add("database", primary.ping)
         passwords = Passwords()
         app.state.accounts = Accounts(
             kept,
@@ -122,7 +125,7 @@ def create_app(settings: AuthSettings | None = None, store: Store | None = None)
         yield
         cleaning.cancel()
         passwords.close()
-        if database:
+        for database in databases:
             await database.close()
 
     return frame(settings, health, lifespan, routes)

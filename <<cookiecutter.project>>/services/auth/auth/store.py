@@ -4,6 +4,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -68,10 +69,15 @@ def _user(row: sa.Row | None) -> User | None:
 
 
 class PostgresStore:
-    """The store in the schema `auth`."""
+    """The store in the schema `auth`.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        standby: says who somebody is while the primary is away.
+    """
+
+    def __init__(self, database: Database, standby: Database | None = None) -> None:
         self._run = database.run
+        self._read = partial(database.read, standby=standby) if standby else database.run
 
     async def add_user(self, user: User) -> bool:
         async def work(connection: AsyncConnection) -> bool:
@@ -92,7 +98,7 @@ class PostgresStore:
         async def work(connection: AsyncConnection) -> User | None:
             return _user((await connection.execute(sa.select(users).where(users.c.id == user_id))).first())
 
-        return await self._run(work)
+        return await self._read(work)
 
     async def set_password_hash(self, user_id: uuid.UUID, encoded: str) -> None:
         async def work(connection: AsyncConnection) -> None:

@@ -19,6 +19,8 @@ T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 Role = Literal["read-write", "standby"]
 
+# What the primary may take before a read that may be a little old is made on a standby instead.
+PRIMARY_SECONDS = 1.0
 # 25006: a primary that became a standby still has our connection. 57P0x: the server shuts down or starts.
 _RETRYABLE = ("08", "57P01", "57P02", "57P03", "25006", "53300")
 
@@ -110,6 +112,24 @@ class Database:
                     raise Unavailable("the database") from error
             await asyncio.sleep(pause)
         raise AssertionError("backoff never ends")
+
+    async def read(self, work: Work[T], standby: "Database") -> T:
+        """Run `work`, which only reads, here; on the standby while the primary is away.
+
+        A standby may be behind by a moment, so this is for what changes seldom.
+
+        Raises:
+            Unavailable: neither answered in time.
+        """
+        began = time.monotonic()
+        ends = began + self.deadline
+        for database, until in ((self, began + PRIMARY_SECONDS), (standby, ends)):
+            try:
+                return await within(until - time.monotonic(), database.once(work))
+            except Exception as error:
+                if not is_connection_failure(error):
+                    raise
+        return await self.run(work, ends - time.monotonic())
 
     async def ping(self) -> None:
         """Raise when the database is away. For health checks."""

@@ -94,3 +94,43 @@ async def test_each_role_finds_its_host(cluster, role, recovering: bool) -> None
     database = cluster.database("api", role)
     assert await database.run(lambda c: c.scalar(text("select pg_is_in_recovery()"))) is recovering
     await database.close()
+
+
+RECOVERING = text("select pg_is_in_recovery()")
+
+
+async def test_what_may_be_a_little_old_is_read_on_a_standby_while_the_primary_is_away(cluster, tmp_path) -> None:
+    primary, standby = cluster.database("api"), cluster.database("api", "standby")
+    away = Database(settings(str(tmp_path)), SecretStr("x"))
+    assert await primary.read(lambda c: c.scalar(RECOVERING), standby) is False
+    assert await away.read(lambda c: c.scalar(RECOVERING), standby) is True
+    assert await primary.read(lambda c: c.scalar(RECOVERING), away) is False
+    for database in (primary, standby, away):
+        await database.close()
+
+
+async def test_a_read_goes_on_trying_the_primary_when_there_is_no_standby_either(cluster, tmp_path) -> None:
+    primary = cluster.database("api")
+    away = Database(settings(str(tmp_path)), SecretStr("x"))
+    tries = 0
+
+    async def work(connection) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ConnectionError("it restarts")
+        return await connection.scalar(RECOVERING)
+
+    assert await primary.read(work, away) is False
+    assert tries == 2
+    for database in (primary, away):
+        await database.close()
+
+
+async def test_a_read_that_nobody_answers_costs_no_more_than_the_deadline(tmp_path) -> None:
+    away = Database(settings(str(tmp_path), database_deadline=0.7), SecretStr("x"))
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await away.read(lambda c: c.scalar(RECOVERING), away)
+    assert time.monotonic() - began < 2
+    await away.close()
