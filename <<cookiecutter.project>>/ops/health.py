@@ -495,8 +495,8 @@ def judge_redis_sentinel(name: str, answer: str) -> Check:
 # Queues, nodes, then alarms, which Prometheus reads at the same place, without a login. No Erlang machine has to start.
 _RABBITMQ = """
 set -euo pipefail
-bash /etc/rabbitmq/api.sh '/api/queues?columns=name,state,messages,consumers,members,online'
-bash /etc/rabbitmq/api.sh '/api/nodes?columns=name,running'
+bash /etc/rabbitmq/api.sh GET '/api/queues?columns=name,state,messages,consumers,members,online' </dev/null
+bash /etc/rabbitmq/api.sh GET '/api/nodes?columns=name,running' </dev/null
 exec 3<>/dev/tcp/127.0.0.1/15692
 printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3
 grep ^rabbitmq_alarms_ <&3

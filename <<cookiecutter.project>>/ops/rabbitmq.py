@@ -29,30 +29,10 @@ def node(env: Environment, containers: Sequence[Container]) -> Container:
     raise OpsError(f"rabbitmq is not running in {env.name}.", f"invoke deploy --env {env.name}")
 
 
-# HTTP by hand, because rabbitmqctl starts an Erlang machine and wants a name that resolves. Arguments: method, path.
-_MANAGEMENT = r"""
-set -euo pipefail
-export LC_ALL=C
-login=$(printf '%s:%s' "$MANAGEMENT_USER" "$(</run/secrets/RABBITMQ_PASSWORD)" | base64 --wrap=0)
-body=$(cat)
-exec 3<>/dev/tcp/127.0.0.1/15672
-printf '%s %s HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic %s\r\n' "$1" "$2" "$login" >&3
-printf 'Content-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' "${#body}" "$body" >&3
-answer=$(timeout 60 cat <&3)
-status=${answer%%$'\r\n'*}
-if [[ $status != *' 20'[0-9]* ]]; then
-    echo "error: $1 $2: ${status:-no answer}: ${answer##*$'\r\n'}" >&2
-    exit 1
-fi
-printf '%s\n' "${answer#*$'\r\n\r\n'}"
-"""
-
-
 def api(broker: Container, method: str, path: str, body: str = "") -> str:
     """What RabbitMQ's management API answers. Raises OpsError."""
-    done = engine.exec_(
-        broker.id, ["bash", "-c", _MANAGEMENT, "bash", method, path], input=body, check=False, timeout=None
-    )
+    argv = ["bash", "/etc/rabbitmq/api.sh", method, path]
+    done = engine.exec_(broker.id, argv, input=body, check=False, timeout=None)
     if not done.ok:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise engine.explain(done.stderr) or OpsError(f"RabbitMQ: {said[-1] if said else 'it gave no reason'}")

@@ -1,16 +1,22 @@
 #!/bin/bash
-# api.sh PATH: prints what the management API answers, in one line of JSON: docker exec <rabbitmq> bash /etc/rabbitmq/api.sh /api/queues
-# HTTP by hand, so that the administrator's password is on no command line and nothing has to be started but this shell.
+# api.sh METHOD PATH <BODY: prints what the management API answers, in one line of JSON. For example
+#   docker exec <rabbitmq> bash /etc/rabbitmq/api.sh GET /api/queues
+#
+# HTTP by hand, so that the administrator's password is on no command line, and because rabbitmqctl starts an Erlang machine and wants
+# a name that resolves.
 set -euo pipefail
+export LC_ALL=C # lengths are bytes
 
 login=$(printf '%s:%s' "$MANAGEMENT_USER" "$(</run/secrets/RABBITMQ_PASSWORD)" | base64 --wrap=0)
+body=$(cat)
 exec 3<>/dev/tcp/127.0.0.1/15672
-printf 'GET %s HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic %s\r\n\r\n' "$1" "$login" >&3
-answer=$(timeout 10 cat <&3)
+printf '%s %s HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic %s\r\n' "$1" "$2" "$login" >&3
+printf 'Content-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' "${#body}" "$body" >&3
+answer=$(timeout 60 cat <&3)
 
 status=${answer%%$'\r\n'*}
-if [[ $status != *' 200 '* ]]; then
-    echo "api.sh: the management API answered: ${status:-nothing}" >&2
+if [[ $status != *' 20'[0-9]* ]]; then
+    echo "api.sh: $1 $2: ${status:-no answer}: ${answer##*$'\r\n'}" >&2
     exit 1
 fi
 printf '%s\n' "${answer#*$'\r\n\r\n'}"
