@@ -43,6 +43,7 @@ from ops.environments import Environment, override, raw_value, relative, set_val
 from ops.errors import FAILED, INTERRUPTED, REFUSED, OpsError
 from ops.holdings import STAGING, TARGET, Change, Holding
 from ops.majors import ROOT, SETTING, Server
+from ops.waiting import until
 
 COMMAND = "upgrade-database"
 PRIMARY = "postgres-primary"
@@ -57,7 +58,6 @@ _SPACE_FACTOR = 3
 RATE = 10 << 20
 # More processes than this gain little on one disk.
 _MOST_JOBS = 8
-_PAUSE = 0.5
 
 
 @dataclass(frozen=True)
@@ -286,13 +286,15 @@ class Changeover:
         files = _without_failover(self.env.values["COMPOSE_FILE"])
         alone = override(override(self.env, SETTING, change.after), "COMPOSE_FILE", files)
         engine.compose(alone, *argv, timeout=services.HEALTHY_SECONDS)
-        deadline = time.monotonic() + services.HEALTHY_SECONDS
-        while not (new := engine.container(engine.inspect([self._beside])[0])).ready:
-            if not new.running or time.monotonic() > deadline:
-                lines = "\n".join(f"  {line}" for line in engine.logs(new.id, 15))
-                state = f"is {new.health}" if new.running else f"ended with exit code {new.exit_code}"
-                raise OpsError(f"PostgreSQL {change.major} {state}. Its last lines:\n{lines}")
-            time.sleep(_PAUSE)
+        new = until(
+            lambda: engine.container(engine.inspect([self._beside])[0]),
+            services.HEALTHY_SECONDS,
+            accept=lambda new: new.ready or not new.running,
+        )
+        if not new.ready:
+            lines = "\n".join(f"  {line}" for line in engine.logs(new.id, 15))
+            state = f"is {new.health}" if new.running else f"ended with exit code {new.exit_code}"
+            raise OpsError(f"PostgreSQL {change.major} {state}. Its last lines:\n{lines}")
         return new
 
     def _load(self, new: Container, names: Sequence[str]) -> None:

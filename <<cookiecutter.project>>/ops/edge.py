@@ -9,13 +9,13 @@ same nginx, so they are drained with it.
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ops import engine
 from ops.engine import Container
 from ops.errors import OpsError
+from ops.waiting import until
 
 SERVICE = "nginx"
 CONFIGURATION = "/etc/nginx/env/nginx.conf"
@@ -114,15 +114,17 @@ def _take(nginx: Container, change: str, undo: str) -> None:
     if not done.ok:
         lines = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines())
         raise OpsError(f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Mend it; deploy again.")
-    deadline = time.monotonic() + RELOAD_SECONDS
+
     # The signal comes back at once; the change has happened when no former worker takes connections any more.
-    while not (now := {worker.pid for worker in workers(nginx) if not worker.leaving}) or now & before:
-        if time.monotonic() > deadline:
-            raise OpsError(
-                f"nginx did not take its new configuration within {RELOAD_SECONDS:.0f} s; it works with the old one.",
-                "See why: invoke logs --service nginx",
-            )
-        time.sleep(_PAUSE)
+    def changed() -> bool:
+        now = {worker.pid for worker in workers(nginx) if not worker.leaving}
+        return bool(now) and not now & before
+
+    if not until(changed, RELOAD_SECONDS, _PAUSE):
+        raise OpsError(
+            f"nginx did not take its new configuration within {RELOAD_SECONDS:.0f} s; it works with the old one.",
+            "See why: invoke logs --service nginx",
+        )
 
 
 def close(nginx: Container) -> None:
@@ -156,13 +158,14 @@ def settle(nginx: Container) -> None:
 
 def drain(nginx: Container, seconds: float = DRAIN_SECONDS, watch: Callable[[], None] = lambda: None) -> bool:
     """Wait until the last old worker is gone, but no longer than that; whether it is. watch: called at every look."""
-    deadline = time.monotonic() + seconds
-    while leaving(nginx):
+
+    def gone() -> bool:
+        if not leaving(nginx):
+            return True
         watch()
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_DRAIN_PAUSE)
-    return True
+        return False
+
+    return until(gone, seconds, _DRAIN_PAUSE)
 
 
 @dataclass(frozen=True)

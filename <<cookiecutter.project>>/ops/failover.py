@@ -18,6 +18,7 @@ from ops.environments import Environment
 from ops.errors import FAILED, REFUSED, OpsError
 from ops.postgres import Node, View
 from ops.stack import Service
+from ops.waiting import until
 
 # A planned one takes 2 s. A forced one waits for Patroni's lease at worst (20 s), and for a busy machine.
 SECONDS = 60
@@ -94,10 +95,8 @@ def one_after_the_other(env: Environment, names: Sequence[str], declared: Mappin
 
 def _step_down(env: Environment) -> None:
     """Hand the primary's role over, when that is safe within a minute; otherwise its restart is an outage."""
-    ends = time.monotonic() + SECONDS
-    while (hazard := (view := look(env)).hazard()) and time.monotonic() < ends:
-        time.sleep(0.5)
-    if hazard:
+    view = until(lambda: look(env), SECONDS, 0.5, accept=lambda view: not view.hazard())
+    if hazard := view.hazard():
         console.warn(f"{view.primary.name if view.primary else 'the primary'} is restarted without failover: {hazard}")
         return
     seconds = switch_over(env, view)
@@ -128,12 +127,8 @@ def _end_of_history(env: Environment, node: Node) -> str:
 
 def _has(env: Environment, node: Node, position: str) -> bool:
     """Whether a standby has received WAL up to a position, which is on its way."""
-    ends = time.monotonic() + SECONDS
-    while time.monotonic() < ends:
-        if _sql(env, node.container, f"SELECT pg_last_wal_receive_lsn() > '{position}'") == "t":
-            return True
-        time.sleep(0.1)
-    return False
+    received = f"SELECT pg_last_wal_receive_lsn() > '{position}'"
+    return until(lambda: _sql(env, node.container, received) == "t", SECONDS, 0.05)
 
 
 def promote(env: Environment, assume_yes: bool = False) -> None:
@@ -207,24 +202,19 @@ def _promote(env: Environment, node: Node) -> None:
 
 
 def _await_writes(env: Environment, node: Node) -> None:
-    ends = time.monotonic() + SECONDS
-    while postgres.ask(env, node.container).role != postgres.PRIMARY:
-        if time.monotonic() > ends:
-            raise OpsError(
-                f"{node.name} did not become the primary within {SECONDS} s.", f"invoke logs --service {node.name}"
-            )
-        time.sleep(0.2)
+    if not until(lambda: postgres.ask(env, node.container).role == postgres.PRIMARY, SECONDS):
+        raise OpsError(
+            f"{node.name} did not become the primary within {SECONDS} s.", f"invoke logs --service {node.name}"
+        )
 
 
 def _await_standby(env: Environment, name: str) -> None:
     """Wait until a node follows; that it does not yet is worth a warning, no failure."""
-    ends = time.monotonic() + REJOIN_SECONDS
     with console.activity(f"waiting for {name} to follow"):
-        while hazard := look(env).hazard():
-            if time.monotonic() > ends:
-                console.warn(f"{name} does not follow yet: {hazard}. See: invoke health --env {env.name}")
-                return
-            time.sleep(0.5)
+        hazard = until(lambda: look(env).hazard(), REJOIN_SECONDS, 0.5, accept=lambda hazard: not hazard)
+    if hazard:
+        console.warn(f"{name} does not follow yet: {hazard}. See: invoke health --env {env.name}")
+        return
     console.say(f"{name} follows as its standby", "green")
 
 
@@ -253,14 +243,15 @@ def _outage(env: Environment, old: Container, new: Container) -> Iterator[Callab
         engine.popen(_shell(old, _LAST, write), stdout=subprocess.PIPE) as before,
         engine.popen(_shell(new, _FIRST, write), stdout=subprocess.PIPE) as after,
     ):
-
         # It has begun before anything changes, and one write is through; or none, when the old one's disk is full.
         begun = [before.stdout.readline(), before.stdout.readline()]
 
         def measured() -> float:
             lines = b"".join([*begun, before.stdout.read()]).split()
             if not (lines and (first := after.stdout.read().strip())):
-                raise OpsError(f"{new.service} has not taken a write within {SECONDS} s.", f"invoke health --env {env.name}")
+                raise OpsError(
+                    f"{new.service} has not taken a write within {SECONDS} s.", f"invoke health --env {env.name}"
+                )
             return float(first) - float(lines[-1])
 
         yield measured

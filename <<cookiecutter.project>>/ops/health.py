@@ -24,6 +24,7 @@ from ops.engine import Container
 from ops.environments import Environment
 from ops.errors import OpsError
 from ops.stack import Service, Stack
+from ops.waiting import until
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -505,15 +506,17 @@ grep ^rabbitmq_alarms_ <&3
 
 def _rabbitmq(env: Environment, container: Container, nodes: int) -> list[Check]:
     definitions = env.project_dir / "infrastructure/rabbitmq/definitions.json"
-    deadline = time.monotonic() + STATISTICS_SECONDS
-    while True:
+
+    def look() -> list[Check]:
         answer = _exec(container, "bash", "-c", _RABBITMQ)
         wanted = [queue["name"] for queue in json.loads(definitions.read_text(encoding="utf-8")).get("queues", [])]
-        checks = judge_rabbitmq(answer, wanted, nodes)
-        # A consumer that has just come is not counted yet: look again before saying that there is none.
-        if time.monotonic() > deadline or not any(UNSERVED in check.detail for check in checks):
-            return checks
-        time.sleep(1)
+        return judge_rabbitmq(answer, wanted, nodes)
+
+    def complete(checks: list[Check]) -> bool:
+        """A consumer that has just come is not counted yet: look again before saying that there is none."""
+        return not any(UNSERVED in check.detail for check in checks)
+
+    return until(look, STATISTICS_SECONDS, 1, accept=complete)
 
 
 def judge_rabbitmq(answer: str, wanted: list[str], nodes: int = 1) -> list[Check]:

@@ -19,6 +19,7 @@ from ops.engine import Container
 from ops.environments import Environment
 from ops.errors import REFUSED, OpsError
 from ops.releases import author
+from ops.waiting import until
 
 # For the engine to start the container, and to remove it when its input ends; it takes a quarter of a second.
 _START_SECONDS = 30.0
@@ -194,8 +195,9 @@ def _await_end(name: str, child: subprocess.Popen[bytes]) -> None:
     """Wait until the name is free again, so that the next command finds it so."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(_GONE_SECONDS)
-    deadline = time.monotonic() + _GONE_SECONDS
-    while (found := engine.inspect([name])) and found[0]["State"]["Status"] in {"removing", *_STALE}:
-        if time.monotonic() > deadline:
-            return
-        time.sleep(_PAUSE)
+
+    def gone() -> bool:
+        found = engine.inspect([name])
+        return not found or found[0]["State"]["Status"] not in {"removing", *_STALE}
+
+    until(gone, _GONE_SECONDS, _PAUSE)

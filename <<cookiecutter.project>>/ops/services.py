@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 
 from ops import engine
 from ops.engine import Container
 from ops.errors import OpsError
+from ops.waiting import until
 
 # They hold connections, caches and queues that belong to the old data.
 NAMES = ("web", "api", "auth-service", "notification-service")
@@ -33,19 +33,14 @@ def start(containers: Sequence[Container]) -> None:
 
 def wait_healthy(containers: Sequence[Container]) -> None:
     """Wait until all are healthy. Raises OpsError naming those that are not in time."""
-    deadline = time.monotonic() + HEALTHY_SECONDS
-    waiting = [each.id for each in containers]
-    while waiting:
-        current = [engine.container(each) for each in engine.inspect(waiting)]
-        late = [each for each in current if not each.ready]
-        waiting = [each.id for each in late]
-        if late and time.monotonic() > deadline:
-            names = ", ".join(f"{each.name} ({each.health or each.state})" for each in late)
-            raise OpsError(
-                f"Not healthy after {HEALTHY_SECONDS} s: {names}.", f"invoke logs --service {late[0].service}"
-            )
-        if late:
-            time.sleep(0.5)
+
+    def unready() -> list[Container]:
+        current = map(engine.container, engine.inspect([each.id for each in containers]))
+        return [each for each in current if not each.ready]
+
+    if late := until(unready, HEALTHY_SECONDS, 0.5, accept=lambda late: not late):
+        names = ", ".join(f"{each.name} ({each.health or each.state})" for each in late)
+        raise OpsError(f"Not healthy after {HEALTHY_SECONDS} s: {names}.", f"invoke logs --service {late[0].service}")
 
 
 @contextlib.contextmanager

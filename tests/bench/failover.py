@@ -35,13 +35,14 @@ DISK_BYTES = 800 << 20
 
 @dataclass
 class Fault:
-    """Something that happens to the primary. back: what ends it, given the container and the service; None when it ends
-    by itself."""
+    """Something that happens to a node, usually the primary. back: what ends it, given the container and the service;
+    None when it ends by itself."""
 
     name: str
     strike: Callable[[Project, str], object]
     back: Callable[[Project, str, str], object] | None
     away: float = AWAY_SECONDS
+    victim: str = "primary"
 
     @property
     def takeover(self) -> bool:
@@ -93,6 +94,13 @@ FAULTS = {
     "stopped": Fault(
         "`docker stop`", lambda _p, node: docker("stop", node), lambda _p, node, _s: docker("start", node), away=8
     ),
+    "standby": Fault(
+        "the standby killed, not restarted",
+        lambda _p, node: docker("kill", node),
+        lambda _p, node, _s: docker("start", node),
+        away=20,
+        victim="standby",
+    ),
     "planned": Fault(
         "`invoke failover`", lambda project, _n: project.invoke("failover", "--env", ENVIRONMENT), None, away=3
     ),
@@ -136,12 +144,13 @@ def wait(project: Project, fault: Fault, old: str) -> None:
 
 
 def strike(project: Project, fault: Fault, rounds: int) -> Tally:
-    """Let a fault happen to whoever is the primary, again and again."""
+    """Let a fault happen to whoever is the primary, or to its standby, again and again."""
     tally = Tally(fault.name)
     for _ in range(rounds):
         nodes.settled(project)
         old = nodes.primary(project)
-        container = nodes.node(project, old)
+        victim = old if fault.victim == "primary" else nodes.standby(project)
+        container = nodes.node(project, victim)
         with contextlib.ExitStack() as writers:
             writer = writers.enter_context(nodes.writing(project))
             time.sleep(WARM_SECONDS)
@@ -150,13 +159,13 @@ def strike(project: Project, fault: Fault, rounds: int) -> Tally:
             wait(project, fault, old)
             tally.outages.append(writer.account().outage(began - 1, time.time()))
             if fault.back:
-                direct = writers.enter_context(nodes.writing(project, hosts=f"{old}:5432", role="any", threads=1))
+                direct = writers.enter_context(nodes.writing(project, hosts=f"{victim}:5432", role="any", threads=1))
                 time.sleep(1)
                 returned = time.monotonic()
-                fault.back(project, container, old)
+                fault.back(project, container, victim)
                 nodes.settled(project)
                 tally.rejoins.append(time.monotonic() - returned)
-                # With the disk full nobody takes over, and the old primary is still the one.
+                # Without a takeover it is still the primary, or never was one.
                 if nodes.primary(project) != old:
                     tally.accepted += len(direct.stop().acknowledged)
             nodes.settled(project)
@@ -177,8 +186,7 @@ def control(project: Project, rounds: int) -> Tally:
     project.invoke("deploy", "--env", ENVIRONMENT, "--yes")
     tally = Tally("control: killed 2 s after its asynchronous standby was cut off")
     for _ in range(rounds):
-        old = nodes.primary(project)
-        (standby,) = set(nodes.SERVICES) - {old}
+        old, standby = nodes.primary(project), nodes.standby(project)
         container = nodes.node(project, old)
         with nodes.writing(project) as writer:
             time.sleep(WARM_SECONDS)

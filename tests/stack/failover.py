@@ -132,6 +132,12 @@ def primary(project: Project) -> str:
     return next((each for each in SERVICES if ask(project, each, "SELECT pg_is_in_recovery()") == "f"), "")
 
 
+def standby(project: Project) -> str:
+    """The service that is not the primary, while there is one."""
+    (found,) = {*SERVICES} - {primary(project)}
+    return found
+
+
 def sql(project: Project, text: str) -> str:
     """What the primary answers."""
     return ask(project, eventually(lambda: primary(project), 60, "a primary"), text)

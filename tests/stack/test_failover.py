@@ -11,7 +11,7 @@ import pytest
 
 from . import failover
 from .failover import ENVIRONMENT
-from .project import Project, docker
+from .project import Project, docker, eventually
 
 pytestmark = pytest.mark.story
 
@@ -65,7 +65,7 @@ def test_the_standby_takes_over_when_the_primary_is_gone(project: Project) -> No
     with failover.writing(project) as writer:
         time.sleep(3)
         docker("kill", container)
-        failover.eventually(lambda: failover.primary(project), 60, "a new primary")
+        eventually(lambda: failover.primary(project), 60, "a new primary")
         assert check(project, "failover")["status"] == "warn"
         time.sleep(5)
         with failover.writing(project, hosts=f"{old}:5432", role="any", threads=1) as direct:
@@ -79,6 +79,25 @@ def test_the_standby_takes_over_when_the_primary_is_gone(project: Project) -> No
     # It wrote before and after.
     assert len(account.acknowledged) > 100 and account.failures
     assert max(account.acknowledged.values()) > max(at for at, _ in account.failures)
+
+
+def test_writes_go_on_without_the_standby_and_it_catches_up(project: Project) -> None:
+    """Whoever looks at the health meanwhile reads that nobody could take over."""
+    failover.settled(project)
+    gone = failover.standby(project)
+    container = failover.node(project, gone)
+    with failover.writing(project) as writer:
+        docker("kill", container)
+        eventually(lambda: not failover.synchronous(project), 30, "the primary does without it")
+        before = len(writer.account().acknowledged)
+        eventually(lambda: len(writer.account().acknowledged) > before, 30, "writes go on")
+        assert check(project, "failover")["status"] == "warn"
+        docker("start", container)
+        failover.settled(project, 60)
+        account = writer.stop()
+    assert failover.lost(project, account) == []
+    eventually(lambda: check(project, "failover")["status"] == "ok", 30, "health says so")
+    assert check(project, "replication")["status"] == "ok"
 
 
 def test_a_person_need_not_wait_for_the_lease(project: Project) -> None:
