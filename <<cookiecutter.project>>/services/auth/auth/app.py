@@ -112,6 +112,8 @@ def create_app(settings: AuthSettings | None = None, store: Store | None = None)
             standby = Database(settings, settings.auth_db_password, "standby")
             databases, kept = [primary, standby], PostgresStore(primary, standby)
             health.add("database", primary.ping)
+            # Keeps a connection open as well, for when the names of the servers cannot be looked up.
+            health.add("database-replica", standby.ping, required=False)
         passwords = Passwords()
         app.state.accounts = Accounts(
             kept,

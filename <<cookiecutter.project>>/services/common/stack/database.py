@@ -19,6 +19,9 @@ T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 Role = Literal["read-write", "standby"]
 
+# While no server with the wanted role can be reached, one attempt in this time: the name of a container that is gone is
+# looked up outside, and a DNS server that is asked by every request answers none, not even about names that are there.
+ATTEMPT_SECONDS = 0.5
 # What the primary may take before a read that may be a little old is made on a standby instead.
 PRIMARY_SECONDS = 1.0
 # 25006: a primary that became a standby still has our connection. 57P0x: the server shuts down or starts.
@@ -70,7 +73,7 @@ class Database:
         self.log = log.get()
         self.engine = create_async_engine(
             "postgresql+psycopg://",
-            connect_args=connection_arguments(settings, password, role),
+            async_creator=self._open,
             # A connection beyond the pool would be opened and closed for one transaction, when there is most to do.
             pool_size=settings.database_pool,
             max_overflow=0,
@@ -78,6 +81,22 @@ class Database:
             pool_pre_ping=True,
             pool_recycle=1800,
         )
+        self._arguments = connection_arguments(settings, password, role)
+        self._away, self._next_attempt = False, 0.0
+
+    async def _open(self) -> psycopg.AsyncConnection:
+        """A new connection for the pool. Raises ConnectionError at once when one could not be had just now."""
+        if self._away and time.monotonic() < self._next_attempt:
+            raise ConnectionError("no server with the wanted role was there a moment ago")
+        # before the attempt, which may take long
+        self._next_attempt = time.monotonic() + ATTEMPT_SECONDS
+        try:
+            connection = await psycopg.AsyncConnection.connect(**self._arguments)
+        except psycopg.Error as error:
+            self._away = is_connection_failure(error)
+            raise
+        self._away = False
+        return connection
 
     async def once(self, work: Work[T]) -> T:
         """Run `work` in one transaction, once."""

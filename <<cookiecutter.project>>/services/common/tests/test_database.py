@@ -1,3 +1,4 @@
+import asyncio
 import time
 
 import psycopg
@@ -53,6 +54,40 @@ async def test_a_database_that_is_away_costs_no_more_than_the_deadline(tmp_path)
     with pytest.raises(Unavailable):
         await database.run(lambda connection: connection.execute(text("select 1")))
     assert 0.3 < time.monotonic() - began < 2
+    await database.close()
+
+
+async def test_a_server_that_is_away_is_not_tried_by_every_request(tmp_path, monkeypatch) -> None:
+    database = Database(settings(str(tmp_path), database_deadline=1.2), SecretStr("x"))
+    attempts = 0
+
+    async def connect(*_args, **_options):
+        nonlocal attempts
+        attempts += 1
+        raise psycopg.OperationalError("connection refused")
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    select = [database.run(lambda c: c.scalar(text("select 1"))) for _ in range(40)]
+    failed = await asyncio.gather(*select, return_exceptions=True)
+    assert [type(each) for each in failed] == [Unavailable] * 40
+    # Those that came before it was known fill the pool; after that two a second.
+    assert attempts <= settings("x").database_pool + 4
+    await database.close()
+
+
+async def test_a_server_that_is_back_is_found_by_the_next_attempt(cluster, monkeypatch) -> None:
+    database = cluster.database("api")
+    connect, away = psycopg.AsyncConnection.connect, [True, True]
+
+    async def refuse_twice(*args, **options):
+        if away:
+            away.pop()
+            raise psycopg.OperationalError("connection refused")
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", refuse_twice)
+    assert await database.run(lambda c: c.scalar(text("select 42"))) == 42
+    assert away == []
     await database.close()
 
 
