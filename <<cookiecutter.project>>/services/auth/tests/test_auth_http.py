@@ -152,14 +152,14 @@ async def test_it_starts_without_its_database(secrets, client_of, monkeypatch: p
     monkeypatch.setenv("DATABASE_DEADLINE", "0.5")
     async with client_of(create_app()) as client:
         ready = await client.get("/health/ready")
-        assert (ready.status_code, ready.json()["missing"]) == (503, ["database"])
+        assert (ready.status_code, ready.json()["missing"]) == (503, ["database", "database-replica"])
         assert (await client.get("/health/live")).status_code == 200
         login = await client.post("/v1/auth/login", json=CREDENTIALS)
         assert (login.status_code, login.headers["retry-after"]) == (503, "2")
 
 
 async def test_with_a_real_database(cluster, secrets, client_of, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.primary}:5432")
+    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.standby}:5432,{cluster.primary}:5432")
     monkeypatch.setenv("LOGIN_ATTEMPTS", "3")
     app = create_app()
     async with client_of(app) as client:
@@ -179,6 +179,22 @@ async def test_with_a_real_database(cluster, secrets, client_of, monkeypatch: py
         me = await client.get("/v1/auth/me", headers={"Authorization": f"Bearer {_access(user, app)}"})
         assert me.json() == user
         assert (await client.get("/health/ready")).json()["status"] == "ready"
+
+
+async def test_without_a_primary_people_stay_who_they_are(cluster, secrets, client_of, monkeypatch) -> None:
+    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.standby}:5432,{cluster.primary}:5432")
+    async with client_of(create_app()) as client:
+        user = (await client.post("/v1/auth/register", json={**CREDENTIALS, "email": "eve@example.com"})).json()
+    cluster.caught_up()
+    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.standby}:5432")
+    monkeypatch.setenv("DATABASE_DEADLINE", "2")
+    app = create_app()
+    async with client_of(app) as client:
+        bearer = {"Authorization": f"Bearer {_access(user, app)}"}
+        assert (await client.get("/v1/auth/me", headers=bearer)).json() == user
+        refused = await client.post("/v1/auth/login", json=CREDENTIALS)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert (await client.get("/health/ready")).json()["missing"] == ["database"]
 
 
 def _access(user: dict, app) -> str:
