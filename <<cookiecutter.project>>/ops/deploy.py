@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ops import (
+    checks,
     console,
     edge,
     engine,
@@ -86,7 +87,7 @@ class Deployment:
         self._prepare()
         self.doing = "checking"
         beside = {each.service.name: each.fresh for each in moving(seen.stack, decided, seen.containers)}
-        preflight.refuse(report_warnings(preflight.run(env, seen.stack, seen.containers, beside)))
+        checks.refuse(report_warnings(preflight.run(env, seen.stack, seen.containers, beside)))
         self._agree_to_restarts(seen, decided)
         self._make_certificate()
         with self.released(seen.stack.document, seen.own, changed(decided), self.command) as release:
@@ -96,7 +97,7 @@ class Deployment:
             seen = survey(env)
             if needs:
                 # What was not here before could not be asked which major version it is.
-                preflight.refuse(list(majors.check(env, seen.stack, seen.containers)))
+                checks.refuse(list(majors.check(env, seen.stack, seen.containers)))
             decided = decide(env, seen)
             self._apply(seen, decided, release)
             plan.write_notes(env, engine.containers(env), seen.files)
@@ -155,7 +156,7 @@ class Deployment:
         verdict = checked.observe(seen.containers, time.monotonic())
         if verdict.status != gate.READY:
             # A database that refuses its volume stays as it is however long one waits.
-            preflight.refuse(list(majors.check(self.env, seen.stack, seen.containers)))
+            checks.refuse(list(majors.check(self.env, seen.stack, seen.containers)))
         if verdict.status == gate.WAITING:
             verdict = gate.watch(checked, lambda: engine.containers(self.env), self.timeout)
         gate.demand(verdict)
@@ -419,7 +420,7 @@ def update(env: Environment, assume_yes: bool = False) -> None:
 
     Where a pull fails the images that are there are used, and OpsError says so at the end.
     """
-    preflight.refuse(list(preflight.check_settings(env)))
+    checks.refuse(list(preflight.check_settings(env)))
     with deployment(env, "update", assume_yes) as work:
         failed = _fetch_newer(env)
         work.run()
@@ -462,12 +463,12 @@ def _fetch_newer(env: Environment) -> dict[str, str]:
     return failed
 
 
-def report_warnings(checks: list[preflight.Check]) -> list[preflight.Check]:
-    """Show the warnings among checks, and hand all of them on."""
-    for each in checks:
-        if each.status == preflight.WARNING:
+def report_warnings(found: list[checks.Check]) -> list[checks.Check]:
+    """Show the warnings, and hand all of them on."""
+    for each in found:
+        if each.status == checks.WARNING:
             console.warn(f"{each.name}: {each.detail}{f' ({each.remedy})' if each.remedy else ''}")
-    return checks
+    return found
 
 
 def urls(env: Environment, declared: Stack) -> list[tuple[str, str]]:

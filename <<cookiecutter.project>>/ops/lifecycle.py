@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ops import console, edge, engine, gate, lock, maintenance, postgres, preflight, redis, stack
+from ops import checks, console, edge, engine, gate, lock, maintenance, postgres, preflight, redis, stack
 from ops.bringup import compose_failed
 from ops.engine import Container
 from ops.environments import Environment, relative
@@ -327,8 +327,8 @@ def config(env: Environment, as_json: bool = False) -> None:
 
 def doctor(env: Environment) -> bool:
     """Show every preflight check; returns whether none failed."""
-    checks = preflight.run(env, stack.load(env), engine.containers(env))
-    colours = {preflight.OK: "green", preflight.WARNING: "yellow", preflight.FAILED: "red"}
+    found = preflight.run(env, stack.load(env), engine.containers(env))
+    colours = {checks.OK: "green", checks.WARNING: "yellow", checks.FAILED: "red"}
     console.print_table(
         ("CHECK", "RESULT", "FOUND", "WHAT TO DO"),
         [
@@ -338,10 +338,10 @@ def doctor(env: Environment) -> bool:
                 console.plain(each.detail),
                 console.plain(each.remedy),
             )
-            for each in checks
+            for each in found
         ],
     )
-    failed = [each.name for each in checks if each.status == preflight.FAILED]
+    failed = [each.name for each in found if each.status == checks.FAILED]
     console.say()
     if failed:
         console.say(f"{env.name} cannot be deployed: {', '.join(dict.fromkeys(failed))}", "red")

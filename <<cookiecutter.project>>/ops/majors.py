@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import engine, preflight
+from ops import checks, engine
+from ops.checks import Check
 from ops.engine import Container
 from ops.environments import Environment, relative
-from ops.errors import OpsError
-from ops.preflight import Check
+from ops.errors import REFUSED, OpsError
 from ops.stack import Stack
 
 SETTING = "POSTGRES_IMAGE"
@@ -113,10 +113,10 @@ def check(env: Environment, stack: Stack, containers: Sequence[Container]) -> It
         if server.volume in existing and runner and (refusal := _judge(env, server, wanted, runner)):
             refusals.setdefault(refusal, []).append(server.service)
     for (what, remedy), names in refusals.items():
-        yield Check("database", preflight.FAILED, f"{', '.join(names)}: {what}", remedy)
+        yield Check("database", checks.FAILED, f"{', '.join(names)}: {what}", remedy)
     if found and not refusals:
         major = f"PostgreSQL {wanted.major}" if wanted.major else "its image is not here yet"
-        yield Check("database", preflight.OK, f"{major}, as declared by {SETTING} in {relative(env.env_file)}")
+        yield Check("database", checks.OK, f"{major}, as declared by {SETTING} in {relative(env.env_file)}")
 
 
 def running(containers: Sequence[Container]) -> dict[str, int]:
@@ -166,11 +166,11 @@ def refuse_unusable(wanted: Image) -> None:
         raise OpsError(
             f"{wanted.reference} does not say which major version of PostgreSQL it is (PG_MAJOR).",
             "Use the official image, or one built on it.",
-            preflight.REFUSED,
+            REFUSED,
         )
     if wanted.folder != folder_of(wanted.major):
         raise OpsError(
             f"{wanted.reference} keeps its data in {wanted.folder}, not in {folder_of(wanted.major)}.",
             "Use an official image from 18 on, or one laid out alike.",
-            preflight.REFUSED,
+            REFUSED,
         )

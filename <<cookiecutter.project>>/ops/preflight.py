@@ -10,14 +10,14 @@ import re
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ops import engine
+from ops.checks import FAILED, OK, WARNING, Check
 from ops.engine import Container
 from ops.environments import Environment, relative
-from ops.errors import REFUSED, OpsError
+from ops.errors import OpsError
 from ops.stack import Port, Stack
 
 # start_interval of health checks needs Engine 25; the Compose files are tested from 2.32 on.
@@ -31,8 +31,6 @@ USED_OF_LIMIT = 0.5
 # Renewal by a person takes days: warn while there are some.
 CERTIFICATE_DAYS = 14
 
-OK, WARNING, FAILED = "ok", "warning", "failed"
-
 _ONE_OF = {
     "IMAGE_SOURCE": ("build", "pull"),
     "BUILD_TARGET": ("dev", "production"),
@@ -42,16 +40,6 @@ REQUIRED = (
     *("COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "ENVIRONMENT", "DOMAIN", "IMAGE_PREFIX", "IMAGE_TAG", "BUILD_TARGET"),
     *("WEB_PORT", "SSL_PORT"),
 )
-
-
-@dataclass(frozen=True)
-class Check:
-    """A finding: status is ok, warning (a deploy goes on) or failed (it does not)."""
-
-    name: str
-    status: str
-    detail: str
-    remedy: str = ""
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -253,14 +241,3 @@ def port_holder(number: int) -> str:
     """The container that publishes a port, when it is a container."""
     done = engine.docker("ps", "--filter", f"publish={number}", "--format", "container {{.Names}}", check=False)
     return done.stdout.strip().splitlines()[0] if done.ok and done.stdout.strip() else ""
-
-
-def refuse(checks: Sequence[Check]) -> None:
-    """Raise OpsError when a check failed: one line each, and what to do."""
-    failed = [each for each in checks if each.status == FAILED]
-    if not failed:
-        return
-    lines = [
-        f"  {each.name}: {each.detail}{f'{chr(10)}    -> {each.remedy}' if each.remedy else ''}" for each in failed
-    ]
-    raise OpsError("Nothing was started, because:\n" + "\n".join(lines), code=REFUSED)

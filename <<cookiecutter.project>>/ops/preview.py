@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ops import console, differences, majors, plan, preflight, releases
+from ops import checks, console, differences, majors, plan, releases
 from ops.deploy import moving, restarting
 from ops.environments import Environment
 from ops.errors import OpsError
@@ -47,7 +47,7 @@ class Preview:
     pulls: tuple[str, ...]
     removes: tuple[str, ...]
     tidies: bool
-    refused: tuple[preflight.Check, ...] = ()
+    refused: tuple[checks.Check, ...] = ()
 
     @property
     def idle(self) -> bool:
@@ -61,13 +61,13 @@ def preview(env: Environment, as_json: bool = False) -> None:
     shown = compose(env, seen, decide(env, seen), _deployed(env))
     if not shown.idle:
         found = majors.check(env, seen.stack, seen.containers)
-        shown = replace(shown, refused=tuple(each for each in found if each.status == preflight.FAILED))
+        shown = replace(shown, refused=tuple(each for each in found if each.status == checks.FAILED))
     if as_json:
         document: dict[str, Any] = {"idle": shown.idle, **asdict(shown)}
         console.say(json.dumps(document, indent=2))
     else:
         show(shown)
-    preflight.refuse(shown.refused)
+    checks.refuse(shown.refused)
 
 
 def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str, Any]) -> Preview:

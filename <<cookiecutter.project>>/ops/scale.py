@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ops import console, engine, gate, lock, networks, preflight, releases, stack
+from ops import checks, console, engine, gate, lock, networks, preflight, releases, stack
 from ops.bringup import bring_up, up_argv
 from ops.deploy import TIMEOUT
 from ops.engine import Container
@@ -81,9 +81,9 @@ def _check_room(env: Environment, service: str, wanted: int, containers: Sequenc
     check = preflight.check_memory(
         int(more * limit * preflight.USED_OF_LIMIT), more * limit, preflight.available_memory(more * limit)
     )
-    if check.status == preflight.FAILED:
+    if check.status == checks.FAILED:
         raise OpsError(f"There is no room for {more} more {service}: {check.detail}.", check.remedy, REFUSED)
-    if check.status == preflight.WARNING:
+    if check.status == checks.WARNING:
         console.warn(f"memory: {check.detail}")
 
 

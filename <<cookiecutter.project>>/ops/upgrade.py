@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from ops import console, engine, images, lock, majors, preflight, services, stack
+from ops import checks, console, engine, images, lock, majors, preflight, services, stack
 from ops.changeover import COMMAND, PRIMARY, RATE, Changeover, Result
 from ops.environments import Environment, relative
 from ops.errors import INTERRUPTED, REFUSED, USAGE, OpsError
@@ -38,7 +38,7 @@ def upgrade(env: Environment, reference: str = "", assume_yes: bool = False) -> 
     reference: the image; it goes into the .env file. "": the one that stands there. Raises OpsError: REFUSED with
     nothing touched; otherwise the old database serves as before, or the message says what holds.
     """
-    preflight.refuse([each for each in preflight.check_settings(env) if each.status == preflight.FAILED])
+    checks.refuse([each for each in preflight.check_settings(env) if each.status == checks.FAILED])
     with _work(env, COMMAND) as work:
         if work.holding.begun and _put_right(work):
             return

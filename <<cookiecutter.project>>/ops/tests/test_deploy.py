@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ops import deploy, engine, gate, images, lock, plan, preflight
+from ops import checks, deploy, engine, gate, images, lock, plan, preflight
 from ops.errors import INTERRUPTED, REFUSED, OpsError
 from ops.stack import Port, Service
 
@@ -54,7 +54,7 @@ def test_refusal_touches_nothing(env, make_stack, quiet) -> None:
     declared = make_stack(Service("web", "acme/web:1"))
     quiet.setattr(deploy, "survey", lambda env: surveyed(declared))
     quiet.setattr(deploy.Deployment, "_prepare", lambda self: None)
-    quiet.setattr(preflight, "run", lambda *_args: [preflight.Check("disk", preflight.FAILED, "full", "Make room.")])
+    quiet.setattr(preflight, "run", lambda *_args: [checks.Check("disk", checks.FAILED, "full", "Make room.")])
     with pytest.raises(OpsError, match="Nothing was started") as caught:
         deploy.deploy(env)
     assert caught.value.code == REFUSED

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from ops import engine, gate, lifecycle, preflight, stack, survey
+from ops import checks, engine, gate, lifecycle, preflight, stack, survey
 from ops.engine import Completed
 from ops.errors import FAILED, USAGE, OpsError
 from ops.lifecycle import Leftovers
@@ -231,13 +231,13 @@ def test_config_shows_the_plain_command(env, make_stack, monkeypatch, capsys) ->
 
 
 def test_doctor(env, make_stack, monkeypatch, capsys) -> None:
-    checks = [preflight.Check("disk", preflight.OK, "lots"), preflight.Check("ports", preflight.WARNING, "hm", "Look.")]
-    monkeypatch.setattr(preflight, "run", lambda *_args: checks)
+    found = [checks.Check("disk", checks.OK, "lots"), checks.Check("ports", checks.WARNING, "hm", "Look.")]
+    monkeypatch.setattr(preflight, "run", lambda *_args: found)
     monkeypatch.setattr(stack, "load", lambda env: make_stack())
     monkeypatch.setattr(engine, "containers", lambda env: [])
     assert lifecycle.doctor(env)
     assert "dev can be deployed" in capsys.readouterr().out
-    checks.append(preflight.Check("memory", preflight.FAILED, "none", "Buy some."))
+    found.append(checks.Check("memory", checks.FAILED, "none", "Buy some."))
     assert not lifecycle.doctor(env)
     assert "dev cannot be deployed: memory" in capsys.readouterr().out
 

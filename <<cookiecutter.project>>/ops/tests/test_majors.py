@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops import engine, majors, preflight
+from ops import checks, engine, majors
 from ops.errors import REFUSED, OpsError
 from ops.majors import Image, Server
 from ops.stack import Stack
@@ -118,7 +118,7 @@ def running(make_container, image="postgres:17.6", **changes):
 def test_what_runs_well_on_the_same_major_is_not_looked_at(env, engine_with, make_container) -> None:
     asked = engine_with({"postgres:18.6": 18}, {"acme_one": "no", "acme_two": "no"})
     (check,) = majors.check(env, STACK, running(make_container, "postgres:18.6"))
-    assert (check.status, asked) == (preflight.OK, [])
+    assert (check.status, asked) == (checks.OK, [])
 
 
 def test_what_runs_badly_is_looked_at(env, engine_with, make_container) -> None:
@@ -131,14 +131,14 @@ def test_another_major_is_refused_in_the_guards_words(env, engine_with, make_con
     said = "a warning of docker\npostgres: it holds 17.\npostgres: do this.\n"
     engine_with({"postgres:17.6": 17, "postgres:18.6": 18}, {"acme_one": said, "acme_two": said})
     (check,) = majors.check(env, STACK, running(make_container))
-    assert check.status == preflight.FAILED
+    assert check.status == checks.FAILED
     assert (check.detail, check.remedy) == ("postgres-primary, postgres-replica: it holds 17.", "do this.")
 
 
 def test_a_first_deploy_has_no_volumes_to_look_at(env, engine_with) -> None:
     asked = engine_with({"postgres:18.6": 18}, {})
     (check,) = majors.check(env, STACK, [])
-    assert (check.status, asked) == (preflight.OK, [])
+    assert (check.status, asked) == (checks.OK, [])
 
 
 def test_an_image_still_to_be_pulled_is_judged_by_its_tag_in_the_one_that_is_there(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from ops import environments, preflight
+from ops import checks, environments, preflight
+from ops.checks import FAILED, OK, WARNING, Check
 from ops.errors import REFUSED, OpsError
-from ops.preflight import FAILED, OK, WARNING, Check
 from ops.stack import Port, Service
 
 GIB = 1024**3
@@ -161,9 +161,9 @@ def test_certificate(project) -> None:
 
 
 def test_refusal_says_everything_at_once() -> None:
-    preflight.refuse([Check("a", OK, ""), Check("b", WARNING, "")])
+    checks.refuse([Check("a", OK, ""), Check("b", WARNING, "")])
     with pytest.raises(OpsError) as caught:
-        preflight.refuse([Check("disk", FAILED, "full", "Make room."), Check("ports", FAILED, "8080 taken")])
+        checks.refuse([Check("disk", FAILED, "full", "Make room."), Check("ports", FAILED, "8080 taken")])
     assert caught.value.code == REFUSED
     assert caught.value.message == (
         "Nothing was started, because:\n  disk: full\n    -> Make room.\n  ports: 8080 taken"
