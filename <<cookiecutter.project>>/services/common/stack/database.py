@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import psycopg
@@ -30,10 +30,8 @@ _RETRYABLE = ("08", "57P01", "57P02", "57P03", "25006", "53300")
 
 def connection_arguments(settings: DatabaseSettings, password: SecretStr, role: Role) -> dict[str, Any]:
     """libpq parameters. A client without these timeouts hangs for a minute and more when a server falls silent."""
-    hosts = hosts_of(settings.database_hosts, 5432)
     return {
-        "host": ",".join(host for host, _ in hosts),
-        "port": ",".join(str(port) for _, port in hosts),
+        **_addresses(hosts_of(settings.database_hosts, 5432)),
         "dbname": settings.database_name,
         "user": settings.database_user,
         "password": password.get_secret_value(),
@@ -46,6 +44,10 @@ def connection_arguments(settings: DatabaseSettings, password: SecretStr, role: 
         "tcp_user_timeout": 8000,  # ms that sent data may stay unacknowledged
         "options": "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=15s",
     }
+
+
+def _addresses(hosts: Sequence[tuple[str, int]]) -> dict[str, str]:
+    return {"host": ",".join(host for host, _ in hosts), "port": ",".join(str(port) for _, port in hosts)}
 
 
 def is_connection_failure(error: BaseException) -> bool:
@@ -82,6 +84,8 @@ class Database:
             pool_recycle=1800,
         )
         self._arguments = connection_arguments(settings, password, role)
+        # Whoever was right the last time is asked first: a node that is silent costs three seconds.
+        self._hosts = hosts_of(settings.database_hosts, 5432)
         self._away, self._next_attempt = False, 0.0
 
     async def _open(self) -> psycopg.AsyncConnection:
@@ -91,11 +95,13 @@ class Database:
         # before the attempt, which may take long
         self._next_attempt = time.monotonic() + ATTEMPT_SECONDS
         try:
-            connection = await psycopg.AsyncConnection.connect(**self._arguments)
+            connection = await psycopg.AsyncConnection.connect(**{**self._arguments, **_addresses(self._hosts)})
         except psycopg.Error as error:
             self._away = is_connection_failure(error)
             raise
         self._away = False
+        found = (connection.info.host, connection.info.port)
+        self._hosts = sorted(self._hosts, key=lambda host: host != found)
         return connection
 
     async def once(self, work: Work[T]) -> T:

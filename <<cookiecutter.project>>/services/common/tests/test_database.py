@@ -91,6 +91,23 @@ async def test_a_server_that_is_back_is_found_by_the_next_attempt(cluster, monke
     await database.close()
 
 
+async def test_whoever_was_right_the_last_time_is_asked_first(cluster, monkeypatch) -> None:
+    database = cluster.database("api")
+    connect, asked = psycopg.AsyncConnection.connect, []
+
+    async def note(*args, **options):
+        asked.append(options["host"].split(","))
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", note)
+    for _ in range(2):
+        await database.run(lambda c: c.scalar(text("select 1")))
+        await database.engine.dispose()
+    primary, standby = str(cluster.primary), str(cluster.standby)
+    assert asked == [[standby, primary], [primary, standby]]
+    await database.close()
+
+
 async def test_work_is_done_again_after_its_connection_was_cut(cluster) -> None:
     database = cluster.database("api")
     tries = 0
