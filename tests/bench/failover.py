@@ -355,7 +355,8 @@ def main() -> None:
                 tallies.append(control(project, options.rounds))
             if "http" in options.only:
                 rows = [
-                    over_http(project, FAULTS[part].name, FAULTS[part]) for part in ("planned", "crashed", "killed")
+                    over_http(project, FAULTS[part].name, FAULTS[part])
+                    for part in ("planned", "crashed", "killed", "paused")
                 ]
                 print("\n" + table(HTTP_HEAD, rows) + "\n", flush=True)
     if "engine" in options.only and not options.restart:
