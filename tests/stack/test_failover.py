@@ -146,6 +146,20 @@ def test_without_etcd_the_primary_goes_on(project: Project) -> None:
     assert failover.lost(project, account) == []
 
 
+def test_an_etcd_that_lost_everything_learns_from_the_nodes(project: Project) -> None:
+    failover.settled(project)
+    leader = failover.primary(project)
+    with failover.writing(project) as writer:
+        docker("rm", "--force", failover.node(project, "etcd"))
+        docker("volume", "rm", f"{project.name(ENVIRONMENT)}_etcd_data")
+        project.invoke("deploy", "--env", ENVIRONMENT)
+        failover.settled(project)
+        account = writer.stop()
+    assert failover.primary(project) == leader
+    assert failover.lost(project, account) == []
+    assert check(project, "failover")["status"] == "ok"
+
+
 def test_the_pair_can_go_back_to_failover_by_hand(project: Project) -> None:
     """One setting, in either direction: the volumes stay, and so does every row."""
     rows = failover.sql(project, "SELECT count(*) FROM api.failover_probe")
