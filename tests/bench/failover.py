@@ -266,7 +266,7 @@ HTTP_HEAD = (
 def engine_restart(project: Project, command: str) -> list[str]:
     """The engine itself is restarted under requests: how long until everything is healthy, without a hand."""
     nodes.settled(project)
-    with Load(project, rate=40) as load:
+    with Load(project, rate=40, published=True) as load:
         time.sleep(10)
         load.enter("during")
         began = time.monotonic()
@@ -276,9 +276,12 @@ def engine_restart(project: Project, command: str) -> list[str]:
             assert time.monotonic() - began < 600, "not healthy within ten minutes"
             time.sleep(1)
         healthy = time.monotonic() - began
-        time.sleep(5)
+        load.enter("after")
+        time.sleep(20)
     report, book = load.report, load.ledger
-    failed = f"{len(report.all.lost):,} of {report.all.sent:,}"
+    failed = ", ".join(
+        f"{len(report.phase(name).lost):,} of {report.phase(name).sent:,}" for name in ("during", "after")
+    )
     return [
         f"{back:.1f}",
         f"{healthy:.1f}",
@@ -363,7 +366,12 @@ def main() -> None:
     if "engine" in options.only and not options.restart:
         print("engine: skipped, because --restart does not say how the engine is restarted here", flush=True)
     elif "engine" in options.only:
-        head = ("engine answers after, s", "all healthy after, s", "failed requests", "acknowledged / missing / twice")
+        head = (
+            "engine answers after, s",
+            "all healthy after, s",
+            "failed until then, and after",
+            "acknowledged / missing / twice",
+        )
         with deployed() as project:
             print("\n" + table(head, [engine_restart(project, options.restart)]) + "\n", flush=True)
     for part in (part for part in options.only if part in SMALL):

@@ -34,7 +34,8 @@ PASSWORD = "correct horse battery staple"
 class Load:
     """A load as a context: it begins with the first phase `idle`, and ends with the block.
 
-    rate: requests a second. A load lasts no longer than the access tokens it begins with.
+    rate: requests a second. A load lasts no longer than the access tokens it begins with. published: by the port that
+    nginx publishes, which stays when the container gets another address.
     """
 
     report: Report
@@ -47,15 +48,18 @@ class Load:
         *,
         rate: float = 100,
         transports: Sequence[str] = ("kept", "fresh"),
+        published: bool = False,
     ) -> None:
         self._project, self._environment, self._rate, self._transports = project, environment, rate, transports
+        self._published = published
         self.run = uuid.uuid4().hex[:8]
 
     def __enter__(self) -> Load:
         port = self._project.settings(self._environment)["SSL_PORT"]
         # As if it came from another machine: the kernel sends that straight to the container, while what this machine
         # asks of itself would pass a process of the engine's, which has other things to do during a rollout.
-        self._relay = self._start("tests.load.relay", "--target", f"{self._nginx()}:8443")
+        target = f"127.0.0.1:{port}" if self._published else f"{self._nginx()}:8443"
+        self._relay = self._start("tests.load.relay", "--target", target)
         assert self._relay.stdout
         job = Job(
             host="127.0.0.1",
