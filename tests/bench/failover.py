@@ -278,10 +278,8 @@ def engine_restart(project: Project, command: str) -> list[str]:
         healthy = time.monotonic() - began
         load.enter("after")
         time.sleep(20)
-    report, book = load.report, load.ledger
-    failed = ", ".join(
-        f"{len(report.phase(name).lost):,} of {report.phase(name).sent:,}" for name in ("during", "after")
-    )
+    book, phases = load.ledger, [load.report.phase(name) for name in ("during", "after")]
+    failed = ", ".join(f"{len(phase.lost):,} of {phase.sent:,}" for phase in phases)
     return [
         f"{back:.1f}",
         f"{healthy:.1f}",

@@ -31,7 +31,8 @@ def free_port() -> int:
 
 def docker(*arguments: str, check: bool = True) -> str:
     """Output of a docker command: for looking at what `invoke` left behind, never for driving the stack."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=check, timeout=120)
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr.strip()}"
     return done.stdout.strip()
 
 
