@@ -11,8 +11,8 @@ from tests.images import build
 
 from .failover import ENVIRONMENT, node, prepare, primary, roles, sql, synchronous
 from .project import Project, docker, eventually
+from .upgrades import NEW, OLD
 
-OLD, NEW = "postgres:17.6", "postgres:18.6"
 BOTH = {"postgres-primary": "primary", "postgres-replica": "standby"}
 ROWS = "SELECT count(*) || ' ' || md5(string_agg(t::text, chr(10) ORDER BY t::text)) FROM api.kept t"
 
