@@ -33,7 +33,6 @@ STEPS = (
     "giving the new database its place",
     "starting postgres-primary on PostgreSQL 18",
     "starting postgres-replica on PostgreSQL 18",
-    "bringing the schema up to date",
     "starting the services",
 )
 ROWS = 50_000
