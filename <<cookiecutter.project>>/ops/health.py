@@ -483,6 +483,8 @@ def judge_redis_sentinel(name: str, answer: str) -> Check:
     says = f"{known.get('ip', 'nobody')} is primary"
     if "down" in known.get("flags", ""):
         return Check("redis", name, "fail", f"{says}, and does not answer")
+    if known.get("num-slaves") == "0":
+        return Check("redis", name, "fail", f"{says}; no failover is possible: it knows no replica")
     if known.get("down-after-milliseconds") != patience:
         return Check("redis", name, "warn", f"{says}; failover is suspended by a restore, or one that was killed")
     usable = quorum.split()[1]

@@ -16,6 +16,9 @@ pytestmark = pytest.mark.story
 def test_sentinels_agree(project: Project) -> None:
     redis.start(project)
     assert redis.settled(project) == ("redis-primary", "redis-replica")
+    # From the beginning, and not only when the primary was asked: it may be lost before that.
+    for sentinel in redis.SENTINELS:
+        assert "redis-replica" in redis.inside(project, sentinel, "sh /etc/redis/cli.sh sentinel replicas stack")
 
 
 def test_a_killed_primary_is_replaced_and_comes_back_as_a_replica(project: Project) -> None:

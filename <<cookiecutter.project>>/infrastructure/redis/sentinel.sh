@@ -44,6 +44,16 @@ if ! echo "$known" | grep -q '^sentinel monitor stack '; then
     primary=$(sh /etc/redis/primary.sh) || primary=$(acting) || primary=redis-primary
     known="sentinel monitor stack $primary 6379 2"
 fi
+# Of a replica it learns when it asks the primary, every ten seconds. A primary that is lost before that says nothing, and nobody
+# would ever be promoted; so it is told.
+if ! echo "$known" | grep -q '^sentinel known-replica '; then
+    case $known in
+    *"monitor stack redis-primary "*) replica=redis-replica ;;
+    *) replica=redis-primary ;;
+    esac
+    known="$known
+sentinel known-replica stack $replica 6379"
+fi
 
 # Each is a little more patient than the one before: those that lose sight of the primary at the same moment would each vote for
 # themselves, and nobody would win.

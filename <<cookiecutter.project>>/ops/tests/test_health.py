@@ -277,6 +277,8 @@ flags
 master
 down-after-milliseconds
 3000
+num-slaves
+1
 """
 
 
@@ -288,6 +290,7 @@ down-after-milliseconds
         (("OK 3 usable", "NOQUORUM 1 usable"), "fail", "no failover is possible"),
         (("\nmaster\n", "\nmaster,s_down\n"), "fail", "does not answer"),
         (("milliseconds\n3000", "milliseconds\n600000"), "warn", "suspended"),
+        (("num-slaves\n1", "num-slaves\n0"), "fail", "it knows no replica"),
     ],
 )
 def test_redis_sentinel(change, status, words):
