@@ -53,7 +53,7 @@ def publishing(project: Project, kills: int, *arguments: str, victims: tuple[str
 def copies(project: Project) -> int:
     """How many nodes hold a copy of the queue that has the fewest."""
     for node in NODES:
-        asking = "bash /etc/rabbitmq/api.sh '/api/queues?columns=name,members'"
+        asking = "bash /etc/rabbitmq/api.sh GET '/api/queues?columns=name,members' </dev/null"
         answer = docker("exec", container(project, node), "bash", "-c", asking, check=False)
         if answer:
             return min(len(queue.get("members", ())) for queue in json.loads(answer))

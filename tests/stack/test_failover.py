@@ -153,11 +153,11 @@ def test_an_etcd_that_lost_everything_learns_from_the_nodes(project: Project) ->
         docker("rm", "--force", failover.node(project, "etcd"))
         docker("volume", "rm", f"{project.name(ENVIRONMENT)}_etcd_data")
         project.invoke("deploy", "--env", ENVIRONMENT)
-        failover.settled(project)
+        # The primary has its standby all the time; what etcd knows grows again while they renew the lease.
+        eventually(lambda: check(project, "failover")["status"] == "ok", 60, "a failover is safe again")
         account = writer.stop()
     assert failover.primary(project) == leader
     assert failover.lost(project, account) == []
-    assert check(project, "failover")["status"] == "ok"
 
 
 def test_the_pair_can_go_back_to_failover_by_hand(project: Project) -> None:
