@@ -29,6 +29,12 @@ def image_of(project: Project, service: str) -> str:
     return resolved["compose"]["services"][service]["image"]
 
 
+def prometheus(project: Project, what: str) -> Any:
+    """What Prometheus' API says."""
+    port = project.settings("prod")["PROMETHEUS_PORT"]
+    return httpx.get(f"http://127.0.0.1:{port}/api/v1/{what}").json()["data"]
+
+
 @pytest.mark.parametrize("service", ["grafana", "kibana", "otel-collector"])
 def test_optional_image_is_there(project: Project, service: str) -> None:
     """Reports which parts of the tier this machine cannot start; the next test switches them off."""
@@ -58,16 +64,13 @@ def test_prod_deploys_healthy_with_the_replicas_of_its_file(project: Project) ->
 
 
 def test_prometheus_scrapes_every_service(project: Project) -> None:
-    port = project.settings("prod")["PROMETHEUS_PORT"]
-
     def down() -> list[str]:
-        targets = httpx.get(f"http://127.0.0.1:{port}/api/v1/targets").json()["data"]["activeTargets"]
+        targets = prometheus(project, "targets")["activeTargets"]
         assert targets
         return [f"{target['scrapeUrl']}: {target['lastError']}" for target in targets if target["health"] != "up"]
 
     eventually(lambda: not down(), 90, "all targets up")
-    targets = httpx.get(f"http://127.0.0.1:{port}/api/v1/targets").json()["data"]["activeTargets"]
-    jobs = Counter(target["labels"]["job"] for target in targets)
+    jobs = Counter(target["labels"]["job"] for target in prometheus(project, "targets")["activeTargets"])
     assert {"web", "api", "auth-service", "notification-service", "rabbitmq", "nginx"} <= jobs.keys()
     assert (jobs["postgres"], jobs["patroni"], jobs["redis"], jobs["redis-sentinel"]) == (2, 2, 2, 3)
 
@@ -78,18 +81,13 @@ _LATER = {"backup_last_success_timestamp_seconds", "otelcol_exporter_send_failed
 
 def test_every_alert_looks_at_something_that_is_there(project: Project) -> None:
     """One on a metric that nobody has would never fire."""
-    port = project.settings("prod")["PROMETHEUS_PORT"]
-
-    def ask(what: str) -> Any:
-        return httpx.get(f"http://127.0.0.1:{port}/api/v1/{what}").json()["data"]
-
-    queries = " ".join(rule["query"] for group in ask("rules")["groups"] for rule in group["rules"])
+    queries = " ".join(rule["query"] for group in prometheus(project, "rules")["groups"] for rule in group["rules"])
     # Names as programs give them have an underscore and no colon; what is in quotes or braces is about labels.
     wanted = {*re.findall(r"(?<![\w:])[a-z]+_\w+(?![\w:]| *\()", re.sub(r'"[^"]*"|{[^}]*}', "", queries))}
     assert len(wanted) > 30
 
     def missing() -> set[str]:
-        return wanted - {*ask("label/__name__/values")} - _LATER
+        return wanted - {*prometheus(project, "label/__name__/values")} - _LATER
 
     # Some come with the second scrape.
     eventually(lambda: not missing(), 60, f"all metrics of the alerts, {missing()} among them")

@@ -11,8 +11,9 @@ import pytest
 
 from tests.images import build
 
+from .clients import container
 from .project import Project, docker, eventually
-from .upgrades import NEW, OLD, container, digests, psql, version
+from .upgrades import NEW, OLD, digests, psql, version
 
 EMAIL = "ada@example.com"
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from .clients import container
 from .project import Project, docker
 
 OLD, NEW = "postgres:17.6", "postgres:18.6"
-
-
-def container(project: Project, service: str) -> str:
-    return f"{project.name()}-{service}-1"
 
 
 def psql(project: Project, text: str, service: str = "postgres-primary") -> str:

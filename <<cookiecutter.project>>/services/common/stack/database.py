@@ -84,7 +84,6 @@ class Database:
             pool_recycle=1800,
         )
         self._arguments = connection_arguments(settings, password, role)
-        # Whoever was right the last time is asked first: a node that is silent costs three seconds.
         self._hosts = hosts_of(settings.database_hosts, 5432)
         self._away, self._next_attempt = False, 0.0
 
@@ -95,13 +94,14 @@ class Database:
         # before the attempt, which may take long
         self._next_attempt = time.monotonic() + ATTEMPT_SECONDS
         try:
-            connection = await psycopg.AsyncConnection.connect(**{**self._arguments, **_addresses(self._hosts)})
+            connection = await psycopg.AsyncConnection.connect(**self._arguments)
         except psycopg.Error as error:
             self._away = is_connection_failure(error)
             raise
         self._away = False
+        # Whoever was right is asked first the next time: a node that is silent costs three seconds.
         found = (connection.info.host, connection.info.port)
-        self._hosts = sorted(self._hosts, key=lambda host: host != found)
+        self._arguments.update(_addresses(sorted(self._hosts, key=lambda host: host != found)))
         return connection
 
     async def once(self, work: Work[T]) -> T:
