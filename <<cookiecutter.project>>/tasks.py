@@ -29,8 +29,8 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
     def decorate(body: Callable[..., Any]) -> Any:
         @wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            from ops import console
-            from ops.errors import INTERRUPTED, OpsError
+            from ops.base import console
+            from ops.base.errors import INTERRUPTED, OpsError
 
             # A job runner that gives up sends SIGTERM: leave as orderly as after Ctrl-C.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -58,7 +58,7 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
 
 def load(env: str) -> Any:
     """The environment of that name."""
-    from ops import environments
+    from ops.base import environments
 
     return environments.load(env)
 
@@ -90,11 +90,11 @@ def deploy(_context, env="dev", plan=False, yes=False, json=False):
     it as often as you like: what is up to date is not touched.
     """
     if plan or json:
-        from ops import preview
+        from ops.rollout import preview
 
         preview.preview(load(env), as_json=json)
     else:
-        from ops import deploy as deployment
+        from ops.rollout import deploy as deployment
 
         deployment.deploy(load(env), assume_yes=yes)
 
@@ -106,7 +106,7 @@ def update(_context, env="dev", yes=False):
     Pinned tags are published again with security fixes: this takes them. To take another version, change the *_IMAGE
     setting in config/<env>/.env and deploy.
     """
-    from ops import deploy as deployment
+    from ops.rollout import deploy as deployment
 
     deployment.update(load(env), assume_yes=yes)
 
@@ -114,7 +114,7 @@ def update(_context, env="dev", yes=False):
 @command(env=ENV_HELP, json=JSON_HELP)
 def releases(_context, env="dev", json=False):
     """Show what was deployed when, by whom, and with which result."""
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     lifecycle.releases(load(env), as_json=json)
 
@@ -125,7 +125,7 @@ def unlock(_context, env="dev", yes=False):
 
     Not needed after Ctrl-C or a kill: a lock ends with its holder.
     """
-    from ops import lock
+    from ops.state import lock
 
     lock.unlock(load(env), assume_yes=yes)
 
@@ -137,7 +137,7 @@ def rollback(_context, to="", env="dev"):
     Images and settings of web, api, auth-service and notification-service come back by the rollout that brings new
     ones. Data and schema stay. It does not ask: the way back is `invoke deploy`.
     """
-    from ops import rollback as rolling_back
+    from ops.rollout import rollback as rolling_back
 
     rolling_back.rollback(load(env), rolling_back.number(to))
 
@@ -153,7 +153,7 @@ def scale(_context, service, replicas, env="dev"):
 
     The number is written to config/<env>/.env, so that the next deploy keeps it.
     """
-    from ops import scale as scaling
+    from ops.rollout import scale as scaling
 
     scaling.scale(load(env), service, replicas)
 
@@ -164,7 +164,7 @@ def maintenance(_context, state, env="dev"):
 
     Visitors get 503 with Retry-After at once; open requests finish, and everything behind nginx keeps running.
     """
-    from ops import maintenance as mode
+    from ops.parts.nginx import maintenance as mode
 
     mode.switch(load(env), state)
 
@@ -172,7 +172,7 @@ def maintenance(_context, state, env="dev"):
 @command(env=ENV_HELP)
 def stop(_context, env="dev"):
     """Stop all containers; deploy starts them again."""
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     lifecycle.stop(load(env))
 
@@ -183,7 +183,7 @@ def down(_context, env="dev", volumes=False, yes=False):
 
     Without --volumes the data stays and the next deploy goes on with it.
     """
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     lifecycle.down(load(env), volumes=volumes, assume_yes=yes)
 
@@ -194,7 +194,7 @@ def failover(_context, env="dev"):
 
     The primary becomes the standby; writes wait for one or two seconds. Refused with the reason when it is not safe.
     """
-    from ops import failover as failing_over
+    from ops.parts.postgres import failover as failing_over
 
     failing_over.failover(load(env))
 
@@ -205,7 +205,7 @@ def promote(_context, env="dev", yes=False):
 
     Says what may be lost and asks first. The old primary is stopped, and comes back as standby.
     """
-    from ops import failover as failing_over
+    from ops.parts.postgres import failover as failing_over
 
     failing_over.promote(load(env), assume_yes=yes)
 
@@ -216,7 +216,7 @@ def promote(_context, env="dev", yes=False):
 @command(env=ENV_HELP, json=JSON_HELP)
 def status(_context, env="dev", json=False):
     """Show every service: how many run, health, age, image, ports."""
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     lifecycle.status(load(env), as_json=json)
 
@@ -227,7 +227,7 @@ def health(_context, env="dev", json=False):
 
     Replication, queues, disks and certificate too. Exit code 1 when something fails.
     """
-    from ops import health as checks
+    from ops.commands import health as checks
 
     report = checks.report(load(env))
     present(checks, report, json)
@@ -243,7 +243,7 @@ def health(_context, env="dev", json=False):
 )
 def logs(_context, service="", env="dev", follow=False, tail="100", since=""):
     """Show what services write: invoke logs --service api --follow."""
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     return lifecycle.logs(load(env), service, follow=follow, tail=tail, since=since)
 
@@ -251,7 +251,7 @@ def logs(_context, service="", env="dev", follow=False, tail="100", since=""):
 @command(env=ENV_HELP, json=JSON_HELP)
 def config(_context, env="dev", json=False):
     """Show the resolved configuration and its plain Compose command."""
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     lifecycle.config(load(env), as_json=json)
 
@@ -262,7 +262,7 @@ def doctor(_context, env="dev"):
 
     The same checks run before every deploy that changes something; nothing is touched. Exit code 1 when one fails.
     """
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     return 0 if lifecycle.doctor(load(env)) else 1
 
@@ -273,8 +273,9 @@ def doctor(_context, env="dev"):
 @command(env=ENV_HELP, json=JSON_HELP)
 def backup(_context, env="dev", json=False):
     """Back up all data into backups/<env>/, verified, while it runs."""
-    from ops import backup as backups
-    from ops import console, lock
+    from ops.base import console
+    from ops.data import backup as backups
+    from ops.state import lock
 
     environment = load(env)
     with (
@@ -302,8 +303,8 @@ def restore(_context, archive, env="dev", yes=False, json=False, other_environme
     """
     from pathlib import Path
 
-    from ops import console
-    from ops import restore as restoring
+    from ops.base import console
+    from ops.data import restore as restoring
 
     result = restoring.restore(
         load(env), Path(archive), yes, other_environment=other_environment, keep_old=keep_old, tick=console.ticker(json)
@@ -325,7 +326,7 @@ def upgrade_database(_context, env="dev", image="", back=False, tidy=False, yes=
     one, compares every table, and opens again. What fails leads back to the old database, which is kept. It says how
     long that may take, and asks first.
     """
-    from ops import upgrade as upgrading
+    from ops.data import upgrade as upgrading
 
     upgrading.command(load(env), image, back=back, tidy=tidy, assume_yes=yes)
 
@@ -336,7 +337,7 @@ def upgrade_database(_context, env="dev", image="", back=False, tidy=False, yes=
 @command(env=ENV_HELP)
 def secret_init(_context, env="dev"):
     """Make the secrets that are missing; existing ones are kept."""
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     lifecycle.secret_init(load(env))
 
@@ -348,7 +349,7 @@ def secret_check(_context, env="dev", json=False):
     Looks for weak, reused, readable and tracked ones, and for copies in files, images and containers. Exit code 1 when
     something must be mended.
     """
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     return lifecycle.secret_check(load(env), as_json=json)
 
@@ -356,6 +357,6 @@ def secret_check(_context, env="dev", json=False):
 @command(env=ENV_HELP, self_signed="prod: make a certificate that browsers will not trust, for a first try")
 def certificate(_context, env="dev", self_signed=False):
     """Show the TLS certificate; outside prod make or renew it."""
-    from ops import lifecycle
+    from ops.commands import lifecycle
 
     lifecycle.certificate(load(env), self_signed=self_signed)

@@ -98,7 +98,7 @@ def catalogue(project: Path) -> ModuleType:
     """The generated project's own list of secrets and of their readers."""
     sys.path.insert(0, str(project))
     try:
-        return importlib.import_module("ops.catalogue")
+        return importlib.import_module("ops.secrets.catalogue")
     finally:
         sys.path.remove(str(project))
 
@@ -142,8 +142,8 @@ def test_it_resolves_without_what_is_optional(project: Path, environment: str, l
 def test_plain_compose_and_the_commands_mean_the_same(project: Path, environment: str) -> None:
     """Invoke is not a cage: `docker compose --env-file …` deploys the very configuration that `invoke deploy` does."""
     program = (
-        "import json, sys; from pathlib import Path; from ops import environments, stack; print(json.dumps("
-        "stack.load(environments.load(sys.argv[1], Path.cwd())).document))"
+        "import json, sys; from pathlib import Path; from ops.base import environments; from ops.stack import model;"
+        "print(json.dumps(model.load(environments.load(sys.argv[1], Path.cwd())).document))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, environment], cwd=project, capture_output=True, text=True, env=os.environ

@@ -196,7 +196,9 @@ class Bench:
         """Old containers are stopped as soon as the new ones have the requests, and do not serve on."""
         at_once = '\n\ndef drain(*_, **__) -> bool:\n    """Do not wait."""\n    return True\n'
         settings = f"config/{ENVIRONMENT}/.env"
-        with self.deployed(Edit("ops/edge.py", at_once), Edit(settings, "\nDRAIN_SECONDS=0\n", "\nDRAIN_SECONDS=5\n")):
+        with self.deployed(
+            Edit("ops/parts/nginx/edge.py", at_once), Edit(settings, "\nDRAIN_SECONDS=0\n", "\nDRAIN_SECONDS=5\n")
+        ):
             yield
 
     @contextmanager

@@ -12,8 +12,9 @@ from .project import Project, docker
 # What a command does, without a deploy in between: take the lock, say so, keep it, look whether it is still there.
 _CONTENDER = """\
 import sys, time
-from ops import environments, lock
-from ops.errors import OpsError
+from ops.base import environments
+from ops.base.errors import OpsError
+from ops.state import lock
 try:
     with lock.hold(environments.load("dev"), "deploy --env dev") as held:
         print("holds", flush=True)
@@ -29,8 +30,9 @@ except OpsError as error:
 # A real deploy. Everything is imported before it is let go, so that all of a round come at the same moment.
 _DEPLOYER = """\
 import sys
-from ops import deploy, environments
-from ops.errors import OpsError
+from ops.base import environments
+from ops.base.errors import OpsError
+from ops.rollout import deploy
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ops import environments
+from ops.base import environments
+from ops.base.environments import Environment
 from ops.engine import Container
-from ops.environments import Environment
-from ops.stack import Service, Stack
+from ops.stack.model import Service, Stack
 
 SETTINGS = """\
 ENVIRONMENT={name}

@@ -85,7 +85,7 @@ def test_errors_are_sentences(elsewhere: Path, args: tuple[str, ...], code: int,
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from ops import environments;"
+            "import sys; from pathlib import Path; from ops.base import environments;"
             " environments.PROJECT_DIR = Path.cwd(); from invoke import Program;"
             " Program().run(['invoke', *sys.argv[1:]])",
             *args,
@@ -114,7 +114,7 @@ def test_a_missing_argument() -> None:
 def test_interruption_ends_a_command_with_130(number: signal.Signals) -> None:
     script = (
         "import os, tasks, time\n"
-        "from ops import environments\n"
+        "from ops.base import environments\n"
         # On a busy machine the signal takes its time.
         f"environments.load = lambda name: (os.kill(os.getpid(), {int(number)}), time.sleep(10))\n"
         "from invoke import Context\n"

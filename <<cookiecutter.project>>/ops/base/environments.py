@@ -1,0 +1,214 @@
+"""Environments: config/<name>/.env and what it says.
+
+The file is read by us, by Docker Compose and by python-dotenv, so it is kept to the grammar all three read alike:
+NAME=value, one a line; a value may be quoted as a whole; # starts a comment; ${NAME} stands for the value
+of a line above. Anything else is refused with its line, rather than meaning three things.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from ops.base.errors import USAGE, OpsError
+
+ALIASES = {"production": "prod", "development": "dev"}
+DEFAULT = "dev"
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+
+_ASSIGNMENT = re.compile(r"(?P<key>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)")
+_QUOTED = re.compile(r"""(?P<quote>["'])(?P<text>(?:(?!(?P=quote))[^\\])*)(?P=quote)(?:\s+\#.*)?""")
+_PLAIN = re.compile(r"(?P<text>[^\"'\\#\s](?:[^\"'\\#]|(?<=\S)#)*?)?(?:(?<=\S)\s+#.*)?")
+_REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment. values: every setting of its .env file, references resolved; overrides: those that are not as
+    the file says, for the time of one step."""
+
+    name: str
+    project_dir: Path
+    env_file: Path
+    secrets_dir: Path
+    values: dict[str, str]
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def project(self) -> str:
+        """The Compose project name, which names every container, network and volume."""
+        return self.values["COMPOSE_PROJECT_NAME"]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where commands keep what they must remember between runs (never committed)."""
+        return self.project_dir / ".state" / self.name
+
+    def flag(self, key: str) -> bool:
+        """A true|false setting; false when absent."""
+        return self.values.get(key) == "true"
+
+    def number(self, key: str, default: int) -> int:
+        """A whole-number setting. Raises OpsError when it is something else."""
+        value = self.values.get(key, "") or str(default)
+        if not value.isascii() or not value.isdigit():
+            raise OpsError(f'{relative(self.env_file)}: {key} must be a whole number, not "{value}".', code=USAGE)
+        return int(value)
+
+
+def relative(path: Path) -> str:
+    """The path as a person in the current directory would write it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def available(root: Path | None = None) -> list[str]:
+    """Names of the environments that exist, dev first and prod last."""
+    order = {"dev": 0, "prod": 2}
+    names = (path.parent.name for path in ((root or PROJECT_DIR) / "config").glob("*/.env"))
+    return sorted(names, key=lambda name: (order.get(name, 1), name))
+
+
+def load(name: str = DEFAULT, root: Path | None = None) -> Environment:
+    """The environment of that name or alias. root: the project's directory.
+
+    Raises OpsError (exit code 2) when there is none, or its file has a line that is not understood.
+    """
+    root = root or PROJECT_DIR
+    known = available(root)
+    wanted = ALIASES.get(name, name) if name not in known else name
+    if wanted not in known:
+        missing = root / "config" / wanted / ".env"
+        if re.fullmatch(r"[\w-]+", wanted) and missing.parent.is_dir():
+            raise OpsError(
+                f"{relative(missing)} is missing.",
+                "Restore it from version control, or copy one from a neighbour.",
+                USAGE,
+            )
+        raise OpsError(
+            f'There is no environment "{name}".',
+            f"Choose one of: {', '.join(known) or 'none: config/<name>/.env does not exist yet'}.",
+            USAGE,
+        )
+    env_file = root / "config" / wanted / ".env"
+    values = parse(env_file.read_text(encoding="utf-8-sig"), relative(env_file))
+    for key in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE"):
+        if not values.get(key):
+            raise OpsError(f"{relative(env_file)}: {key} is not set.", "Every command needs it.", USAGE)
+    if values.get("ENVIRONMENT", wanted) != wanted:
+        raise OpsError(
+            f'{relative(env_file)}: ENVIRONMENT is "{values["ENVIRONMENT"]}", but the folder is "{wanted}".',
+            f"Set ENVIRONMENT={wanted}: it selects the folder the secrets are mounted from.",
+            USAGE,
+        )
+    return Environment(wanted, root, env_file, env_file.parent / "secrets", values)
+
+
+def parse(text: str, source: str) -> dict[str, str]:
+    """Settings from the text of a .env file. source: its name for error messages.
+
+    Raises OpsError naming source:line for a line that is not understood, a key given twice, or a switch
+    (*_ENABLED) that is neither true nor false.
+    """
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        place = f"{source}:{number}"
+        assignment = _ASSIGNMENT.fullmatch(stripped)
+        if not assignment:
+            raise OpsError(
+                f'{place}: "{_shorten(stripped)}" is not NAME=value.', "Write NAME=value or a # comment.", USAGE
+            )
+        key, raw = assignment["key"], assignment["value"]
+        if key in lines:
+            raise OpsError(f"{place}: {key} is already set in line {lines[key]}.", "Keep one of the two lines.", USAGE)
+        _refuse_ambiguous(raw, lines.keys(), place, key)
+        lines[key] = number
+    values = {key: value or "" for key, value in dotenv_values(stream=io.StringIO(text)).items()}
+    for key in lines:
+        if key.endswith("_ENABLED") and values[key] not in {"true", "false"}:
+            place = f"{source}:{lines[key]}"
+            raise OpsError(f'{place}: {key} must be true or false, not "{values[key]}".', code=USAGE)
+    return values
+
+
+def set_value(env: Environment, key: str, value: str) -> Environment:
+    """Change one setting in the environment's file, leaving every other byte of it, and return the changed environment.
+
+    The file is replaced in one step, so that an interruption leaves the old one.
+    """
+    text = env.env_file.read_text(encoding="utf-8")
+    line = _line_of(key)
+    if line.search(text):
+        text = line.sub(lambda match: f"{match[1]}{value}", text, count=1)
+    else:
+        text = f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{key}={value}\n"
+    replace_file(env.env_file, text, env.env_file.stat().st_mode & 0o777)
+    return load(env.name, env.project_dir)
+
+
+def raw_value(env: Environment, key: str) -> str:
+    """A setting as it stands in the environment's file, references and all; "" when it does not."""
+    found = _line_of(key).search(env.env_file.read_text(encoding="utf-8"))
+    return found[2] if found else ""
+
+
+def override(env: Environment, key: str, value: str) -> Environment:
+    """The environment with another value for one setting, which does not go into its file."""
+    return replace(env, values={**env.values, key: value}, overrides={**env.overrides, key: value})
+
+
+def replace_file(path: Path, text: str, mode: int) -> None:
+    """Write a file in one step: whoever reads it sees the old text or the new, never half."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            temporary.chmod(mode)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _refuse_ambiguous(raw: str, known: Collection[str], place: str, key: str) -> None:
+    """Raise OpsError for a value that Compose and python-dotenv do not read alike. known: names set in lines above."""
+    match = (_QUOTED if raw[:1] in {'"', "'"} else _PLAIN).fullmatch(raw)
+    if not match:
+        raise OpsError(
+            f"{place}: the value of {key} is not understood.",
+            "Put a value with quotes or a # in other quotes as a whole, start it right after the =, avoid backslashes.",
+            USAGE,
+        )
+    text = match["text"] or ""
+    if "$" in (text if raw.startswith("'") else _REFERENCE.sub("", text)):
+        raise OpsError(
+            f"{place}: the value of {key} has a $ that is not a ${{NAME}}.",
+            "Write ${NAME} for the value of a line above, outside 'single quotes'; a $ itself cannot be written.",
+            USAGE,
+        )
+    for reference in _REFERENCE.finditer(text):
+        if reference["name"] not in known:
+            raise OpsError(
+                f"{place}: {key} refers to {reference['name']}, which is not set above it.", "Move it up.", USAGE
+            )
+
+
+def _line_of(key: str) -> re.Pattern[str]:
+    """A setting in the text of a file: what stands before its value, and its value."""
+    return re.compile(rf"""^([ \t]*{re.escape(key)}=)("[^"\n]*"|'[^'\n]*'|[^\s#]*)""", re.MULTILINE)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,468 @@
+"""Backup: what the stack knows, in one archive (see ops/archive.py), taken while it serves.
+
+In it: the PostgreSQL database, the Redis keys, RabbitMQ's queues, exchanges, bindings and policies, the uploads.
+Not in it: secrets (password hashes included), messages that wait in a queue, metrics and logs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import struct
+import subprocess
+import tarfile
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from ops import engine
+from ops.base import console
+from ops.base.environments import Environment, relative, replace_file
+from ops.base.errors import OpsError
+from ops.data import archive
+from ops.engine import Container
+from ops.parts import postgres, rabbitmq, redis
+
+POSTGRES, REDIS, RABBITMQ, UPLOADS = archive.MEMBERS
+
+# Users and permissions are made from secrets and the committed definitions; runtime parameters (shovels, federation)
+# carry passwords in their addresses.
+_DEFINITIONS = ("vhosts", "exchanges", "queues", "bindings", "policies")
+
+UPLOADS_FOLDER = "/app/uploads"
+# What a restore keeps there while it is at work.
+UPLOADS_ASIDE = ".restore-"
+
+_CHUNK = 1 << 20
+# Beyond what is estimated, so that the disk is not full to the last byte afterwards.
+_SPARE_BYTES = 64 << 20
+
+Tick = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished backup: bytes, seconds, and what is in it by member."""
+
+    path: Path
+    size: int
+    seconds: float
+    counts: Mapping[str, Mapping[str, Any]]
+
+
+def _silent(_words: str) -> None:
+    pass
+
+
+def create(env: Environment, tick: Tick = _silent) -> Result:
+    """Back up `env` into `backups/<env>/`, under its lock. `tick` hears what is being done.
+
+    Raises OpsError and leaves no file behind when something is down, the disk is short, or what was written cannot be
+    read back.
+    """
+    began = time.monotonic()
+    containers = engine.containers(env)
+    primary = postgres.primary(env, containers)
+    broker = rabbitmq.node(env, containers)
+    cache = _redis_source(env, containers)
+    tick("looking at what there is")
+    definitions = _definitions(broker)
+    facts = archive.Facts(
+        project_name(env),
+        env.name,
+        datetime.now(UTC).replace(microsecond=0),
+        {
+            "postgres": sql(env, primary, "SHOW server_version").split()[0],
+            "redis": redis.info(cache, "server")["redis_version"],
+            "rabbitmq": str(definitions["rabbitmq_version"]),
+        },
+    )
+    folder = env.project_dir / "backups" / env.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_space(env, folder, primary, cache, containers)
+    try:
+        with archive.create(folder, facts) as writer:
+            _write_postgres(env, primary, writer, tick)
+            _write_redis(cache, writer, tick)
+            _write_rabbitmq(definitions, writer)
+            _write_uploads(env, containers, writer, tick)
+            tick("reading it back")
+    except OSError as error:
+        raise OpsError(
+            f"{relative(folder)}: {error.strerror or error}.", "Nothing was kept. Make room, then again."
+        ) from error
+    path = folder / archive.file_name(facts)
+    _note_success(env, facts.created_at)
+    return Result(path, path.stat().st_size, time.monotonic() - began, writer.counts)
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result for programs."""
+    return {**asdict(result), "path": str(result.path), "seconds": round(result.seconds, 3)}
+
+
+def describe(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a backup holds, a line for each member."""
+    tables = counts[POSTGRES]["rows"]
+    definitions = counts[RABBITMQ]
+    return [
+        f"PostgreSQL  {sum(tables.values())} rows in {len(tables)} tables",
+        f"Redis       {counts[REDIS]['keys']} keys",
+        f"RabbitMQ    {definitions['queues']} queues, {definitions['exchanges']} exchanges (no messages)",
+        f"Uploads     {counts[UPLOADS]['files']} files, {console.size(counts[UPLOADS]['bytes'])}",
+    ]
+
+
+def show(result: Result) -> None:
+    """The result for people."""
+    size, seconds = console.size(result.size), console.duration(result.seconds)
+    console.say(f"{relative(result.path)}: {size}, verified, in {seconds}", "green")
+    for line in describe(result.counts):
+        console.say(f"  {line}")
+    console.say("  Not in it: config/*/secrets. Keep a copy of those where you keep passwords.", "dim")
+
+
+# ── shared with restore ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def project_name(env: Environment) -> str:
+    """The project without its environment."""
+    return env.project.removesuffix(f"-{env.name}")
+
+
+def running(env: Environment, containers: Sequence[Container], *services: str) -> list[Container]:
+    """The running container of each service. Raises OpsError naming those that do not run."""
+    found = {each.service: each for each in reversed(containers) if each.running}
+    if missing := [service for service in services if service not in found]:
+        verb = "is" if len(missing) == 1 else "are"
+        raise OpsError(f"{', '.join(missing)} {verb} not running in {env.name}.", f"invoke deploy --env {env.name}")
+    return [found[service] for service in services]
+
+
+def sql(env: Environment, container: Container, text: str, *, database: str = "", **variables: str) -> str:
+    """What psql prints for a script. `variables` are quoted with :'name' or :"name" in it. No time limit."""
+    options = [f"--set={name}={value}" for name, value in variables.items()]
+    line = postgres.psql(env, *options, "--file=-", database=database)
+    return run_in(container, line, "PostgreSQL", input=text).strip()
+
+
+def run_in(container: Container, argv: Sequence[str], what: str, **options: Any) -> str:
+    """Run a command in a container without a time limit; its own complaint becomes the OpsError."""
+    done = engine.exec_(container.id, argv, check=False, timeout=None, **options)
+    if not done.ok:
+        raise engine.explain(done.stderr) or OpsError(f"{what}: {complaint(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def complaint(text: str) -> str:
+    """The line of an error output that says what is wrong."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    telling = [line for line in lines if any(word in line.lower() for word in ("error", "fatal", "cannot", "no space"))]
+    return (telling or lines or ["it gave no reason"])[0]
+
+
+# Exact, and cheap beside the dump. Partitioned tables are counted through their partitions.
+_COUNT_ROWS = """
+SELECT format('SELECT json_build_array(%L, count(*)) FROM %I.%I', nspname || '.' || relname, nspname, relname)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relkind = 'r' AND relpersistence = 'p' AND nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
+ORDER BY nspname, relname
+\\gexec
+"""
+
+
+def count_rows(env: Environment, container: Container, database: str = "") -> dict[str, int]:
+    """Rows of every table: {"schema.table": count}."""
+    lines = sql(env, container, _COUNT_ROWS, database=database).splitlines()
+    return dict(json.loads(line) for line in lines)
+
+
+def in_uploads(env: Environment, containers: Sequence[Container], script: str) -> tuple[list[str], dict[str, Any]]:
+    """Command line that runs a shell script in the uploads volume with stdin, and its surroundings.
+
+    In a web container when one runs; in one for the occasion otherwise, for uploads can be wanted while web is down.
+    """
+    for each in containers:
+        if each.service == "web" and each.running:
+            return engine.exec_argv(each.id, "sh", "-c", script, stdin=True), {}
+    return one_off_argv(env, "web", script), engine.surroundings(env)
+
+
+def one_off_argv(env: Environment, service: str, script: str) -> list[str]:
+    """Command line that runs a shell script with the volumes of a service, beside its containers."""
+    options = ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh")
+    return engine.compose_argv(env, *options, service, "-c", script)
+
+
+def receive(
+    argv: Sequence[str], target: BinaryIO | io.RawIOBase, what: str, tick: Tick = _silent, **options: Any
+) -> str:
+    """Write what a command prints to `target`; returns its stderr. Raises OpsError when it fails."""
+    with tempfile.TemporaryFile() as errors:
+        with engine.popen(argv, stdout=subprocess.PIPE, stderr=errors, **options) as child:
+            copied = 0
+            while data := child.stdout.read(_CHUNK):
+                target.write(data)
+                copied += len(data)
+                tick(f"{what}: {console.size(copied)}")
+            code = child.wait()
+        return _ended(code, errors, what)
+
+
+def send(argv: Sequence[str], source: IO[bytes], what: str, tick: Tick = _silent, **options: Any) -> str:
+    """Give `source` to a command as its standard input; returns its stderr. Raises OpsError when it fails."""
+    with tempfile.TemporaryFile() as errors:
+        popen_options = {"stdin": subprocess.PIPE, "stdout": errors, "stderr": errors, **options}
+        with engine.popen(argv, **popen_options) as child:
+            copied = 0
+            try:
+                while data := source.read(_CHUNK):
+                    child.stdin.write(data)
+                    copied += len(data)
+                    tick(f"{what}: {console.size(copied)}")
+                child.stdin.close()
+            except BrokenPipeError:
+                # It ended early; why is in its exit code and what it wrote.
+                pass
+            code = child.wait()
+        return _ended(code, errors, what)
+
+
+def _ended(code: int, errors: IO[bytes], what: str) -> str:
+    errors.seek(0)
+    text = errors.read().decode(errors="replace")
+    if code:
+        raise engine.explain(text) or OpsError(f"{what}: {complaint(text)}")
+    return text
+
+
+# ── before ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _redis_source(env: Environment, containers: Sequence[Container]) -> Container:
+    """A replica when one follows: a snapshot forks the server, and the copied memory should not be the primary's."""
+    for each in redis.nodes(containers):
+        # One that is only starting does not follow anybody yet.
+        with suppress(OpsError):
+            if each.running and redis.follows(redis.info(each, "replication")):
+                return each
+    return redis.primary(env, containers)
+
+
+def _check_space(
+    env: Environment, folder: Path, primary: Container, cache: Container, containers: Sequence[Container]
+) -> None:
+    before = sorted(folder.glob(f"{project_name(env)}-{env.name}-*.tar"))
+    if before:
+        # Compressed as the next one will be; it may have grown.
+        needed = before[-1].stat().st_size * 3 // 2
+    else:
+        argv, options = in_uploads(env, containers, f"du -sk {UPLOADS_FOLDER}")
+        listed = engine.run(argv, timeout=None, **options).stdout.split()
+        needed = int(listed[0]) * 1024 + int(sql(env, primary, "SELECT pg_database_size(current_database())"))
+        needed += int(redis.info(cache, "memory")["used_memory"])
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise OpsError(
+            f"{relative(folder)} has {console.size(free)} free; the backup may need {console.size(needed)}.",
+            "Make room there, or make that folder a link to a larger disk.",
+        )
+
+
+# ── PostgreSQL ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_postgres(env: Environment, primary: Container, writer: archive.Writer, tick: Tick) -> None:
+    user, database = env.values["POSTGRES_USER"], env.values["POSTGRES_DB"]
+    with _snapshot(env, primary) as (snapshot, rows), writer.member(POSTGRES) as sink:
+        dump = ("pg_dump", "--format=custom", "--compress=zstd", "--no-password", f"--snapshot={snapshot}")
+        argv = engine.exec_argv(primary.id, *dump, f"--username={user}", database)
+        receive(argv, sink, "PostgreSQL", tick)
+    # Reads and decompresses every row: an archive that pg_restore cannot read is none.
+    with writer.readable(POSTGRES) as dumped:
+        argv = engine.exec_argv(primary.id, "pg_restore", "--file=/dev/null", stdin=True)
+        send(argv, dumped, "reading the PostgreSQL dump", tick)
+    size = int(sql(env, primary, "SELECT pg_database_size(current_database())"))
+    writer.describe(POSTGRES, {"database": database, "database_bytes": size, "rows": rows})
+
+
+@contextmanager
+def _snapshot(env: Environment, primary: Container) -> Iterator[tuple[str, dict[str, int]]]:
+    """A snapshot of the database to dump from, and the rows every table has in it."""
+    begin = (
+        "SET idle_in_transaction_session_timeout = 0;\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
+        f"SELECT json_build_array('', pg_export_snapshot());\n{_COUNT_ROWS}\\echo end\n"
+    )
+    argv = engine.exec_argv(primary.id, *postgres.psql(env, "--file=-"), stdin=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with engine.popen(argv, **pipes) as session:
+        session.stdin.write(begin.encode())
+        session.stdin.flush()
+        lines = []
+        while (line := session.stdout.readline().decode().strip()) != "end":
+            if not line and session.poll() is not None:
+                raise OpsError(f"PostgreSQL: {complaint(session.stderr.read().decode(errors='replace'))}")
+            if line:
+                lines.append(json.loads(line))
+        # The session, and with it the snapshot, lives until its input ends.
+        yield lines[0][1], dict(lines[1:])
+        session.stdin.close()
+
+
+# ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# redis-cli cannot cut this mark off again when it writes to a pipe.
+_END_MARK_BYTES = 40
+
+
+class _WithoutEnd(io.RawIOBase):
+    """Passes on all but the last bytes, which stay in `held`."""
+
+    def __init__(self, target: io.RawIOBase, size: int) -> None:
+        super().__init__()
+        self._target, self._size = target, size
+        self.held = b""
+
+    def write(self, data: Any) -> int:
+        held = self.held + bytes(data)
+        self.held = held[-self._size :]
+        self._target.write(held[: -self._size])
+        return len(data)
+
+
+def _write_redis(cache: Container, writer: archive.Writer, tick: Tick) -> None:
+    with writer.member(REDIS) as sink:
+        shortened = _WithoutEnd(sink, _END_MARK_BYTES)
+        said = receive(engine.exec_argv(cache.id, *redis.argv("--rdb", "-")), shortened, "Redis", tick)
+        if "EOF marker" not in said:
+            sink.write(shortened.held)
+    with writer.readable(REDIS) as snapshot:
+        keys, expiring = rdb_keys(snapshot)
+    writer.describe(REDIS, {"keys": keys, "expiring": expiring})
+
+
+def rdb_keys(snapshot: IO[bytes]) -> tuple[int, int]:
+    """Keys a Redis snapshot holds in database 0, and how many of them expire. Raises OpsError when it is none."""
+    if snapshot.read(5) != b"REDIS" or not snapshot.read(4).isdigit():
+        raise OpsError("Redis sent something that is no snapshot.", "See: invoke logs --service redis-replica")
+    while True:
+        code = _exactly(snapshot, 1)[0]
+        if code == 0xFA:  # a property of the snapshot: name, value
+            _skip_string(snapshot)
+            _skip_string(snapshot)
+        elif code == 0xF5:  # a library of functions
+            _skip_string(snapshot)
+        elif code == 0xFE:  # a database begins
+            if _length(snapshot)[0] != 0:
+                return 0, 0
+        elif code == 0xFB:  # its size: keys, keys that expire
+            return _length(snapshot)[0], _length(snapshot)[0]
+        elif code == 0xFF:  # the end
+            return 0, 0
+        else:
+            raise OpsError(
+                f"The Redis snapshot begins in an unknown way (code {code:#x}).", "Is Redis newer than this?"
+            )
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise OpsError("The Redis snapshot ends too early.", "See: invoke logs --service redis-replica")
+    return data
+
+
+def _length(file: IO[bytes]) -> tuple[int, bool]:
+    """A length in Redis' encoding, and whether it is the code of a special string instead."""
+    first = _exactly(file, 1)[0]
+    kind, rest = first >> 6, first & 0x3F
+    if kind == 0:
+        return rest, False
+    if kind == 1:
+        return rest << 8 | _exactly(file, 1)[0], False
+    if kind == 3:
+        return rest, True
+    return struct.unpack(">Q" if rest == 1 else ">I", _exactly(file, 8 if rest == 1 else 4))[0], False
+
+
+def _skip_string(file: IO[bytes]) -> None:
+    size, special = _length(file)
+    if special and size == 3:  # compressed: length here, length when unpacked
+        size = _length(file)[0]
+        _length(file)
+    elif special:  # a number of 1, 2 or 4 bytes
+        size = 1 << size
+    _exactly(file, size)
+
+
+# ── RabbitMQ ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _definitions(broker: Container) -> dict[str, Any]:
+    return json.loads(rabbitmq.api(broker, "GET", "/api/definitions"))
+
+
+def _write_rabbitmq(definitions: Mapping[str, Any], writer: archive.Writer) -> None:
+    kept = {key: definitions.get(key, []) for key in _DEFINITIONS}
+    with writer.member(RABBITMQ) as sink:
+        sink.write((json.dumps(kept, indent=2) + "\n").encode())
+    writer.describe(RABBITMQ, {key: len(value) for key, value in kept.items()})
+
+
+# ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _write_uploads(env: Environment, containers: Sequence[Container], writer: archive.Writer, tick: Tick) -> None:
+    # What is being uploaded right now is left out, and may vanish meanwhile (exit code 1); finished files never change.
+    script = (
+        f"tar -C {UPLOADS_FOLDER} --exclude='./{UPLOADS_ASIDE}*' --exclude='.*.part'"
+        " --warning=no-file-changed --warning=no-file-removed -czf - . || [ $? -eq 1 ]"
+    )
+    argv, options = in_uploads(env, containers, script)
+    with writer.member(UPLOADS) as sink:
+        receive(argv, sink, "uploads", tick, **options)
+    with writer.readable(UPLOADS) as packed:
+        writer.describe(UPLOADS, count_files(packed))
+
+
+def count_files(packed: IO[bytes]) -> dict[str, int]:
+    """Files and their bytes in a .tar.gz, all of which is read. Raises OpsError when it is broken."""
+    try:
+        with gzip.open(packed) as unpacked:
+            with tarfile.open(fileobj=unpacked, mode="r|") as tar:
+                sizes = [info.size for info in tar if info.isfile()]
+            # tarfile does not mind a missing end, and gzip's checksum comes after it.
+            while unpacked.read(_CHUNK):
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise OpsError(f"The uploads could not be packed: {error}.", "See: invoke logs --service web") from error
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+# ── after ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _note_success(env: Environment, when: datetime) -> None:
+    """Tell the monitoring when the last good backup was made: the alert is on its age."""
+    folder = env.project_dir / "monitoring/node-exporter/textfile" / env.name
+    text = (
+        "# HELP backup_last_success_timestamp_seconds When the last verified backup was made.\n"
+        "# TYPE backup_last_success_timestamp_seconds gauge\n"
+        f'backup_last_success_timestamp_seconds{{backup="stack"}} {when.timestamp():.0f}\n'
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    # The exporter reads it as user nobody.
+    replace_file(folder / "backup.prom", text, 0o644)
+
+
+def available(env: Environment) -> Iterable[Path]:
+    """The archives of `env`, the newest first."""
+    return sorted((env.project_dir / "backups" / env.name).glob("*.tar"), reverse=True)

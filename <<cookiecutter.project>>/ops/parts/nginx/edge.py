@@ -1,0 +1,205 @@
+"""nginx at the edge: who gets the requests, changed without losing one.
+
+A reload starts new workers with the new peers; the old ones finish what is open, and answer on idle kept-alive
+connections for `keepalive_min_timeout` (infrastructure/nginx/http.conf), still with the old peers. So a peer that was
+taken out may be stopped only when the last old worker is gone: that wait is the drain. Internal hops go through the
+same nginx, so they are drained with it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ops import engine
+from ops.base.errors import OpsError
+from ops.base.waiting import until
+from ops.engine import Container
+
+SERVICE = "nginx"
+CONFIGURATION = "/etc/nginx/env/nginx.conf"
+# How it writes the peers of a service, and where to: infrastructure/nginx/peers.sh.
+_PEERS_SCRIPT = "/etc/nginx/stack/peers.sh"
+_PEERS = "/run/nginx/peers"
+# While this file is there, nginx answers the public with 503 (servers.conf). It is in memory: a restart opens again.
+_STOPPING = "/run/nginx/stopping"
+# The services' own port, as in peers.sh.
+PORT = 8000
+# keepalive_timeout and keepalive_min_timeout: after that long an old worker takes no further request.
+LAST_REQUEST_SECONDS = 10.0
+# nginx takes a reload within milliseconds; on a busy machine a second or two.
+RELOAD_SECONDS = 20.0
+# Longer than the longest worker_shutdown_timeout (60 s in prod): then nginx itself cuts what is still open.
+DRAIN_SECONDS = 75.0
+_PAUSE = 0.2
+# While old workers finish, for seconds: a look costs 40 ms of a processor that has requests to serve.
+_DRAIN_PAUSE = 0.5
+# For an answer to a smoke request: as long as a health check may take.
+_SMOKE_SECONDS = 5
+_LEAVING = "worker process is shutting down"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process. leaving: it takes no new connections, and ends with its last one."""
+
+    pid: int
+    leaving: bool
+
+
+def find(containers: Sequence[Container]) -> Container | None:
+    """The running nginx among containers."""
+    return next((each for each in containers if each.service == SERVICE and each.running), None)
+
+
+def peers(nginx: Container) -> dict[str, list[str]]:
+    """Addresses that each routed service is pinned to; an empty list where its name is used."""
+    script = f'for file in {_PEERS}/*.conf; do echo "= $(basename "$file" .conf)"; cat "$file"; done'
+    return parse_peers(engine.exec_(nginx.id, ["sh", "-c", script]).stdout)
+
+
+def parse_peers(text: str) -> dict[str, list[str]]:
+    """Services and pinned addresses from the peers files, one after the other, each behind a line "= SERVICE"."""
+    found: dict[str, list[str]] = {}
+    for words in (line.split() for line in text.splitlines()):
+        if words[:1] == ["="]:
+            found[words[1]] = []
+        elif words[:1] == ["server"] and "resolve" not in words:
+            found[[*found][-1]].append(words[1].removesuffix(f":{PORT}"))
+    return found
+
+
+def point(nginx: Container, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Send the requests for some services to these addresses (none: to whoever has the service's name), and reload.
+
+    It reloads also when that is written already: a killed rollout may not have come to it. Raises OpsError when nginx
+    refuses; it then works with what it had.
+    """
+    before = peers(nginx)
+    routed = {service: addresses for service, addresses in wanted.items() if service in before}
+    if routed:
+        _take(nginx, _writing(routed), _writing({service: before[service] for service in routed}))
+
+
+def release(nginx: Container) -> None:
+    """Send the requests for every service to whoever has its name, as it is between two rollouts."""
+    if pinned := {service: addresses for service, addresses in peers(nginx).items() if addresses}:
+        _take(nginx, _writing(dict.fromkeys(pinned, ())), _writing(pinned))
+
+
+def _writing(wanted: Mapping[str, Sequence[str]]) -> str:
+    """The lines of a script in nginx's container that write peers."""
+    lines = (shlex.join(["sh", _PEERS_SCRIPT, service, *addresses]) for service, addresses in wanted.items())
+    return "".join(f"{line}\n" for line in lines)
+
+
+def reload(nginx: Container) -> None:
+    """Let nginx take its changed configuration without dropping a connection; returns when new workers serve.
+
+    Raises OpsError when the configuration is wrong: nginx then keeps working with the old one.
+    """
+    _take(nginx, "", "")
+
+
+def _take(nginx: Container, change: str, undo: str) -> None:
+    """Change the configuration and reload, or undo it. change, undo: lines of a script in nginx's container.
+
+    One script for all of it: the engine lets it come to its end although the command that began it is killed, so what
+    is written is what nginx works with.
+    """
+    script = f"{change}if nginx -t -q -c {CONFIGURATION}; then kill -HUP 1; else\n{undo}exit 1; fi"
+    before = {worker.pid for worker in workers(nginx) if not worker.leaving}
+    done = engine.exec_(nginx.id, ["sh", "-ec", script], check=False)
+    if not done.ok:
+        lines = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines())
+        raise OpsError(f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Mend it; deploy again.")
+
+    # The signal comes back at once; the change has happened when no former worker takes connections any more.
+    def changed() -> bool:
+        now = {worker.pid for worker in workers(nginx) if not worker.leaving}
+        return bool(now) and not now & before
+
+    if not until(changed, RELOAD_SECONDS, _PAUSE):
+        raise OpsError(
+            f"nginx did not take its new configuration within {RELOAD_SECONDS:.0f} s; it works with the old one.",
+            "See why: invoke logs --service nginx",
+        )
+
+
+def close(nginx: Container) -> None:
+    """Take no more requests from outside, and wait until those that are open are done. Lasts until nginx restarts."""
+    engine.exec_(nginx.id, ["touch", _STOPPING])
+    # The flag refuses what is new; the reload tells what is old from it, so that its end can be waited for.
+    reload(nginx)
+    drain(nginx)
+
+
+def workers(nginx: Container) -> list[Worker]:
+    """The worker processes of nginx at this moment."""
+    return parse_workers(engine.docker("top", nginx.id, "-eo", "pid,args").stdout)
+
+
+def parse_workers(text: str) -> list[Worker]:
+    """Workers from the output of `docker top`: process id and command."""
+    rows = (line.split(maxsplit=1) for line in text.splitlines()[1:])
+    return [Worker(int(pid), _LEAVING in title) for pid, title in rows if "worker process" in title]
+
+
+def leaving(nginx: Container) -> int:
+    """How many old workers still have connections."""
+    return sum(worker.leaving for worker in workers(nginx))
+
+
+def settle(nginx: Container) -> None:
+    """Wait until no old worker takes a further request; what is open may go on."""
+    drain(nginx, LAST_REQUEST_SECONDS)
+
+
+def drain(nginx: Container, seconds: float = DRAIN_SECONDS, watch: Callable[[], None] = lambda: None) -> bool:
+    """Wait until the last old worker is gone, but no longer than that; whether it is. watch: called at every look."""
+
+    def gone() -> bool:
+        if not leaving(nginx):
+            return True
+        watch()
+        return False
+
+    return until(gone, seconds, _DRAIN_PAUSE)
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """A request that a new container must answer before it gets others. status: the one wanted (0: any 2xx or 3xx)."""
+
+    path: str
+    status: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Smoke | None:
+        """From the label `ops.smoke` of a service: "/login", or "/v1/auth/me 401"; None when it has none."""
+        path, _, status = text.strip().partition(" ")
+        return cls(path, int(status or 0)) if path else None
+
+    def accepts(self, status: int) -> bool:
+        """Whether an answer with this status is the right one."""
+        return status == self.status if self.status else 200 <= status < 400
+
+
+def ask(nginx: Container, address: str, smoke: Smoke) -> str:
+    """Send a smoke request from nginx, as it would pass on a user's; "" when its answer is right, else what is not."""
+    done = engine.exec_(
+        nginx.id,
+        [
+            *("curl", "--silent", "--show-error", "--max-time", str(_SMOKE_SECONDS)),
+            *("--write-out", "\n%{http_code}", f"http://{address}:{PORT}{smoke.path}"),
+        ],
+        check=False,
+    )
+    body, _, status = done.stdout.rpartition("\n")
+    if not done.ok:
+        return f"gave no answer to its smoke request {smoke.path}: {done.stderr.strip()}"
+    if not smoke.accepts(int(status)):
+        wanted = smoke.status or "2xx or 3xx"
+        return f"answered its smoke request {smoke.path} with {status} instead of {wanted}: {body.strip()[:200]}"
+    return ""

@@ -1,0 +1,39 @@
+"""RabbitMQ: its nodes, and how to ask one of them.
+
+One node, or, with docker-compose.rabbitmq-cluster.yml, three that are equals: whoever needs the broker asks any that
+runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ops import engine
+from ops.base.environments import Environment
+from ops.base.errors import OpsError
+from ops.engine import Container
+
+NODES = ("rabbitmq", "rabbitmq-2", "rabbitmq-3")
+
+
+def running(containers: Sequence[Container]) -> list[Container]:
+    """The nodes that run, those that are well first."""
+    found = [each for each in containers if each.service in NODES and each.running]
+    return sorted(found, key=lambda each: (not each.ready, NODES.index(each.service)))
+
+
+def node(env: Environment, containers: Sequence[Container]) -> Container:
+    """A node that runs. Raises OpsError when none does."""
+    if found := running(containers):
+        return found[0]
+    raise OpsError(f"rabbitmq is not running in {env.name}.", f"invoke deploy --env {env.name}")
+
+
+def api(broker: Container, method: str, path: str, body: str = "") -> str:
+    """What RabbitMQ's management API answers. Raises OpsError."""
+    argv = ["bash", "/etc/rabbitmq/api.sh", method, path]
+    done = engine.exec_(broker.id, argv, input=body, check=False, timeout=None)
+    if not done.ok:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise engine.explain(done.stderr) or OpsError(f"RabbitMQ: {said[-1] if said else 'it gave no reason'}")
+    return done.stdout

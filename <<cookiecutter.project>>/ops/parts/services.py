@@ -1,0 +1,57 @@
+"""The services while their data is replaced underneath them: away, and back again."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+
+from ops import engine
+from ops.base.errors import OpsError
+from ops.base.waiting import until
+from ops.engine import Container
+
+# They hold connections, caches and queues that belong to the old data.
+NAMES = ("web", "api", "auth-service", "notification-service")
+
+# As long as a deploy waits for the same services.
+HEALTHY_SECONDS = 180
+
+
+def stop(containers: Sequence[Container]) -> None:
+    """Stop containers, each within its own grace period."""
+    if containers:
+        engine.docker("stop", *(each.id for each in containers), timeout=None)
+
+
+def start(containers: Sequence[Container]) -> None:
+    """Start containers that exist; those that run go on."""
+    if containers:
+        engine.docker("start", *(each.id for each in containers))
+
+
+def wait_healthy(containers: Sequence[Container]) -> None:
+    """Wait until all are healthy. Raises OpsError naming those that are not in time."""
+
+    def unready() -> list[Container]:
+        current = map(engine.container, engine.inspect([each.id for each in containers]))
+        return [each for each in current if not each.ready]
+
+    if late := until(unready, HEALTHY_SECONDS, 0.5, accept=lambda late: not late):
+        names = ", ".join(f"{each.name} ({each.health or each.state})" for each in late)
+        raise OpsError(f"Not healthy after {HEALTHY_SECONDS} s: {names}.", f"invoke logs --service {late[0].service}")
+
+
+@contextlib.contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Ignore signals for a while. Only the main thread can, and only it receives them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

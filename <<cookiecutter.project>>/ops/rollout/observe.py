@@ -1,0 +1,90 @@
+"""A survey of an environment: what is declared and what exists, read at one moment, before anything is decided."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ops import engine
+from ops.base.environments import Environment
+from ops.engine import Container
+from ops.parts.nginx import edge
+from ops.rollout import plan
+from ops.rollout.plan import Plan
+from ops.stack import images, model, networks
+from ops.stack.model import Stack
+
+# Stands for the id of an image that is still to be built.
+NOT_BUILT = "not built"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is declared and what exists, read at one moment. pinned: services whose requests go to fixed addresses, as
+    they do during a rollout."""
+
+    stack: Stack
+    hashes: dict[str, str]
+    containers: list[Container]
+    own: list[images.OwnImage]
+    image_ids: dict[str, str]
+    files: dict[str, dict[str, plan.FileState]]
+    pinned: tuple[str, ...] = ()
+
+    def needs(self) -> images.Needs:
+        """Images to build, tag or pull."""
+        return images.needs(self.stack, self.own, self.image_ids)
+
+    def expected_images(self) -> dict[str, str]:
+        """Image ids by reference as they will be once our own are built."""
+        return {**self.image_ids, **{each.reference: self.image_ids.get(each.content, NOT_BUILT) for each in self.own}}
+
+
+def survey(env: Environment) -> Survey:
+    """Read everything a decision needs, concurrently: most of it is waiting for docker."""
+    engine.warn_overridden(env)
+    with ThreadPoolExecutor(3) as pool:
+        hashes = pool.submit(model.hashes, env)
+        containers = pool.submit(_containers, env)
+        declared = model.load(env)
+        networks.refuse(env, declared)
+        own = images.own_images(env, declared)
+        image_ids = pool.submit(engine.image_ids, images.references(declared, own))
+        files = plan.mounted_files(declared, env.project_dir)
+        found, pinned = containers.result()
+        return Survey(declared, hashes.result(), found, own, image_ids.result(), files, pinned)
+
+
+def _containers(env: Environment) -> tuple[list[Container], tuple[str, ...]]:
+    found = engine.containers(env)
+    nginx = edge.find(found)
+    return found, tuple(name for name, addresses in edge.peers(nginx).items() if addresses) if nginx else ()
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What is declared, and which containers exist."""
+
+    stack: Stack
+    containers: list[Container]
+
+
+def glance(env: Environment) -> Glance:
+    """Read the declaration and the containers, at once."""
+    engine.warn_overridden(env)
+    with ThreadPoolExecutor(1) as pool:
+        containers = pool.submit(engine.containers, env)
+        return Glance(model.load(env), containers.result())
+
+
+def decide(env: Environment, seen: Survey) -> Plan:
+    """The plan for what was seen."""
+    return plan.decide(
+        seen.stack,
+        seen.hashes,
+        seen.containers,
+        seen.expected_images(),
+        seen.files,
+        plan.read_notes(env),
+        seen.pinned,
+    )

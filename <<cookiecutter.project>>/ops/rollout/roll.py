@@ -1,0 +1,331 @@
+"""Rollouts: change the containers of services that serve, without anybody noticing.
+
+New containers start beside the old ones, on probation: no requests, little processor time, no restart when they end.
+Whoever is healthy, gives the right answer to a smoke request and stays well for a while is taken in; then nginx sends
+requests to the new ones only, the old ones finish theirs and are stopped by id. Until the old ones are stopped,
+whatever goes wrong leads back to them. All services of a rollout take these steps together, so it lasts one start-up
+and one drain, however many there are.
+
+Measured against other orders in the field's tools: see docs/architecture.md and the template's tests/bench/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ops import engine
+from ops.base import console
+from ops.base.environments import Environment
+from ops.base.errors import SMOKE, OpsError
+from ops.engine import Container
+from ops.parts.nginx import edge
+from ops.parts.nginx.edge import Smoke
+from ops.rollout import gate
+from ops.rollout.plan import PROBATION
+from ops.stack.model import Service
+
+# Setting and default, in seconds: how long new containers must stay well before they get requests.
+STEADY = ("ROLLOUT_STEADY_SECONDS", 5)
+# A container on probation yields to those that serve; Docker's own weight is 1024.
+_PROBATION_SHARES, _FULL_SHARES = 32, 1024
+# But not for ever: where the others leave too little, it gets its full weight, or it would never become ready.
+_YIELD_SECONDS = 90.0
+_KILLED = 137  # 128 + SIGKILL: it did not end within its grace period
+
+_OLD_SERVES = "The old containers serve on, the new ones are removed. Mend the cause and run the same command again."
+
+
+@dataclass(frozen=True)
+class Move:
+    """What happens to one service: containers that stay, how many are added, containers that leave."""
+
+    service: Service
+    stay: tuple[Container, ...] = ()
+    fresh: int = 0
+    leave: tuple[Container, ...] = ()
+
+    def __str__(self) -> str:
+        parts = (
+            f"{self.fresh} new" if self.fresh else "",
+            f"{len(self.leave)} to go" if self.leave else "",
+            f"{len(self.stay)} stay" if self.stay else "",
+        )
+        return f"{self.service.name} ({', '.join(part for part in parts if part)})"
+
+
+def move(service: Service, containers: Sequence[Container], current: Callable[[Container], bool]) -> Move:
+    """The move that leads to the declared number of containers. current: whether a container is as declared.
+
+    Those that serve well and are as declared stay, the oldest numbers first; whatever else there is leaves.
+    """
+    fit = [each for each in containers if each.ready and current(each)]
+    stay = tuple(fit[: service.replicas])
+    kept = {each.id for each in stay}
+    return Move(
+        service,
+        stay,
+        service.replicas - len(stay),
+        tuple(each for each in containers if each.id not in kept),
+    )
+
+
+@dataclass
+class Rollout:
+    """One rollout. document: the resolved configuration that new containers are made from (None: the Compose files).
+    entries: its services as Compose describes them. check: called between steps; raises when the right to change the
+    environment is lost."""
+
+    env: Environment
+    document: Path | None
+    entries: Mapping[str, Mapping]
+    moves: Sequence[Move]
+    timeout: float
+    check: Callable[[], None] = lambda: None
+    ready_after: dict[str, float] = field(default_factory=dict)
+    doing: str = "preparing the rollout"
+    _nginx: Container | None = None
+    _new: list[str] = field(default_factory=list)
+    _pinned: dict[str, list[str]] = field(default_factory=dict)
+    _switched: bool = False
+    _yield_until: float = math.inf
+
+    def run(self) -> None:
+        """Roll out. Raises OpsError with the code of what went wrong; the old containers then serve as before."""
+        self._nginx = edge.find(engine.containers(self.env))
+        try:
+            if any(each.fresh for each in self.moves):
+                self._pin()
+                self._create()
+                self._start()
+                self._prove()
+                self._take_in()
+            self._switch()
+            self._drain()
+        except BaseException as error:
+            with undisturbed():
+                self._undo()
+            if isinstance(error, OpsError):
+                error.remedy = _OLD_SERVES
+            raise
+        self._stop()
+        self._release()
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _step(self, text: str) -> None:
+        self.check()
+        self.doing = text
+        console.say(text)
+
+    def _pin(self) -> None:
+        """Keep requests on those that serve now: by name, nginx would find the new ones as soon as they run."""
+        self.check()
+        self._pinned = serving(self.moves, engine.containers(self.env), self._nginx)
+        self._point(self._pinned)
+
+    def _create(self) -> None:
+        adding = [each for each in self.moves if each.fresh]
+        before = {each.id for each in engine.containers(self.env)}
+        totals = {each.service.name: len(each.stay) + len(each.leave) + each.fresh for each in adding}
+        try:
+            engine.compose(self.env, *create_argv(totals), document=self.document, timeout=self.timeout)
+        finally:
+            mine = {each.service.name for each in adding}
+            self._new = [
+                each.id for each in engine.containers(self.env) if each.service in mine and each.id not in before
+            ]
+        engine.docker("update", "--restart", PROBATION, "--cpu-shares", str(_PROBATION_SHARES), *self._new)
+
+    def _start(self) -> None:
+        """Start the new ones and wait until they are healthy: as many at a time as the engine has processors.
+
+        More would only make each other slow, and be asked for their health all the while. Raises OpsError when one does
+        not become healthy.
+        """
+        if self._nginx:
+            edge.settle(self._nginx)
+        self._step(f"starting beside the old ones: {', '.join(str(each) for each in self.moves if each.fresh)}")
+        self._yield_until = time.monotonic() + _YIELD_SECONDS
+        waves = list(batched(self._new, engine.processors()))
+        for number, wave in enumerate(waves, start=1):
+            self.check()
+            engine.docker("start", *wave, timeout=self.timeout)
+            if number < len(waves):
+                self._await_health(wave)
+        self._await_health(self._new)
+
+    def _await_health(self, ids: Sequence[str]) -> None:
+        judge = gate.Gate(self._expected(ids), restarts_allowed=0)
+        verdict = gate.watch(judge, lambda: [each for each in self._look() if each.id in ids], self.timeout)
+        gate.demand(verdict)
+        for row in verdict.rows:
+            self.ready_after[row.service] = self.ready_after.get(row.service, 0) + row.since
+
+    def _expected(self, ids: Sequence[str]) -> dict[str, Service]:
+        """Services of these new containers, each with as many replicas as there are among them."""
+        names = [each.service for each in engine.containers(self.env) if each.id in ids]
+        return {
+            each.service.name: replace(each.service, replicas=names.count(each.service.name))
+            for each in self.moves
+            if each.service.name in names
+        }
+
+    def _prove(self) -> None:
+        """Let the new ones show that they are well: the right answer, and no end for a while. Raises OpsError."""
+        steady_until = time.monotonic() + self.env.number(*STEADY)
+        self._step("sending each new one a smoke request")
+        self._smoke()
+        judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
+        verdict = gate.hold(judge, self._look, lambda: time.monotonic() >= steady_until)
+        gate.demand(verdict)
+
+    def _smoke(self) -> None:
+        for each in self._look():
+            smoke = Smoke.parse(each.labels.get("ops.smoke", ""))
+            address = address_for(each, self._nginx)
+            if smoke and self._nginx and address and (wrong := edge.ask(self._nginx, address, smoke)):
+                raise gate.explain(gate.Verdict(gate.FAILED, (), each.service, wrong, each, SMOKE))
+
+    def _take_in(self) -> None:
+        """End the probation: from here on they are restarted when they end, and get their share of the processor."""
+        new = self._look()
+        for each in self.moves:
+            entry = self.entries[each.service.name]
+            if ids := [found.id for found in new if found.service == each.service.name]:
+                shares = str(entry.get("cpu_shares") or _FULL_SHARES)
+                engine.docker("update", "--restart", entry.get("restart", "no"), "--cpu-shares", shares, *ids)
+
+    def _switch(self) -> None:
+        going = {each.id for move in self.moves for each in move.leave}
+        remaining = [each for each in engine.containers(self.env) if each.id not in going]
+        self._step(f"switching requests over: {', '.join(each.service.name for each in self.moves)}")
+        self._switched = True
+        self._point(serving(self.moves, remaining, self._nginx))
+
+    def _drain(self) -> None:
+        if not self._nginx:
+            return
+        self._step("draining the old ones")
+        judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
+
+        def watch() -> None:
+            if self._new:
+                gate.demand(judge.observe(self._look(), time.monotonic()))
+
+        if not edge.drain(self._nginx, watch=watch):
+            console.warn("Some requests were still open when their time was up; nginx ends them.")
+
+    def _stop(self) -> None:
+        leaving = [each for move in self.moves for each in move.leave]
+        if leaving:
+            self._step(f"stopping {len(leaving)} old containers")
+            for name in stop(leaving):
+                console.warn(f"{name} did not end by itself within its grace period and was killed.")
+
+    def _undo(self) -> None:
+        """Back to the old containers, as they were before."""
+        console.say("going back to the old containers" if self._new or self._switched else "nothing was changed yet")
+        if self._switched:
+            with contextlib.suppress(OpsError):
+                self._point(serving(self.moves, self._old(), self._nginx))
+                if self._nginx:
+                    edge.drain(self._nginx)
+        if self._new:
+            engine.docker("rm", "--force", *self._new, check=False)
+        with contextlib.suppress(OpsError):
+            self._release()
+
+    # ── looking and pointing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _look(self) -> list[Container]:
+        """The new containers. Meanwhile whoever serves may have come back with another address: follow it."""
+        watched = [] if self._switched else [each.id for move in self.moves for each in (*move.stay, *move.leave)]
+        containers = engine.look([*self._new, *watched])
+        if time.monotonic() > self._yield_until:
+            self._yield_until = math.inf
+            engine.docker("update", "--cpu-shares", str(_FULL_SHARES), *self._new)
+        if self._pinned and not self._switched:
+            old = [each for each in containers if each.id not in self._new]
+            now = serving(self.moves, old, self._nginx)
+            if now != self._pinned and all(now.values()):
+                self._point(now)
+                self._pinned = now
+        return [each for each in containers if each.id in self._new]
+
+    def _old(self) -> list[Container]:
+        return [each for each in engine.containers(self.env) if each.id not in self._new]
+
+    def _point(self, wanted: Mapping[str, Sequence[str]]) -> None:
+        if self._nginx:
+            edge.point(self._nginx, wanted)
+
+    def _release(self) -> None:
+        if self._nginx:
+            edge.release(self._nginx)
+
+
+def serving(moves: Sequence[Move], containers: Sequence[Container], nginx: Container | None) -> dict[str, list[str]]:
+    """Addresses by service of those containers that can take requests now; the name where there is none."""
+    return {
+        each.service.name: [
+            address
+            for container in containers
+            if container.service == each.service.name
+            and container.running
+            and (address := address_for(container, nginx))
+        ]
+        for each in moves
+    }
+
+
+def address_for(container: Container, nginx: Container | None) -> str:
+    """The address under which nginx reaches a container; "" when they share no network."""
+    shared = sorted(container.addresses.keys() & (nginx.addresses.keys() if nginx else set()))
+    return container.addresses[shared[0]] if shared else ""
+
+
+def create_argv(totals: Mapping[str, int]) -> list[str]:
+    """The Compose arguments that create containers beside those that exist, and start none. totals: by service, with
+    the existing ones."""
+    fixed = ("up", "--no-start", "--no-deps", "--no-recreate", "--no-build", "--pull", "never", "--quiet-pull")
+    scales = (part for name, total in totals.items() for part in ("--scale", f"{name}={total}"))
+    return [*fixed, *scales, *totals]
+
+
+def stop(containers: Sequence[Container]) -> list[str]:
+    """Stop and remove containers that get no requests any more; the names of those that had to be killed.
+
+    Their first signal asks them to drain. That has been done at the edge, so the second, of `docker stop`, tells them
+    not to wait for it; what is open they finish all the same.
+    """
+    running = [each.id for each in containers if each.running]
+    if running:
+        engine.docker("kill", "--signal", "TERM", *running, check=False)
+        engine.docker("stop", *running, check=False, timeout=None)
+    killed = [
+        each["Name"].removeprefix("/") for each in engine.inspect(running) if each["State"]["ExitCode"] == _KILLED
+    ]
+    engine.docker("rm", "--force", *(each.id for each in containers))
+    return killed
+
+
+def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Slices of at most that many."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """No Ctrl-C and no SIGTERM until tidying up is done."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

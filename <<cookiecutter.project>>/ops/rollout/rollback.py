@@ -1,0 +1,82 @@
+"""Roll back: bring our own services back to an earlier release, by the same rollout that brings new ones.
+
+Images and settings of the services come back, as they were then; how many replicas there are stays as it is declared
+now. Data, schema, and everything that is not ours stay too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ops import engine
+from ops.base import console
+from ops.base.environments import Environment
+from ops.base.errors import USAGE, OpsError
+from ops.engine import Container
+from ops.rollout.deploy import Deployment, deployment
+from ops.rollout.roll import Move, move
+from ops.stack import images, model, networks
+from ops.stack.model import Stack
+from ops.state import releases
+from ops.state.releases import Release
+
+
+def number(text: str) -> int | None:
+    """The number of a release as it was typed; None for "". Raises OpsError (usage) for anything else."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise OpsError(f'"{text}" is not the number of a release.', "`invoke releases` lists them.", USAGE)
+    return int(text)
+
+
+def rollback(env: Environment, number: int | None = None) -> None:
+    """Bring the services back to a release (None: the one before). Raises OpsError when that cannot be, or fails; the
+    containers that run then serve on."""
+    with deployment(env, "rollback") as work:
+        target = releases.target(env, number)
+        declared = model.parse(releases.document(env, target))
+        networks.refuse(env, declared, releases.document_path(env, target))
+        now = engine.containers(env)
+        hashes = model.hashes(env, releases.document_path(env, target))
+        moves = backwards(declared, model.load(env), now, hashes, target)
+        if not moves:
+            console.say(f"nothing to change: {env.name} runs release {target.number}", "green")
+            return
+        _roll_out(work, moves, declared, target)
+        names = ", ".join(each.service.name for each in moves)
+        console.say(f"{env.name} is back on release {target.number}: {names}", "green")
+        console.say(
+            "Data and schema stay as they are. The files declare what came after: revert them before the next deploy."
+        )
+
+
+def backwards(
+    then: Stack, now: Stack, containers: list[Container], hashes: dict[str, str], target: Release
+) -> list[Move]:
+    """What must move so that the services are as they were then. hashes: Compose's own, of `then`."""
+
+    def same(each: Container) -> bool:
+        return each.config_hash == hashes.get(each.service) and each.image_id == target.images.get(each.service)
+
+    moves = []
+    for name, service in then.rolling.items():
+        mine = [each for each in containers if each.service == name]
+        if name not in now.services or not any(each.running for each in mine):
+            continue
+        step = move(replace(service, replicas=now.services[name].replicas), mine, same)
+        if step.fresh or step.leave:
+            moves.append(step)
+    return moves
+
+
+def _roll_out(work: Deployment, moves: list[Move], declared: Stack, target: Release) -> None:
+    own = [
+        images.OwnImage(name, declared.services[name].image, image)
+        for name, image in target.images.items()
+        if name in declared.services
+    ]
+    changes = {each.service.name: f"back to release {target.number}" for each in moves}
+    with work.released(declared.document, own, changes, f"rollback to {target.number}") as release:
+        images.tag((each.content, each.reference) for each in own)
+        work.roll_out(moves, declared, release)

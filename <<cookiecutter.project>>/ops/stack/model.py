@@ -1,0 +1,193 @@
+"""The stack as it is declared: what `docker compose config` resolves for an environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ops import engine
+from ops.base.environments import Environment, relative
+from ops.base.errors import USAGE, OpsError
+
+# The label of services of ours that hold data; its value says which kind.
+STATEFUL = "ops.stateful"
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port published on the host. address "" means every address."""
+
+    address: str
+    number: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file or folder of the host that a container sees: a bind mount, a secret or a config."""
+
+    source: Path
+    target: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as declared. Memory in bytes (0: no limit), times in seconds."""
+
+    name: str
+    image: str
+    replicas: int = 1
+    built: bool = False
+    stateful: bool = False  # holds data: never run beside its successor
+    one_shot: bool = False
+    profiles: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    memory_limit: int = 0
+    memory_reserved: int = 0
+    ports: tuple[Port, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    networks: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    has_health: bool = False
+    probe_seconds: float = 0  # interval + timeout of its health check
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Every service of the active profiles, and the document they were read from."""
+
+    name: str
+    services: dict[str, Service]
+    document: Mapping[str, Any]
+
+    @property
+    def lasting(self) -> dict[str, Service]:
+        """Services that are meant to keep running."""
+        return {name: each for name, each in self.services.items() if not each.one_shot and each.replicas}
+
+    @property
+    def rolling(self) -> dict[str, Service]:
+        """Services whose containers can run beside their successors: ours, without data or a port of the host to
+        themselves."""
+        return {name: each for name, each in self.lasting.items() if each.built and not (each.stateful or each.ports)}
+
+    @property
+    def migrations(self) -> list[str]:
+        """Jobs that must have ended before the services start. Jobs of an optional tier are up to Compose's order."""
+        return [name for name, each in self.services.items() if each.one_shot and not each.profiles]
+
+    @property
+    def foundation(self) -> dict[str, Service]:
+        """Services that must be healthy before migrations: the data tier, which is what a migration can reach, and what
+        that stands on."""
+        reach = {network for name in self.migrations for network in self.services[name].networks}
+        return {
+            name: each
+            for name, each in self.lasting.items()
+            if each.stateful or (not (each.built or each.profiles) and reach.intersection(each.networks))
+        }
+
+
+def load(env: Environment, all_profiles: bool = False) -> Stack:
+    """The declared stack. Raises OpsError when it does not resolve.
+
+    all_profiles: with the services that are switched off.
+    """
+    done = engine.compose(env, "config", "--format", "json", all_profiles=all_profiles, check=False)
+    if not done.ok:
+        raise unresolved(env, done)
+    return parse(done.json())
+
+
+def hashes(env: Environment, document: Path | None = None) -> dict[str, str]:
+    """Compose's own hash of every active service's configuration, as it labels containers with.
+
+    document: a resolved configuration instead of the Compose files.
+    """
+    done = engine.compose(env, "config", "--hash", "*", document=document, check=False)
+    if not done.ok:
+        raise unresolved(env, done)
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def unresolved(env: Environment, done: engine.Completed) -> OpsError:
+    """The error for a configuration that Compose refuses."""
+    if known := engine.explain(done.stderr):
+        return known
+    reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.code}"
+    if match := re.search(r"required variable (\w+) is missing a value", reason):
+        return OpsError(
+            f"{relative(env.env_file)}: {match[1]} is not set, and the Compose files need it.",
+            "Add it; the same file of another environment shows what it looks like.",
+            USAGE,
+        )
+    return OpsError(f"The Compose files do not resolve: {reason}", "See: docker compose config", USAGE)
+
+
+def parse(document: Mapping[str, Any]) -> Stack:
+    """A Stack from the JSON of `docker compose config`."""
+    sources = {
+        kind: {name: entry["file"] for name, entry in (document.get(kind) or {}).items() if "file" in entry}
+        for kind in ("secrets", "configs")
+    }
+    services = {name: _service(name, entry, sources) for name, entry in (document.get("services") or {}).items()}
+    return Stack(document["name"], services, document)
+
+
+def _service(name: str, entry: Mapping[str, Any], sources: Mapping[str, Mapping[str, str]]) -> Service:
+    deploy = entry.get("deploy") or {}
+    resources = deploy.get("resources") or {}
+    health = entry.get("healthcheck") or {}
+    volumes = entry.get("volumes") or []
+    # Not 1 by default only when given: a replica count of 0 is a service that is switched off.
+    replicas = entry.get("scale", deploy.get("replicas"))
+    return Service(
+        name=name,
+        image=entry.get("image", ""),
+        replicas=1 if replicas is None else int(replicas),
+        built="build" in entry,
+        stateful=STATEFUL in (entry.get("labels") or {}),
+        one_shot=entry.get("restart", "") == "no",
+        profiles=tuple(entry.get("profiles") or ()),
+        depends_on=tuple(entry.get("depends_on") or ()),
+        memory_limit=_memory(resources, "limits") or int(entry.get("mem_limit") or 0),
+        memory_reserved=_memory(resources, "reservations") or int(entry.get("mem_reservation") or 0),
+        ports=tuple(_ports(entry.get("ports") or ())),
+        mounts=(*_binds(volumes), *_mounted("secrets", entry, sources), *_mounted("configs", entry, sources)),
+        networks=tuple(entry.get("networks") or ()),
+        volumes=tuple(volume["source"] for volume in volumes if volume["type"] == "volume" and "source" in volume),
+        has_health=bool(health) and not health.get("disable") and health.get("test") != ["NONE"],
+        probe_seconds=seconds(health.get("interval", "30s")) + seconds(health.get("timeout", "30s")) if health else 0,
+    )
+
+
+def _memory(resources: Mapping[str, Any], kind: str) -> int:
+    return int((resources.get(kind) or {}).get("memory") or 0)
+
+
+def _ports(entries: Iterable[Mapping[str, Any]]) -> Iterable[Port]:
+    for entry in entries:
+        published = str(entry.get("published", ""))
+        if published.isdigit():
+            yield Port(entry.get("host_ip", ""), int(published), entry.get("protocol", "tcp"))
+
+
+def _binds(volumes: Iterable[Mapping[str, Any]]) -> Iterable[Mount]:
+    return (Mount(Path(volume["source"]), volume["target"]) for volume in volumes if volume["type"] == "bind")
+
+
+def _mounted(kind: str, entry: Mapping[str, Any], sources: Mapping[str, Mapping[str, str]]) -> Iterable[Mount]:
+    for each in entry.get(kind) or ():
+        if each["source"] in sources[kind]:
+            yield Mount(Path(sources[kind][each["source"]]), each.get("target", ""))
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
+
+
+def seconds(text: str) -> float:
+    """Seconds of a Compose duration: "1m30s" -> 90."""
+    return sum(float(count) * _UNITS[unit] for count, unit in re.findall(r"([\d.]+)(ms|us|ns|h|m|s)", text))

@@ -1,0 +1,204 @@
+"""One change of an environment at a time, whoever makes it and from wherever: the lock is held on the engine.
+
+The lock is a container: its name is unique, which the engine itself sees to, and it lives as long as its standard
+input, which the holder keeps open. So it works through a remote Docker context, and a holder that is killed frees it
+within a moment. Its labels say who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ops import engine
+from ops.base import console
+from ops.base.environments import Environment
+from ops.base.errors import REFUSED, OpsError
+from ops.base.waiting import until
+from ops.engine import Container
+from ops.state.releases import author
+
+# For the engine to start the container, and to remove it when its input ends; it takes a quarter of a second.
+_START_SECONDS = 30.0
+_GONE_SECONDS = 15.0
+_PAUSE = 0.05
+# Of states a container can be in when it holds nothing any more: its engine was killed, and could not remove it.
+_STALE = frozenset({"exited", "dead"})
+# Made, but never started: by a holder that was killed in that moment, unless it is about to be.
+_CREATED_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock. who: user@host; since: seconds since the epoch."""
+
+    who: str
+    purpose: str
+    since: float
+    container: str
+
+    def describe(self, now: float) -> str:
+        """In words, for somebody who waits: "invoke deploy by ann@laptop since 14:03:11 (2 min 5 s)"."""
+        clock = time.strftime("%H:%M:%S", time.localtime(self.since))
+        return f"invoke {self.purpose} by {self.who} since {clock} ({console.duration(max(0, now - self.since))})"
+
+
+@dataclass
+class Lock:
+    """A lock that is held. child: the docker client whose standard input keeps it."""
+
+    name: str
+    child: subprocess.Popen[bytes]
+
+    def check(self) -> None:
+        """Raise OpsError when the lock was lost: the engine restarted, or somebody broke it."""
+        if self.child.poll() is not None:
+            raise OpsError(
+                f"The lock {self.name} is gone: the engine restarted, or somebody ran `invoke unlock`.",
+                "Nothing further was changed. See that nobody else is at work (invoke status), then run it again.",
+            )
+
+
+def name_of(env: Environment) -> str:
+    """The container that is the lock."""
+    return f"{env.project}-change-lock"
+
+
+@contextlib.contextmanager
+def hold(env: Environment, purpose: str) -> Iterator[Lock]:
+    """Hold the lock of an environment.
+
+    purpose: the command, as it is told to those who come meanwhile. Raises OpsError (REFUSED) when somebody has it.
+    """
+    name = name_of(env)
+    labels = {
+        "ops.lock": "change",
+        "ops.project": env.project,
+        "ops.holder": author(),
+        "ops.purpose": purpose,
+        "ops.since": f"{time.time():.0f}",
+    }
+    line = run_argv(name, _image(env), labels)
+    _remove_stale(name)
+    with engine.popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            _await_echo(env, name, child)
+            yield Lock(name, child)
+        finally:
+            with contextlib.suppress(OSError):
+                child.stdin.close()
+            _await_end(name, child)
+
+
+def run_argv(name: str, image: str, labels: Mapping[str, str]) -> list[str]:
+    """The command line of a lock: a `cat` that can do nothing but end with its input."""
+    return engine.docker_argv(
+        *("run", "--interactive", "--rm", "--name", name, "--pull", "never", "--entrypoint", "cat"),
+        *("--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        *("--user", "65534:65534", "--memory", "16m", "--pids-limit", "8", "--log-driver", "none"),
+        *(part for key, value in labels.items() for part in ("--label", f"{key}={value}")),
+        image,
+    )
+
+
+def holder(env: Environment) -> Holder | None:
+    """Who holds the lock of an environment; None when nobody does."""
+    found = engine.inspect([name_of(env)])
+    if not found or found[0]["State"]["Status"] in _STALE:
+        return None
+    return holder_of(engine.container(found[0]))
+
+
+def holder_of(container: Container) -> Holder:
+    """What the labels of a lock say."""
+    labels = container.labels
+    return Holder(
+        labels.get("ops.holder", "somebody"),
+        labels.get("ops.purpose", "something"),
+        float(labels.get("ops.since") or container.created),
+        container.id,
+    )
+
+
+def unlock(env: Environment, assume_yes: bool = False) -> None:
+    """Break the lock of an environment, after asking: for a holder whose machine went away without a word."""
+    held = holder(env)
+    if not held:
+        console.say(f"nobody holds a lock of {env.name}")
+        return
+    console.say(f"{env.name} is locked: {held.describe(time.time())}")
+    if not console.confirm("If it is still at work, it will be stopped at its next step. Break the lock?", assume_yes):
+        raise OpsError("Nothing was changed.")
+    engine.docker("rm", "--force", held.container)
+    console.say(f"unlocked; `invoke deploy --env {env.name}` finishes what was left half done", "green")
+
+
+def _image(env: Environment) -> str:
+    """An image that has `cat` and is on the engine: nginx's, which every stack has; pulled when it is not there yet."""
+    from ops.stack import images
+
+    wanted = env.values.get("NGINX_IMAGE", "")
+    if engine.image_ids([wanted]):
+        return wanted
+    existing = [each.image_id for each in engine.containers(env) if each.service == "nginx"]
+    if existing:
+        return existing[0]
+    console.say(f"pulling {wanted}")
+    if failed := images.pull([wanted], lambda _words: None):
+        raise images.unavailable(env, failed)
+    return wanted
+
+
+def _remove_stale(name: str) -> None:
+    """Remove a lock that nobody can hold any more. By id: should another have been made meanwhile, it stays."""
+    found = engine.inspect([name])
+    if found and stale(engine.container(found[0]), time.time()):
+        engine.docker("rm", "--force", found[0]["Id"], check=False)
+
+
+def stale(container: Container, now: float) -> bool:
+    """Whether nobody holds this lock any more, although its container is still there."""
+    forgotten = container.state == "created" and now - container.created > _CREATED_SECONDS
+    return container.state in _STALE or forgotten
+
+
+def _await_echo(env: Environment, name: str, child: subprocess.Popen[bytes]) -> None:
+    """Wait until a byte comes back from the container: it runs, and it hears us."""
+    with contextlib.suppress(OSError):
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+    if _first_byte(child) == b"\n":
+        return
+    complaint = child.stderr.read().decode(errors="replace")
+    if "already in use" in complaint:
+        found = engine.inspect([name])
+        who = holder_of(engine.container(found[0])).describe(time.time()) if found else "somebody who is just done"
+        raise OpsError(
+            f"{env.name} is being changed: {who}.",
+            f"Wait for it to end. When that machine is gone for good: invoke unlock --env {env.name}",
+            REFUSED,
+        )
+    if known := engine.explain(complaint):
+        raise known
+    raise OpsError(f"The lock {name} could not be taken: {complaint.strip() or 'no answer'}", code=REFUSED)
+
+
+def _first_byte(child: subprocess.Popen[bytes]) -> bytes:
+    ready, _, _ = select.select([child.stdout], [], [], _START_SECONDS)
+    return child.stdout.read(1) if ready else b""
+
+
+def _await_end(name: str, child: subprocess.Popen[bytes]) -> None:
+    """Wait until the name is free again, so that the next command finds it so."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_GONE_SECONDS)
+
+    def gone() -> bool:
+        found = engine.inspect([name])
+        return not found or found[0]["State"]["Status"] not in {"removing", *_STALE}
+
+    until(gone, _GONE_SECONDS, _PAUSE)

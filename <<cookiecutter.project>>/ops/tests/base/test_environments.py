@@ -1,0 +1,155 @@
+"""Environments: which there are, what their files say, and what is wrong with them, by line."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from ops import engine
+from ops.base import environments
+from ops.base.errors import USAGE, OpsError
+
+DotEnv = pytest.importorskip("dotenv").dotenv_values
+
+
+@pytest.mark.parametrize(("given", "name"), [("dev", "dev"), ("development", "dev"), ("production", "prod")])
+def test_names_and_aliases(project: Path, given: str, name: str) -> None:
+    env = environments.load(given, project)
+    assert (env.name, env.project) == (name, f"acme-{name}")
+    assert env.secrets_dir == project / "config" / name / "secrets"
+
+
+def test_an_environment_named_like_an_alias_wins(project: Path) -> None:
+    text = (project / "config/prod/.env").read_text().replace("=prod", "=production")
+    (project / "config/production").mkdir()
+    (project / "config/production/.env").write_text(text)
+    assert environments.load("production", project).name == "production"
+
+
+@pytest.mark.parametrize("name", ["live", "", "../config/dev", "dev/../prod"])
+def test_an_unknown_environment_is_told_which_exist(project: Path, name: str) -> None:
+    with pytest.raises(OpsError) as caught:
+        environments.load(name, project)
+    assert caught.value.code == USAGE
+    assert "dev, staging, prod" in caught.value.remedy
+
+
+def test_a_folder_without_settings(project: Path) -> None:
+    (project / "config/prod/.env").unlink()
+    with pytest.raises(OpsError, match=r"^config/prod/\.env is missing") as caught:
+        environments.load("production", project)
+    assert caught.value.code == USAGE
+
+
+def test_settings_of_another_environment_are_refused(project: Path) -> None:
+    (project / "config/prod/.env").write_text((project / "config/dev/.env").read_text())
+    with pytest.raises(OpsError, match='ENVIRONMENT is "dev", but the folder is "prod"'):
+        environments.load("prod", project)
+
+
+@pytest.mark.parametrize("key", ["COMPOSE_PROJECT_NAME", "COMPOSE_FILE"])
+def test_what_every_command_needs(project: Path, key: str) -> None:
+    path = project / "config/dev/.env"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(key)))
+    with pytest.raises(OpsError, match=f"{key} is not set"):
+        environments.load("dev", project)
+
+
+GOOD = """\
+# a comment
+
+PLAIN=value
+  INDENTED=1
+EMPTY=
+BLANKS=two words
+COMMENTED=value # not part of it
+HASH=a#b
+QUOTED="a # b"  # a comment
+SINGLE='it is "so"'
+REFERENCE=${PLAIN}/x-${HASH}
+INSIDE="${PLAIN} there"
+EQUALS=a=b
+URL=https://${PLAIN}:8443/?a=1
+"""
+
+
+def test_values() -> None:
+    values = environments.parse(GOOD, ".env")
+    assert values["REFERENCE"] == "value/x-a#b"
+    assert values["QUOTED"] == "a # b"
+    assert values["EMPTY"] == ""
+
+
+def test_python_dotenv_reads_the_same() -> None:
+    assert environments.parse(GOOD, ".env") == DotEnv(stream=io.StringIO(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("PORT", "PORT.* is not NAME=value"),
+        ("PORT = 1", "is not NAME=value"),
+        ("export PORT=1", "is not NAME=value"),
+        ("1PORT=1", "is not NAME=value"),
+        ("FIRST=again", "FIRST is already set in line 1"),
+        ('QUOTE="open', "the value of QUOTE is not understood"),
+        ("QUOTE=it's", "the value of QUOTE is not understood"),
+        ("SLASH=a\\b", "the value of SLASH is not understood"),
+        ("COMMENT= # nothing", "the value of COMMENT is not understood"),
+        ("DOLLAR=$FIRST", r"a \$ that is not a \$\{NAME\}"),
+        ("DOLLAR='${FIRST}'", r"a \$ that is not a \$\{NAME\}"),
+        ("DOLLAR=${FIRST:-x}", r"a \$ that is not a \$\{NAME\}"),
+        ("LATER=${UNKNOWN}", "LATER refers to UNKNOWN, which is not set above it"),
+        ("LOGGING_ENABLED=yes", 'LOGGING_ENABLED must be true or false, not "yes"'),
+        ("LOGGING_ENABLED=True", "must be true or false"),
+    ],
+)
+def test_a_line_that_would_not_mean_the_same_to_everybody_is_refused(line: str, complaint: str) -> None:
+    with pytest.raises(OpsError, match=rf"^\.env:2: .*{complaint}") as caught:
+        environments.parse(f"FIRST=1\n{line}\n", ".env")
+    assert caught.value.code == USAGE
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("WEB_REPLICAS=2\n", "WEB_REPLICAS=5\n"),
+        ("WEB_REPLICAS=2 # two\nX=1\n", "WEB_REPLICAS=5 # two\nX=1\n"),
+        ('WEB_REPLICAS="2"\n', "WEB_REPLICAS=5\n"),
+        ("# WEB_REPLICAS=9\nWEB_REPLICAS=\n", "# WEB_REPLICAS=9\nWEB_REPLICAS=5\n"),
+        ("X=1", "X=1\nWEB_REPLICAS=5\n"),
+    ],
+)
+def test_setting_a_value_changes_that_line_only(project: Path, before: str, after: str) -> None:
+    path = project / "config/dev/.env"
+    head = "COMPOSE_PROJECT_NAME=acme-dev\nCOMPOSE_FILE=docker-compose.yml\n"
+    path.write_text(head + before)
+    path.chmod(0o640)
+    changed = environments.set_value(environments.load("dev", project), "WEB_REPLICAS", "5")
+    assert path.read_text() == head + after
+    assert changed.values["WEB_REPLICAS"] == "5"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [each.name for each in path.parent.iterdir() if each.is_file()] == [".env"]
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "٣"])
+def test_a_setting_that_is_no_number(env: environments.Environment, value: str) -> None:
+    env.values["DEPLOY_TIMEOUT"] = value
+    with pytest.raises(OpsError, match="DEPLOY_TIMEOUT must be a whole number"):
+        env.number("DEPLOY_TIMEOUT", 180)
+    assert env.number("ABSENT", 180) == 180
+
+
+def test_an_override_is_for_compose_and_not_for_the_file(env: environments.Environment) -> None:
+    text = env.env_file.read_text()
+    other = environments.override(env, "IMAGE_TAG", "other")
+    assert (other.values["IMAGE_TAG"], env.values["IMAGE_TAG"]) == ("other", "current")
+    assert engine.child_environment(other, {"IMAGE_TAG": "of the shell"}) == {"IMAGE_TAG": "other"}
+    assert env.env_file.read_text() == text
+
+
+def test_a_setting_as_it_stands(env: environments.Environment) -> None:
+    assert environments.raw_value(env, "COMPOSE_PROFILES") == "monitoring-${MONITORING_ENABLED}"
+    assert environments.raw_value(env, "ABSENT") == ""

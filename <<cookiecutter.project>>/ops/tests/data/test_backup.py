@@ -1,0 +1,162 @@
+"""The parts of a backup that need no container; the rest is driven against a real engine."""
+
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from ops import engine
+from ops.base.errors import OpsError
+from ops.data import backup
+
+
+def property_(name, value):
+    return b"\xfa" + bytes([len(name)]) + name + value
+
+
+START = (
+    b"REDIS0012"
+    + property_(b"redis-ver", b"\x058.2.9")
+    + property_(b"redis-bits", b"\xc0\x40")
+    + property_(b"ctime", b"\xc2" + struct.pack("<I", 1_800_000_000))
+    + property_(b"short", b"\xc1\x01\x02")
+    + property_(b"packed", b"\xc3\x04\x08abcd")
+    + property_(b"long", b"\x41\x00" + b"x" * 256)
+)
+END = b"\xff" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (END, (0, 0)),
+        (b"\xfe\x00\xfb\x0b\x0a" + bytes(100) + END, (11, 10)),
+        (b"\xf5\x03lib\xfe\x00\xfb\x0b\x00" + END, (11, 0)),
+        (b"\xfe\x00\xfb\x44\xd2\x41\x00" + END, (1234, 256)),
+        (b"\xfe\x00\xfb" + struct.pack(">BIBQ", 0x80, 1 << 20, 0x81, 1 << 10) + END, (1 << 20, 1 << 10)),
+        (b"\xfe\x03\xfb\x0b\x0a" + END, (0, 0)),
+    ],
+)
+def test_keys_of_a_redis_snapshot(body, expected):
+    assert backup.rdb_keys(io.BytesIO(START + body)) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"-NOAUTH no", START[:40], START, START + b"\xfe\x00\x01"])
+def test_what_is_no_redis_snapshot(content):
+    with pytest.raises(OpsError):
+        backup.rdb_keys(io.BytesIO(content))
+
+
+@pytest.mark.parametrize("step", [1, 7, 40, 1000])
+def test_the_last_bytes_are_held_back(step):
+    content = bytes(range(256)) * 3
+    target = io.BytesIO()
+    shortened = backup._WithoutEnd(target, 40)
+    for start in range(0, len(content), step):
+        shortened.write(content[start : start + step])
+    assert target.getvalue() == content[:-40]
+    assert shortened.held == content[-40:]
+
+
+def packed(*files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, size in files:
+            info = tarfile.TarInfo(name)
+            info.size = size
+            tar.addfile(info, io.BytesIO(bytes(size)))
+        folder = tarfile.TarInfo("ab")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+    return buffer.getvalue()
+
+
+def test_uploads_are_counted():
+    content = packed(("./ab/one", 1000), ("./two words", 24))
+    assert backup.count_files(io.BytesIO(content)) == {"files": 2, "bytes": 1024}
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 100, packed(("a", 50_000))[:-30], gzip.compress(b"x" * 5000)])
+def test_broken_uploads_are_refused(content):
+    with pytest.raises(OpsError, match="could not be packed"):
+        backup.count_files(io.BytesIO(content))
+
+
+def test_services_that_are_down_are_named(env, make_container):
+    found = [make_container("postgres-primary"), make_container("rabbitmq", state="exited")]
+    assert backup.running(env, found, "postgres-primary") == [found[0]]
+    with pytest.raises(OpsError, match=r"rabbitmq is not running in dev") as caught:
+        backup.running(env, found, "postgres-primary", "rabbitmq")
+    assert caught.value.remedy == "invoke deploy --env dev"
+    with pytest.raises(OpsError, match=r"rabbitmq, redis-primary are not running"):
+        backup.running(env, found, "rabbitmq", "redis-primary")
+
+
+def test_uploads_can_be_reached_without_web(env, make_container):
+    argv, _ = backup.in_uploads(env, [make_container("web", 2)], "ls")
+    assert argv == ["docker", "exec", "--interactive", "acme-dev-web-2", "sh", "-c", "ls"]
+    argv, options = backup.in_uploads(env, [make_container("web", state="exited")], "ls")
+    assert argv[-9:] == ["run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh", "web", "-c", "ls"]
+    assert options["cwd"] == env.project_dir
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("pg_dump: last built-in OID\npg_dump: error: no such database\nmore", "pg_dump: error: no such database"),
+        ("sh: cannot create x: No space left on device\n", "sh: cannot create x: No space left on device"),
+        ("something else\n", "something else"),
+        ("", "it gave no reason"),
+    ],
+)
+def test_the_telling_line_of_a_complaint(text, line):
+    assert backup.complaint(text) == line
+
+
+def test_the_monitoring_hears_of_a_good_backup(env):
+    backup._note_success(env, datetime(2026, 11, 23, 14, 0, tzinfo=UTC))
+    path = env.project_dir / "monitoring/node-exporter/textfile/dev/backup.prom"
+    assert 'backup_last_success_timestamp_seconds{backup="stack"} 1795442400\n' in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_command_that_fails_midway_is_an_error_with_its_reason():
+    target = io.BytesIO()
+    with pytest.raises(OpsError, match="dump: error: connection lost"):
+        backup.receive(["sh", "-c", "echo data; echo 'error: connection lost' >&2; exit 1"], target, "dump")
+    with pytest.raises(OpsError, match="load: error: no"):
+        backup.send(["sh", "-c", "echo 'error: no' >&2; exit 1"], io.BytesIO(bytes(1 << 22)), "load")
+
+
+def test_data_goes_through_whole():
+    content = bytes(range(256)) * 10_000
+    target = io.BytesIO()
+    backup.receive(["sh", "-c", "head -c 2560000 /dev/zero"], target, "dump")
+    assert target.getvalue() == bytes(2_560_000)
+    said = backup.send(["sh", "-c", "sha256sum"], io.BytesIO(content), "load")
+    assert said.split()[0] == hashlib.sha256(content).hexdigest()
+
+
+def test_too_little_room_is_refused(env, monkeypatch, make_container):
+    folder = env.project_dir / "backups/dev"
+    folder.mkdir(parents=True)
+    (folder / "acme-dev-20261123T140000Z.tar").write_bytes(bytes(4096))
+    free = 100 << 20
+    monkeypatch.setattr(backup.shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
+    container = make_container("postgres-primary")
+    backup._check_space(env, folder, container, container, [])
+    free = 1 << 20
+    with pytest.raises(OpsError, match=r"has 1\.0 MiB free"):
+        backup._check_space(env, folder, container, container, [])
+
+
+def test_nothing_is_left_when_a_service_is_down(env, monkeypatch, make_container):
+    monkeypatch.setattr(engine, "containers", lambda _env: [make_container("rabbitmq")])
+    with pytest.raises(OpsError, match="PostgreSQL is not running"):
+        backup.create(env)
+    assert not (env.project_dir / "backups").exists()

@@ -1,0 +1,197 @@
+"""Command lines are exact, children do not outlive us, and docker's complaints become sentences."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ops import engine
+from ops.base.environments import Environment
+from ops.base.errors import FAILED, REFUSED, OpsError
+
+
+def test_compose_command_line(env: Environment) -> None:
+    assert engine.compose_argv(env, "up", "--detach", "web") == [
+        *("docker", "compose", "--project-directory", str(env.project_dir)),
+        *("--env-file", str(env.project_dir / "config/dev/.env"), "up", "--detach", "web"),
+    ]
+    assert engine.compose_argv(env, "stop", all_profiles=True)[-3:] == ["--profile", "*", "stop"]
+
+
+def test_the_command_a_person_types(env: Environment) -> None:
+    assert engine.plain_command(env, "ps", "a b") == "docker compose --env-file config/dev/.env ps 'a b'"
+
+
+def test_exec_command_line_names_variables_but_never_their_values() -> None:
+    line = engine.exec_argv("abc", "psql", "-c", "select 1", user="postgres", variables=["PGPASSWORD"], stdin=True)
+    assert line == [
+        *("docker", "exec", "--user", "postgres", "--interactive", "--env", "PGPASSWORD"),
+        *("abc", "psql", "-c", "select 1"),
+    ]
+    assert engine.exec_argv("abc", "true") == ["docker", "exec", "abc", "true"]
+
+
+def test_the_settings_file_wins_over_the_shell(env: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    shell = {"PATH": "/bin", "DOCKER_HOST": "tcp://x", "COMPOSE_PROFILES": "*", "WEB_PORT": "1", "SSL_PORT": "8443"}
+    assert engine.child_environment(env, shell) == {"PATH": "/bin", "DOCKER_HOST": "tcp://x"}
+    # COMPOSE_PROFILES is a setting of the file too; SSL_PORT says the same in both places.
+    assert engine.overridden(env, shell) == ["COMPOSE_PROFILES", "WEB_PORT"]
+
+
+def test_ignored_shell_variables_are_named_once(
+    env: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WEB_PORT", "9999")
+    engine._warn_once.cache_clear()
+    engine.warn_overridden(env)
+    engine.warn_overridden(env)
+    assert capsys.readouterr().err == "warning: WEB_PORT from your shell is ignored: config/dev/.env decides.\n"
+
+
+def test_running_a_command() -> None:
+    done = engine.run(["sh", "-c", "cat; echo; exit 3"], input="in", check=False)
+    assert (done.code, done.stdout, done.ok) == (3, "in\n", False)
+    with pytest.raises(OpsError, match=r"failed \(exit code 1\): the reason$"):
+        engine.run(["sh", "-c", "echo first >&2; echo the reason >&2; exit 1"])
+
+
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(OpsError, match="no-such-program is not installed") as caught:
+        engine.run(["no-such-program"])
+    assert caught.value.code == REFUSED
+
+
+def test_no_answer_in_time_ends_the_command() -> None:
+    began = time.monotonic()
+    with pytest.raises(engine.TimedOut, match="gave no answer within 0 s"):
+        engine.run(["sleep", "60"], timeout=0.1)
+    assert time.monotonic() - began < 5
+
+
+def test_children_of_a_child_end_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    script = f"sleep 60 & echo $! > {note}; wait"
+    with pytest.raises(KeyboardInterrupt), engine.popen(["sh", "-c", script]):
+        while not note.exists() or not note.read_text().strip():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    pid = int(note.read_text())
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        # Orphans are reaped by init, which may be slow or, in a bare container, absent: a zombie has ended too.
+        if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the grandchild was still running")
+
+
+def test_output_goes_to_a_log_and_its_last_line_to_the_screen(tmp_path: Path) -> None:
+    seen: list[str] = []
+    log = tmp_path / "state" / "x.log"
+    assert engine.logged(["sh", "-c", "echo one; echo two; sleep 0.8; echo three; exit 4"], log, seen.append) == 4
+    assert seen == ["two"]
+    assert engine.tail(log, 2) == ["two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("stderr", "message", "code"),
+    [
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "engine does not answer", REFUSED),
+        ("permission denied while trying to connect to the Docker daemon socket", "may not use", REFUSED),
+        ("docker: 'compose' is not a docker command.", "Compose is not installed", REFUSED),
+        ("write /x: no space left on device", "disk is full", FAILED),
+    ],
+)
+def test_well_known_complaints(stderr: str, message: str, code: int) -> None:
+    error = engine.failure(engine.Completed(("docker", "ps"), 1, "", stderr))
+    assert message in error.message
+    assert error.remedy
+    assert error.code == code
+
+
+def test_messages_leave_out_what_every_compose_command_has(env: Environment) -> None:
+    assert engine.brief(engine.compose_argv(env, "config", "--hash", "*")) == "docker compose config --hash *"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-23T13:48:59.653861735Z", 1795441739.653861),
+        ("2026-11-23T14:48:59+01:00", 1795441739.0),
+        ("0001-01-01T00:00:00Z", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_docker_times(text: str, seconds: float) -> None:
+    assert engine.timestamp(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "listed"),
+    [
+        ("postgres:18.6", "postgres:18.6"),
+        ("docker.io/library/postgres:18.6", "postgres:18.6"),
+        ("registry:5000/acme/web", "registry:5000/acme/web:latest"),
+        ("acme/web@sha256:00", "acme/web@sha256:00"),
+    ],
+)
+def test_image_names_as_the_engine_lists_them(given: str, listed: str) -> None:
+    assert engine.canonical(given) == listed
+
+
+def test_a_container_from_docker_inspect() -> None:
+    found = engine.container(
+        {
+            "Id": "abc",
+            "Name": "/acme-dev-web-2",
+            "Image": "sha256:1",
+            "Created": "2026-11-23T13:48:59Z",
+            "RestartCount": 4,
+            "Config": {
+                "Image": "acme/web:current",
+                "Labels": {
+                    "com.docker.compose.service": "web",
+                    "com.docker.compose.container-number": "2",
+                    "com.docker.compose.config-hash": "h",
+                },
+            },
+            "State": {
+                "Status": "running",
+                "StartedAt": "2026-11-23T13:49:00Z",
+                "Health": {"Status": "unhealthy", "Log": [{"Output": "no answer\n"}]},
+            },
+            "NetworkSettings": {"Ports": {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "18080"}], "9/tcp": None}},
+        }
+    )
+    assert (found.name, found.service, found.number, found.config_hash) == ("acme-dev-web-2", "web", 2, "h")
+    assert (found.health, found.health_log, found.restarts) == ("unhealthy", ("no answer",), 4)
+    assert found.ports == ("127.0.0.1:18080->8080",)
+    assert found.running and not found.ready
+
+
+def test_nothing_else_says_docker() -> None:
+    """The engine module is the only one that starts the program."""
+    folder = Path(engine.__file__).parent
+    for path in folder.parent.rglob("*.py"):
+        if folder not in path.parents and "tests" not in path.parts:
+            assert '["docker"' not in path.read_text(), path.name
+            assert '("docker"' not in path.read_text(), path.name
+
+
+def test_modules_that_load_at_once_are_light() -> None:
+    """`invoke --list` imports tasks.py, which must not draw in what only a running command needs."""
+    heavy = ("rich", "cryptography", "ops.engine")
+    code = f"import sys, tasks; print([name for name in {heavy} if name in sys.modules])"
+    project = Path(engine.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,148 @@
+"""nginx at the edge: peers, workers, smoke requests."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops import engine
+from ops.base.errors import OpsError
+from ops.engine import Completed
+from ops.parts.nginx import edge
+from ops.parts.nginx.edge import Smoke, Worker
+
+TOP = """\
+PID                 COMMAND
+100                 nginx: master process nginx -c /etc/nginx/env/nginx.conf -g daemon off;
+{workers}"""
+WORKING, LEAVING = "nginx: worker process", "nginx: worker process is shutting down"
+
+
+class Nginx:
+    """A container of nginx that answers like one. reloads: whether a reload has an effect."""
+
+    def __init__(self, peers: str, reloads: bool = True, complaint: str = "") -> None:
+        self.peers, self.reloads, self.complaint = peers, reloads, complaint
+        self.workers = [(101, WORKING)]
+        self.lines: list[list[str]] = []
+
+    def exec_(self, _container: str, argv: list[str], **_options: object) -> Completed:
+        self.lines.append(argv)
+        if argv[:2] == ["sh", "-c"]:
+            return Completed((), 0, self.peers, "")
+        if self.complaint:
+            return Completed((), 1, "", self.complaint)
+        if self.reloads:
+            self.workers = [*((pid, LEAVING) for pid, _ in self.workers), (200, WORKING)]
+        return Completed((), 0, "", "")
+
+    def docker(self, *_args: str, **_options: object) -> Completed:
+        rows = "\n".join(f"{pid} {title}" for pid, title in self.workers)
+        # The worker that leaves is gone at the next look but one.
+        if len(self.workers) > 1:
+            self.workers = self.workers if self.workers[0][0] < 0 else [(-1, LEAVING), self.workers[-1]]
+        return Completed((), 0, TOP.format(workers=rows), "")
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch):
+    """Puts a made-up nginx in the place of the engine."""
+
+    def put(nginx: Nginx) -> Nginx:
+        monkeypatch.setattr(engine, "exec_", nginx.exec_)
+        monkeypatch.setattr(engine, "docker", nginx.docker)
+        monkeypatch.setattr(edge, "RELOAD_SECONDS", 0.5)
+        return nginx
+
+    return put
+
+
+NAMES = "= web\nserver web:8000 resolve max_fails=3 fail_timeout=2s;\n"
+PINNED = "= web\nserver 10.0.0.2:8000 max_fails=3 fail_timeout=2s;\n"
+WROTE = "sh /etc/nginx/stack/peers.sh web"
+RELOAD = "if nginx -t -q -c /etc/nginx/env/nginx.conf; then kill -HUP 1; else"
+
+
+def test_peers_by_name_and_by_address() -> None:
+    text = f"= api\nserver api:8000 resolve max_fails=3;\n{PINNED}server 10.0.0.3:8000 max_fails=3;\n"
+    assert edge.parse_peers(text) == {"api": [], "web": ["10.0.0.2", "10.0.0.3"]}
+
+
+def test_workers() -> None:
+    text = TOP.format(workers=f"101 {LEAVING}\n102 {WORKING}\n")
+    assert edge.parse_workers(text) == [Worker(101, leaving=True), Worker(102, leaving=False)]
+
+
+def test_pointing_writes_and_reloads_or_undoes_in_one_script(use, make_container) -> None:
+    nginx = use(Nginx(NAMES))
+    edge.point(make_container("nginx"), {"web": ["10.0.0.2"], "notification-service": ["10.0.0.9"]})
+    assert nginx.lines[1:] == [["sh", "-ec", f"{WROTE} 10.0.0.2\n{RELOAD}\n{WROTE}\nexit 1; fi"]]
+
+
+def test_pointing_reloads_although_a_killed_rollout_has_written_it_already(use, make_container) -> None:
+    nginx = use(Nginx(PINNED))
+    edge.point(make_container("nginx"), {"web": ["10.0.0.2"]})
+    assert RELOAD in nginx.lines[-1][-1]
+
+
+def test_pointing_services_that_nginx_does_not_route_does_nothing(use, make_container) -> None:
+    nginx = use(Nginx(NAMES))
+    edge.point(make_container("nginx"), {"notification-service": ["10.0.0.9"]})
+    assert len(nginx.lines) == 1
+
+
+def test_releasing_sends_pinned_services_back_to_their_names(use, make_container) -> None:
+    nginx = use(Nginx(f"{PINNED}= api\nserver api:8000 resolve max_fails=3;\n"))
+    edge.release(make_container("nginx"))
+    assert nginx.lines[-1] == ["sh", "-ec", f"{WROTE}\n{RELOAD}\n{WROTE} 10.0.0.2\nexit 1; fi"]
+
+
+def test_releasing_where_nothing_is_pinned_does_nothing(use, make_container) -> None:
+    nginx = use(Nginx(NAMES))
+    edge.release(make_container("nginx"))
+    assert len(nginx.lines) == 1
+
+
+def test_a_refused_configuration_is_told(use, make_container) -> None:
+    use(Nginx(NAMES, complaint="nginx: [emerg] host not found\n"))
+    with pytest.raises(OpsError, match="keeps the old one:\n.*host not found"):
+        edge.point(make_container("nginx"), {"web": ["10.0.0.2"]})
+
+
+def test_a_reload_without_effect_is_an_error(use, make_container) -> None:
+    use(Nginx(NAMES, reloads=False))
+    with pytest.raises(OpsError, match="did not take its new configuration"):
+        edge.reload(make_container("nginx"))
+
+
+def test_draining_waits_for_the_last_old_worker(use, make_container) -> None:
+    nginx = use(Nginx(NAMES))
+    nginx.workers = [(101, LEAVING), (200, WORKING)]
+    looks = []
+    assert not edge.drain(make_container("nginx"), 0.3, lambda: looks.append(1))
+    assert looks
+    nginx.workers = [(200, WORKING)]
+    assert edge.drain(make_container("nginx"), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("label", "smoke"),
+    [("", None), ("/login", Smoke("/login")), ("/v1/auth/me 401", Smoke("/v1/auth/me", 401))],
+)
+def test_smoke_labels(label: str, smoke: Smoke | None) -> None:
+    assert Smoke.parse(label) == smoke
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "smoke", "complaint"),
+    [
+        ("<html>\n200", 0, Smoke("/login"), ""),
+        ("\n303", 0, Smoke("/login"), ""),
+        ('{"detail": "no"}\n401', 0, Smoke("/me", 401), ""),
+        ("oh no\n500", 0, Smoke("/login"), "answered its smoke request /login with 500 instead of 2xx or 3xx: oh no"),
+        ("ok\n200", 0, Smoke("/me", 401), "answered its smoke request /me with 200 instead of 401: ok"),
+        ("\n000", 7, Smoke("/login"), "gave no answer to its smoke request /login: refused"),
+    ],
+)
+def test_smoke_answers(make_container, monkeypatch, stdout: str, code: int, smoke: Smoke, complaint: str) -> None:
+    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), code, stdout, "refused\n"))
+    assert edge.ask(make_container("nginx"), "10.0.0.2", smoke) == complaint

@@ -1,0 +1,61 @@
+"""Maintenance: the switch, and what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.base.errors import USAGE, OpsError
+from ops.parts.nginx import maintenance
+from ops.rollout import plan
+from ops.stack.model import Mount, Service
+
+
+@pytest.fixture(autouse=True)
+def folder(env):
+    """Where nginx looks for the switch."""
+    path = env.env_file.parent / "nginx"
+    path.mkdir()
+    return path
+
+
+def test_on_and_off(env, folder, capsys) -> None:
+    assert maintenance.since(env) is None
+    maintenance.switch(env, "on")
+    began = maintenance.since(env)
+    assert began
+    assert (folder / "maintenance.on").stat().st_mode & 0o777 == 0o644
+    maintenance.switch(env, "on")
+    assert maintenance.since(env) == began
+    maintenance.switch(env, "status")
+    assert "maintenance of dev is on since " in capsys.readouterr().out
+    maintenance.switch(env, "off")
+    maintenance.switch(env, "off")
+    assert maintenance.since(env) is None
+
+
+def test_another_word(env) -> None:
+    with pytest.raises(OpsError, match='"maybe" is neither') as caught:
+        maintenance.switch(env, "maybe")
+    assert caught.value.code == USAGE
+
+
+def test_it_is_no_change_of_configuration(env, folder, make_stack) -> None:
+    maintenance.switch(env, "on")
+    (folder / "nginx.conf").touch()
+    nginx = Service("nginx", "nginx:1", mounts=(Mount(folder, "/etc/nginx/env"),))
+    found = plan.mounted_files(make_stack(nginx), env.project_dir)["nginx"]
+    assert list(found) == ["config/dev/nginx/nginx.conf"]
+
+
+def test_a_command_opens_what_it_has_closed(env) -> None:
+    maintenance.close(env, "upgrade-database")
+    assert maintenance.closed_by(env) == "upgrade-database"
+    maintenance.reopen(env, "upgrade-database")
+    assert maintenance.closed_by(env) is None
+
+
+def test_and_nothing_else(env) -> None:
+    maintenance.switch(env, "on")
+    maintenance.close(env, "upgrade-database")
+    maintenance.reopen(env, "upgrade-database")
+    assert maintenance.closed_by(env) == ""

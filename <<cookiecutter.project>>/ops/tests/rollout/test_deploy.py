@@ -1,0 +1,183 @@
+"""Deploy: what it decides and asks, what it prints, and how it ends when it is refused, fails or is interrupted."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from ops import engine
+from ops.base import findings
+from ops.base.errors import INTERRUPTED, REFUSED, OpsError
+from ops.rollout import deploy, gate, plan, preflight
+from ops.stack import images
+from ops.stack.model import Port, Service
+from ops.state import lock
+
+
+def surveyed(declared, *containers) -> deploy.Survey:
+    hashes = {name: "hash" for name in declared.services}
+    present = {each.image: "sha256:1" for each in declared.services.values()}
+    return deploy.Survey(declared, hashes, list(containers), [], present, {})
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch):
+    """No engine: every call that would reach it fails the test."""
+
+    def unexpected(*args: object, **_options: object) -> None:
+        raise AssertionError(args)
+
+    monkeypatch.setattr(engine, "run", unexpected)
+    monkeypatch.setattr(engine, "warn_overridden", lambda env: None)
+    monkeypatch.setattr(lock, "hold", lambda *_args: nullcontext(SimpleNamespace(check=lambda: None)))
+    return monkeypatch
+
+
+def test_nothing_to_change(env, make_stack, make_container, quiet, capsys) -> None:
+    declared = make_stack(Service("web", "acme/web:1", has_health=True))
+    quiet.setattr(deploy, "survey", lambda env: surveyed(declared, make_container("web")))
+    deploy.deploy(env)
+    assert capsys.readouterr().out.startswith("nothing to change: 1 services healthy in dev (")
+
+
+def test_nothing_to_change_but_unwell(env, make_stack, make_container, quiet) -> None:
+    declared = make_stack(Service("web", "acme/web:1", has_health=True))
+    sick = make_container("web", state="restarting", health="", restarts=9)
+    quiet.setattr(deploy, "survey", lambda env: surveyed(declared, sick))
+    quiet.setattr(engine, "containers", lambda env: [sick])
+    quiet.setattr(engine, "logs", lambda *_args: ["boom"])
+    quiet.setattr(gate, "LOOK_SECONDS", 0.01)
+    env.values["DEPLOY_TIMEOUT"] = "0"
+    with pytest.raises(OpsError, match=r"web was not healthy within 0 s \(it is restarting\)"):
+        deploy.deploy(env)
+
+
+def test_refusal_touches_nothing(env, make_stack, quiet) -> None:
+    declared = make_stack(Service("web", "acme/web:1"))
+    quiet.setattr(deploy, "survey", lambda env: surveyed(declared))
+    quiet.setattr(deploy.Deployment, "_prepare", lambda self: None)
+    quiet.setattr(preflight, "run", lambda *_args: [findings.Check("disk", findings.FAILED, "full", "Make room.")])
+    with pytest.raises(OpsError, match="Nothing was started") as caught:
+        deploy.deploy(env)
+    assert caught.value.code == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("touched", "state"), [(False, "nothing was changed"), (True, "1 containers are healthy, 1 are not")]
+)
+def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, touched: bool, state: str) -> None:
+    def interrupted(self: deploy.Deployment) -> None:
+        self.doing, self.touched = "building images", touched
+        raise KeyboardInterrupt
+
+    containers = [make_container("web"), make_container("api", state="created"), make_container("migrate")]
+    quiet.setattr(deploy.Deployment, "run", interrupted)
+    quiet.setattr(deploy.model, "load", lambda env: make_stack(Service("migrate", "x", one_shot=True)))
+    quiet.setattr(engine, "containers", lambda env: containers)
+    with pytest.raises(OpsError) as caught:
+        deploy.deploy(env)
+    assert caught.value.code == INTERRUPTED
+    assert caught.value.message == (
+        f"Interrupted while building images: {state}. `invoke deploy --env dev` goes on from here."
+    )
+
+
+WEB = Service("web", "acme/web:1", built=True)
+POSTGRES = Service("postgres", "postgres:18", networks=("database",))
+MIGRATE = Service("migrate", "acme/migrate:1", built=True, one_shot=True, networks=("database",))
+
+
+def decided(**kinds: str) -> plan.Plan:
+    return plan.Plan({name: plan.Change(name, kind) for name, kind in kinds.items()}, frozenset({"acme-dev-web-1"}))
+
+
+def test_what_serves_is_rolled_out(make_stack, make_container) -> None:
+    declared, web = make_stack(WEB, POSTGRES, MIGRATE), make_container("web")
+    (step,) = deploy.moving(declared, decided(web=plan.RECREATE, postgres=plan.RECREATE, migrate=plan.RUN), [web])
+    assert (step.service, step.fresh, step.leave) == (WEB, 1, (web,))
+
+
+@pytest.mark.parametrize(("kind", "state"), [(plan.UNCHANGED, "running"), (plan.START, "exited"), (plan.CREATE, "")])
+def test_what_does_not_serve_is_just_started(make_stack, make_container, kind: str, state: str) -> None:
+    containers = [make_container("web", state=state)] if state else []
+    assert deploy.moving(make_stack(WEB), decided(web=kind), containers) == []
+
+
+def test_restarts_of_what_is_in_use_are_asked_for(env, make_stack, make_container, quiet) -> None:
+    declared = make_stack(WEB, POSTGRES, MIGRATE, Service("nginx", "nginx:1"), Service("prometheus", "prom:1"))
+    kinds = decided(web=plan.RECREATE, postgres=plan.REFRESH, nginx=plan.RECREATE, prometheus=plan.RECREATE)
+    running = [make_container(name) for name in ("web", "postgres", "nginx", "prometheus")]
+    assert [each.service for each in deploy.restarting(declared, kinds, running)] == ["postgres", "nginx"]
+    assert deploy.restarting(declared, kinds, running[:1]) == []
+    quiet.setattr(deploy.console, "confirm", lambda *_args: False)
+    work = deploy.Deployment(env, SimpleNamespace(check=None))
+    with pytest.raises(OpsError, match="Nothing was changed"):
+        work._agree_to_restarts(surveyed(declared, *running), kinds)
+
+
+def test_requests_left_pinned_are_released_although_nothing_moves(env, make_stack, make_container, quiet) -> None:
+    nginx, released = make_container("nginx"), []
+    quiet.setattr(deploy.edge, "release", released.append)
+    quiet.setattr(deploy.Deployment, "_up", lambda *_args: None)
+    quiet.setattr(deploy.Deployment, "_tidy", lambda *_args: None)
+    pinned = plan.Plan({"web": plan.Change("web", plan.UNCHANGED)}, pinned=("web",))
+    seen = surveyed(make_stack(WEB), make_container("web"), nginx)
+    deploy.Deployment(env, SimpleNamespace(check=None))._apply(seen, pinned, None)
+    assert released == [nginx]
+
+
+def test_addresses_to_open(env, make_stack) -> None:
+    declared = make_stack(
+        Service("nginx", "nginx:1", ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))),
+        Service("mail", "mail:1", ports=(Port("127.0.0.1", 8025),)),
+    )
+    assert deploy.urls(env, declared) == [("site", "https://localhost:8443"), ("mail", "http://localhost:8025")]
+    env.values.update(SSL_PORT="443", DOMAIN="example.com")
+    assert deploy.urls(env, make_stack()) == [("site", "https://example.com")]
+
+
+# ── update ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def updating(env, make_stack, quiet):
+    """An update whose pulls fail as told; notes what it did."""
+    declared = make_stack(Service("redis", "redis:8"), Service("nginx", "nginx:1"))
+    done: list[str] = []
+
+    def run(failing: dict[str, str], present: dict[str, str]) -> list[str]:
+        before = deploy.Survey(declared, {}, [], [], present, {})
+        quiet.setattr(deploy, "survey", lambda env: before)
+        quiet.setattr(images, "pull", lambda references, tick: done.append(f"pull {references}") or failing)
+        quiet.setattr(engine, "image_ids", lambda references: {each: "sha256:new" for each in references})
+        quiet.setattr(deploy.Deployment, "run", lambda self: done.append(self.command))
+        deploy.update(env)
+        return done
+
+    run.done = done
+    return run
+
+
+OLD = {"redis:8": "sha256:old", "nginx:1": "sha256:new"}
+
+
+def test_update_shows_old_and_new(updating, capsys) -> None:
+    assert updating({}, OLD) == ["pull ['redis:8', 'nginx:1']", "update"]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["redis:8", "old", "new"] in rows
+    assert not any(row[:1] == ["nginx:1"] for row in rows)
+
+
+def test_update_goes_on_with_what_is_there_and_says_so_at_the_end(updating) -> None:
+    with pytest.raises(OpsError, match="could not be pulled; what is deployed uses the ones on this machine") as caught:
+        updating({"redis:8": "no such host"}, OLD)
+    assert caught.value.code == 1
+    assert updating.done[-1] == "update"
+
+
+def test_update_stops_when_an_image_is_nowhere(updating) -> None:
+    with pytest.raises(OpsError, match="not on this machine and could not be pulled"):
+        updating({"redis:8": "no such host"}, {"nginx:1": "sha256:new"})
+    assert "update" not in updating.done

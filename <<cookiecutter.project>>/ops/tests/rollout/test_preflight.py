@@ -1,0 +1,171 @@
+"""Preflight checks, with fakes where they would ask the machine."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import pytest
+
+from ops.base import environments, findings
+from ops.base.errors import REFUSED, OpsError
+from ops.base.findings import FAILED, OK, WARNING, Check
+from ops.rollout import preflight
+from ops.stack.model import Port, Service
+
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [("25.0.0", OK), ("28.5.2+dfsg4", OK), ("v26", OK), ("24.0.9", FAILED), ("", FAILED), ("dev", FAILED)],
+)
+def test_versions(found: str, status: str) -> None:
+    assert preflight.check_version("engine", found, (25, 0)).status == status
+
+
+def test_compose_versions() -> None:
+    assert preflight.check_version("compose", "2.31.9", preflight.COMPOSE_MINIMUM).remedy == "Install 2.32 or newer."
+    assert preflight.check_version("compose", "5.5.0", preflight.COMPOSE_MINIMUM).status == OK
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("WEB_REPLICAS", "0", 'WEB_REPLICAS must be a whole number from 1, not "0"'),
+        ("WEB_REPLICAS", "two", "must be a whole number"),
+        ("WEB_PORT", "70000", 'must be a port from 1 to 65535, not "70000"'),
+        ("WEB_PORT", "http", "must be a port"),
+        ("IMAGE_SOURCE", "bulid", 'must be build or pull, not "bulid"'),
+        ("BUILD_TARGET", "prod", "must be dev or production"),
+        ("DOMAIN", "", "DOMAIN is not set"),
+        ("IMAGE_PREFIX", "", "IMAGE_PREFIX is not set"),
+    ],
+)
+def test_settings(env: environments.Environment, key: str, value: str, problem: str) -> None:
+    env.values[key] = value
+    checks = list(preflight.check_settings(env))
+    assert [each.status for each in checks] == [FAILED]
+    assert problem in checks[0].detail
+    assert checks[0].remedy == "Change it in config/dev/.env."
+
+
+def test_good_settings(env: environments.Environment) -> None:
+    assert [each.status for each in preflight.check_settings(env)] == [OK]
+
+
+@pytest.fixture
+def edge(make_stack):
+    """A stack that publishes two ports."""
+    return make_stack(Service("nginx", "nginx:1", ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))))
+
+
+def test_free_ports(edge) -> None:
+    assert [each.status for each in preflight.check_ports(edge, [], is_free=lambda port: True)] == [OK]
+
+
+def test_a_taken_port_names_its_holder(edge) -> None:
+    checks = list(
+        preflight.check_ports(edge, [], lambda port: port.number != 8443, lambda number: "container other-nginx-1")
+    )
+    assert [each.detail for each in checks] == ["8443 for nginx is taken by container other-nginx-1"]
+    assert "sport = :8443" in checks[0].remedy
+
+
+def test_ports_of_our_own_are_no_obstacle(edge, make_container) -> None:
+    own = make_container("nginx", ports=("127.0.0.1:8080->8080", "127.0.0.1:8443->8443"))
+    assert [each.status for each in preflight.check_ports(edge, [own], lambda port: False)] == [OK]
+    stopped = make_container("nginx", ports=own.ports, state="exited")
+    assert {each.status for each in preflight.check_ports(edge, [stopped], lambda port: False)} == {FAILED}
+
+
+def test_a_real_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = listener.getsockname()[1]
+        assert not preflight.port_is_free(Port("127.0.0.1", number))
+    assert preflight.port_is_free(Port("127.0.0.1", number))
+
+
+@pytest.mark.parametrize(("free", "status"), [(1, FAILED), (3, WARNING), (50, OK)])
+def test_disk(free: int, status: str) -> None:
+    assert preflight.check_disk(free * GIB, "/var/lib/docker").status == status
+
+
+@pytest.mark.parametrize(("available", "status"), [(1, FAILED), (3, WARNING), (8, OK)])
+def test_memory(available: int, status: str) -> None:
+    assert preflight.check_memory(2 * GIB, 4 * GIB, available * GIB).status == status
+
+
+def test_memory_is_needed_for_what_does_not_run_yet(make_stack, make_container) -> None:
+    declared = make_stack(
+        Service("web", "web", replicas=3, memory_limit=100),
+        Service("db", "db", memory_limit=1000, memory_reserved=800),
+        Service("migrate", "migrate", memory_limit=500, one_shot=True),
+    )
+    assert preflight.memory_needed(declared, []) == (150 + 800, 300 + 1000)
+    running = [make_container("web"), make_container("db")]
+    assert preflight.memory_needed(declared, running) == (100, 200)
+    assert preflight.memory_needed(declared, running, {"web": 3}) == (150, 300)
+
+
+@dataclass(frozen=True)
+class Finding:
+    severity: str
+    secret: str
+    what: str
+    where: str = "config/x/secrets"
+    remedy: str = "invoke secret-init"
+
+
+@pytest.mark.parametrize(
+    ("name", "finding", "status"),
+    [
+        ("staging", Finding("error", "*", "there are no secrets yet"), FAILED),
+        ("staging", Finding("error", "A", "missing"), FAILED),
+        ("staging", Finding("error", "A", "too short"), WARNING),
+        ("staging", Finding("warning", "A", "stray"), WARNING),
+        ("dev", Finding("error", "A", "missing"), WARNING),
+        ("prod", Finding("error", "A", "too short"), FAILED),
+        ("prod", Finding("warning", "A", "stray"), FAILED),
+        ("prod", Finding("skipped", "*", "no git"), OK),
+    ],
+)
+def test_secrets(project, name: str, finding: Finding, status: str) -> None:
+    checks = list(preflight.check_secrets(environments.load(name, project), [finding]))
+    assert [each.status for each in checks] == [status]
+
+
+def test_the_same_finding_about_many_secrets_is_one_line(project) -> None:
+    staging = environments.load("staging", project)
+    checks = list(preflight.check_secrets(staging, [Finding("error", name, "missing") for name in "ABC"]))
+    assert [each.detail for each in checks] == ["A, B, C: missing"]
+    assert checks[0].remedy == "invoke secret-init"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    days_left: int
+    names: tuple[str, ...] = ("example.com",)
+
+
+def test_certificate(project) -> None:
+    prod, dev = environments.load("prod", project), environments.load("dev", project)
+
+    def missing(_env: object) -> Certificate:
+        raise OpsError("fullchain.pem is missing.", "Put it there.")
+
+    refused = preflight.check_certificate(prod, missing)
+    assert (refused.status, refused.detail, refused.remedy) == (FAILED, "fullchain.pem is missing.", "Put it there.")
+    assert preflight.check_certificate(dev, missing).status == OK
+    assert preflight.check_certificate(prod, lambda _env: Certificate(60)).status == OK
+    assert preflight.check_certificate(prod, lambda _env: Certificate(3)).status == WARNING
+
+
+def test_refusal_says_everything_at_once() -> None:
+    findings.refuse([Check("a", OK, ""), Check("b", WARNING, "")])
+    with pytest.raises(OpsError) as caught:
+        findings.refuse([Check("disk", FAILED, "full", "Make room."), Check("ports", FAILED, "8080 taken")])
+    assert caught.value.code == REFUSED
+    assert caught.value.message == (
+        "Nothing was started, because:\n  disk: full\n    -> Make room.\n  ports: 8080 taken"
+    )

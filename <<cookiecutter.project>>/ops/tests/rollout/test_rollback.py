@@ -1,0 +1,47 @@
+"""Rolling back: what has to move."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.base.errors import USAGE, OpsError
+from ops.rollout import rollback
+from ops.stack.model import Service
+from ops.state.releases import Release
+
+WEB = Service("web", "acme/web:1", replicas=2, built=True)
+API = Service("api", "acme/api:1", built=True)
+
+
+def test_what_differs_moves_and_keeps_its_number(make_stack, make_container) -> None:
+    then = make_stack(WEB, API, Service("redis", "redis:8"))
+    now = make_stack(Service("web", "acme/web:1", replicas=1, built=True), API)
+    containers = [make_container("web", image_id="sha256:new"), make_container("api"), make_container("redis")]
+    target = Release(3, 0, "", "", "deploy", images={"web": "sha256:old", "api": "sha256:1"})
+    (step,) = rollback.backwards(then, now, containers, {"web": "hash", "api": "hash"}, target)
+    assert (step.service.name, step.fresh, step.leave) == ("web", 1, (containers[0],))
+
+
+def test_settings_alone_are_enough(make_stack, make_container) -> None:
+    target = Release(3, 0, "", "", "deploy", images={"api": "sha256:1"})
+    stack = make_stack(API)
+    assert rollback.backwards(stack, stack, [make_container("api")], {"api": "hash"}, target) == []
+    assert rollback.backwards(stack, stack, [make_container("api")], {"api": "then"}, target)
+
+
+def test_what_is_gone_or_does_not_run_is_left_alone(make_stack, make_container) -> None:
+    target = Release(3, 0, "", "", "deploy", images={"api": "sha256:0", "web": "sha256:0"})
+    stopped = make_container("api", state="exited")
+    assert rollback.backwards(make_stack(WEB, API), make_stack(API), [stopped], {}, target) == []
+
+
+@pytest.mark.parametrize(("text", "number"), [("", None), ("12", 12)])
+def test_numbers(text: str, number: int | None) -> None:
+    assert rollback.number(text) == number
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", "²"])
+def test_not_a_number(text: str) -> None:
+    with pytest.raises(OpsError) as caught:
+        rollback.number(text)
+    assert caught.value.code == USAGE

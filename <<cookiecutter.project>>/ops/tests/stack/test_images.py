@@ -1,0 +1,156 @@
+"""Own images are tagged by what goes into them; a build is needed only when that tag is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops import engine
+from ops.base import errors
+from ops.base.errors import OpsError
+from ops.stack import images
+from ops.stack.images import OwnImage
+from ops.stack.model import Service, Stack
+
+OWN = OwnImage("web", "acme/web:current", "acme/web:0123456789ab")
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> dict:
+    """The `build` of a service."""
+    (tmp_path / "Dockerfile").write_text("FROM x")
+    return {"context": str(tmp_path), "args": {"SERVICE": "web"}, "target": "production"}
+
+
+def test_the_content_tag(build: dict) -> None:
+    def tag(**changes: object) -> str:
+        return images.content_reference("host:5000/acme/web:current", {**build, **changes})
+
+    assert tag().startswith("host:5000/acme/web:")
+    assert len(tag().rpartition(":")[2]) == 12
+    assert tag(secrets=[{"source": "ca_bundle"}]) == tag()
+    assert images.content_reference("host:5000/acme/web:1", build) == tag()
+    assert tag(target="dev") != tag()
+    before = tag()
+    Path(build["context"], "Dockerfile").write_text("FROM y")
+    assert tag() != before
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [("acme/web:1", "acme/web"), ("acme/web", "acme/web"), ("h:5000/web", "h:5000/web"), ("web:1", "web")],
+)
+def test_repository(reference: str, name: str) -> None:
+    assert images.repository(reference) == name
+
+
+@pytest.mark.parametrize(
+    ("present", "build", "tag", "pull"),
+    [
+        ({}, 1, 0, ("nginx:1",)),
+        ({"nginx:1": "n", OWN.reference: "a"}, 1, 0, ()),
+        ({"nginx:1": "n", OWN.content: "a"}, 0, 1, ()),
+        ({"nginx:1": "n", OWN.content: "a", OWN.reference: "b"}, 0, 1, ()),
+        ({"nginx:1": "n", OWN.content: "a", OWN.reference: "a"}, 0, 0, ()),
+    ],
+)
+def test_what_is_needed(make_stack, present, build: int, tag: int, pull) -> None:
+    declared = make_stack(Service("web", OWN.reference, built=True), Service("nginx", "nginx:1"))
+    found = images.needs(declared, [OWN], present)
+    assert (len(found.build), len(found.tag), found.pull) == (build, tag, pull)
+    assert bool(found) == bool(build or tag or pull)
+
+
+def test_finished_images_are_pulled_not_built(env, build: dict) -> None:
+    declared = Stack("x", {"web": Service("web", OWN.reference, built=True)}, {"services": {"web": {"build": build}}})
+    assert [each.service for each in images.own_images(env, declared)] == ["web"]
+    env.values["IMAGE_SOURCE"] = "pull"
+    assert images.own_images(env, declared) == []
+    assert images.needs(declared, [], {}).pull == (OWN.reference,)
+
+
+def test_build_command_line_and_tags(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[list[str]] = []
+    monkeypatch.setattr(engine, "logged", lambda argv, *_args, **_options: lines.append(argv) or 0)
+    monkeypatch.setattr(engine, "docker", lambda *args, **_options: lines.append(list(args)))
+    images.build(env, [OWN], print, newer_base=True)
+    assert lines == [engine.compose_argv(env, "build", "--pull", "web"), ["tag", OWN.reference, OWN.content]]
+
+
+def test_a_failed_build_shows_its_last_lines(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_argv, log: Path, _tick, **_options) -> int:
+        log.parent.mkdir(parents=True)
+        log.write_text("step 1\nERROR: no such package\n")
+        return 1
+
+    monkeypatch.setattr(engine, "logged", failing)
+    with pytest.raises(OpsError, match="The build of web failed:\n  step 1\n  ERROR: no such package") as caught:
+        images.build(env, [OWN], print)
+    assert caught.value.remedy == "What runs was not touched. All of the build's output: .state/dev/build.log"
+    assert caught.value.code == errors.BUILD
+
+
+def test_images_that_cannot_be_had(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pull(*args: str, **_options) -> engine.Completed:
+        return engine.Completed(args, 0 if args[-1] == "nginx:1" else 1, "", "Error: no such host\n")
+
+    monkeypatch.setattr(engine, "docker", pull)
+    failed = images.pull(["nginx:1", "redis:8"], lambda _words: None)
+    assert failed == {"redis:8": "Error: no such host"}
+    assert images.reasons({"a": "x", "b": "y", "c": "x"}) == "  a, c: x\n  b: y"
+    error = images.unavailable(env, failed)
+    assert "redis:8: Error: no such host" in error.message
+    assert "set REGISTRY_MIRROR in config/dev/.env" in error.remedy
+
+
+# ── what is removed ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("names", "gone"),
+    [
+        (["acme/web:0123456789ab"], True),
+        ([], True),
+        (["acme/web:0123456789ab", "acme/web:prod"], False),
+        (["acme/web:release-1"], False),
+    ],
+)
+def test_only_what_nobody_names_or_keeps_is_outdated(names: list[str], gone: bool) -> None:
+    image = {"Id": "sha256:1", "RepoTags": names}
+    assert images.outdated([image], {"sha256:2"}) == ([names or ["sha256:1"]] if gone else [])
+    assert images.outdated([image], {"sha256:1"}) == []
+
+
+def test_pruning_looks_at_our_label_only(env, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, ...]] = []
+    images_found = [
+        {"Id": f"sha256:{number}", "RepoTags": [f"acme/{name}:0123456789ab"]}
+        for number, name in enumerate(("old", "used", "taken", "kept"))
+    ]
+
+    def docker(*args: str, **_options) -> engine.Completed:
+        lines.append(args)
+        output = {"images": "sha256:0\nsha256:1\nsha256:0\n", "ps": "c1\n"}.get(args[0], "")
+        return engine.Completed(args, args == ("rmi", "acme/taken:0123456789ab"), output, "")
+
+    def inspect(ids, kind="container") -> list[dict]:
+        assert ids == (["sha256:0", "sha256:1"] if kind == "image" else ["c1"])
+        return images_found if kind == "image" else [{"Image": "sha256:1"}]
+
+    monkeypatch.setattr(engine, "docker", docker)
+    monkeypatch.setattr(engine, "inspect", inspect)
+    assert images.prune(env, {"sha256:3"}) == ["acme/old:0123456789ab"]
+    assert "label=ops.project=acme-dev" in lines[0]
+    assert [line for line in lines if line[0] == "rmi"] == [
+        ("rmi", "acme/old:0123456789ab"),
+        ("rmi", "acme/taken:0123456789ab"),
+    ]
+
+
+def test_after_a_failure_names_mean_what_runs(make_container, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, ...]] = []
+    monkeypatch.setattr(engine, "docker", lambda *args: lines.append(args))
+    images.tag_back([OWN], [make_container("web", image_id="sha256:old"), make_container("api")])
+    images.tag_back([OWN], [make_container("web", state="exited")])
+    assert lines == [("tag", "sha256:old", OWN.reference)]

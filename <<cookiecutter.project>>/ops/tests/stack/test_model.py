@@ -1,0 +1,94 @@
+"""The declared stack, from the document that Compose prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ops import engine
+from ops.base.environments import Environment
+from ops.base.errors import USAGE
+from ops.stack import model
+from ops.stack.model import Mount, Port
+
+DOCUMENT = {
+    "name": "acme-dev",
+    "secrets": {"S": {"file": "/p/config/dev/secrets/S"}, "E": {"environment": "E"}},
+    "services": {
+        "postgres": {
+            "image": "postgres:18",
+            "networks": {"database": None},
+            "secrets": [{"source": "S", "target": "/run/secrets/S"}, {"source": "E", "target": "/run/secrets/E"}],
+            "volumes": [
+                {"type": "volume", "source": "data", "target": "/var/lib/postgresql"},
+                {"type": "bind", "source": "/p/infrastructure/postgres", "target": "/etc/postgresql"},
+                {"type": "tmpfs", "target": "/tmp"},
+            ],
+            "deploy": {"resources": {"limits": {"memory": "536870912"}}},
+            "healthcheck": {"test": ["CMD", "true"], "interval": "1m30s", "timeout": "5s"},
+        },
+        "migrate": {
+            "image": "acme/migrate:current",
+            "build": {"context": "/p/services"},
+            "restart": "no",
+            "networks": {"database": None},
+            "depends_on": {"postgres": {"condition": "service_healthy"}},
+            "healthcheck": {"disable": True},
+        },
+        "web": {
+            "image": "acme/web:current",
+            "build": {"context": "/p/services"},
+            "networks": {"backend": None, "database": None},
+            "depends_on": {"migrate": {}},
+            "deploy": {"replicas": 3},
+        },
+        "nginx": {
+            "image": "nginx:1",
+            "networks": {"backend": None},
+            "ports": [
+                {"target": 8080, "published": "80", "host_ip": "0.0.0.0", "protocol": "tcp"},
+                {"target": 9090, "protocol": "tcp"},
+            ],
+        },
+        "exporter": {"image": "exporter:1", "networks": {"database": None}, "profiles": ["monitoring-true"]},
+        "elastic-setup": {"image": "elastic:1", "restart": "no", "networks": {"backend": None}, "profiles": ["l"]},
+        "off": {"image": "x", "deploy": {"replicas": 0}},
+    },
+}  # fmt: skip
+
+
+def test_what_is_read() -> None:
+    services = model.parse(DOCUMENT).services
+    postgres, web, nginx = services["postgres"], services["web"], services["nginx"]
+    assert postgres.memory_limit == 512 * 1024**2
+    assert postgres.mounts == (
+        Mount(Path("/p/infrastructure/postgres"), "/etc/postgresql"),
+        Mount(Path("/p/config/dev/secrets/S"), "/run/secrets/S"),
+    )
+    assert postgres.volumes == ("data",)
+    assert (postgres.has_health, postgres.probe_seconds) == (True, 95)
+    assert not services["migrate"].has_health
+    assert (web.replicas, web.built, web.depends_on) == (3, True, ("migrate",))
+    assert nginx.ports == (Port("0.0.0.0", 80),)
+
+
+def test_the_order_of_a_deploy() -> None:
+    found = model.parse(DOCUMENT)
+    assert found.migrations == ["migrate"]
+    assert list(found.foundation) == ["postgres"]
+    assert list(found.lasting) == ["postgres", "web", "nginx", "exporter"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("1m30s", 90), ("1h0m0s", 3600), ("500ms", 0.5), ("2.5s", 2.5), ("", 0)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert model.seconds(text) == pytest.approx(seconds)
+
+
+def test_a_required_variable_that_is_missing(env: Environment) -> None:
+    said = "error while interpolating x: required variable WEB_MEMORY is missing a value: set WEB_MEMORY"
+    error = model.unresolved(env, engine.Completed(("docker",), 15, "", said))
+    assert error.message == "config/dev/.env: WEB_MEMORY is not set, and the Compose files need it."
+    assert error.code == USAGE
