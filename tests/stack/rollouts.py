@@ -103,7 +103,10 @@ def prepare(project: Project, replicas: int = 2) -> None:
     path = project.folder / "config" / ENVIRONMENT / "nginx" / "nginx.conf"
     path.write_text(re.sub(r"rate=\d+r/s", "rate=100000r/s", path.read_text()))
     project.invoke("secret-init", "--env", ENVIRONMENT)
-    make = f"from ops.base import environments; from ops.secrets import certificates; certificates.self_sign(environments.load({ENVIRONMENT!r}))"
+    make = (
+        "from ops.base import environments; from ops.secrets import certificates;"
+        f"certificates.self_sign(environments.load({ENVIRONMENT!r}))"
+    )
     subprocess.run([sys.executable, "-c", make], cwd=project.folder, check=True)
 
 

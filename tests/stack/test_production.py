@@ -54,7 +54,10 @@ def test_deploy_is_refused_until_secrets_and_certificate_are_there(project: Proj
 
 
 def test_prod_deploys_healthy_with_the_replicas_of_its_file(project: Project) -> None:
-    make = "from ops.base import environments; from ops.secrets import certificates; certificates.self_sign(environments.load('prod'))"
+    make = (
+        "from ops.base import environments; from ops.secrets import certificates;"
+        "certificates.self_sign(environments.load('prod'))"
+    )
     subprocess.run([sys.executable, "-c", make], cwd=project.folder, check=True)
     project.invoke("deploy", "--env", "prod")
     report = project.health("prod")

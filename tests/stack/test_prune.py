@@ -51,7 +51,10 @@ def containers(built: dict[str, str]) -> Iterator[None]:
 
 def test_only_old_ones_of_our_own_go(project: Project, built: dict[str, str], containers: None) -> None:
     volume = docker("volume", "create", "--label", f"com.docker.compose.project={project.name()}")
-    code = f"from ops.base import environments; from ops.stack import images; images.prune(environments.load(), {{{built['of a release']!r}}})"
+    code = (
+        "from ops.base import environments; from ops.stack import images;"
+        f"images.prune(environments.load(), {{{built['of a release']!r}}})"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=project.folder, check=True)
     present = docker("images", "--all", "--quiet", "--no-trunc").split()
     assert {kind: identity in present for kind, identity in built.items()} == {

@@ -29,7 +29,7 @@ from ops.rollout.plan import Plan
 from ops.rollout.roll import Move, Rollout, move, undisturbed
 from ops.stack import images, model
 from ops.stack.model import Stack
-from ops.state import lock, releases
+from ops.state import digests, lock, releases
 from ops.state.releases import Release
 
 # Setting and default, in seconds, for each tier. On two busy cores with empty volumes the whole stack took 60.
@@ -91,7 +91,7 @@ class Deployment:
                 findings.refuse(list(majors.check(env, seen.stack, seen.containers)))
             decided = decide(env, seen)
             self._apply(seen, decided, release)
-            plan.write_notes(env, engine.containers(env), seen.files)
+            digests.write_notes(env, engine.containers(env), seen.files)
         self._prune()
         self._summarise(seen, decided)
 

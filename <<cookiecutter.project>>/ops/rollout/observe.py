@@ -13,6 +13,7 @@ from ops.rollout import plan
 from ops.rollout.plan import Plan
 from ops.stack import images, model, networks
 from ops.stack.model import Stack
+from ops.state import digests
 
 # Stands for the id of an image that is still to be built.
 NOT_BUILT = "not built"
@@ -28,7 +29,7 @@ class Survey:
     containers: list[Container]
     own: list[images.OwnImage]
     image_ids: dict[str, str]
-    files: dict[str, dict[str, plan.FileState]]
+    files: dict[str, dict[str, digests.FileState]]
     pinned: tuple[str, ...] = ()
 
     def needs(self) -> images.Needs:
@@ -50,7 +51,7 @@ def survey(env: Environment) -> Survey:
         networks.refuse(env, declared)
         own = images.own_images(env, declared)
         image_ids = pool.submit(engine.image_ids, images.references(declared, own))
-        files = plan.mounted_files(declared, env.project_dir)
+        files = digests.mounted_files(declared, env.project_dir)
         found, pinned = containers.result()
         return Survey(declared, hashes.result(), found, own, image_ids.result(), files, pinned)
 
@@ -85,6 +86,6 @@ def decide(env: Environment, seen: Survey) -> Plan:
         seen.containers,
         seen.expected_images(),
         seen.files,
-        plan.read_notes(env),
+        digests.read_notes(env),
         seen.pinned,
     )

@@ -16,7 +16,7 @@ from ops.rollout.deploy import moving, restarting
 from ops.rollout.observe import Survey, decide, survey
 from ops.rollout.plan import Plan
 from ops.stack import differences
-from ops.state import releases
+from ops.state import digests, releases
 
 ROLL_OUT, RESTART = "roll out", "restart (asks first)"
 _WORDS = {
@@ -79,7 +79,7 @@ def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str
     needs = seen.needs()
     rolled = {each.service.name for each in moving(seen.stack, decided, seen.containers)}
     asked = {each.service for each in restarting(seen.stack, decided, seen.containers)}
-    notes = plan.read_notes(env)
+    notes = digests.read_notes(env)
     steps = []
     for name, change in decided.changes.items():
         if change.kind == plan.UNCHANGED:
@@ -99,7 +99,9 @@ def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str
     )
 
 
-def _reasons(name: str, change: plan.Change, seen: Survey, deployed: Mapping[str, Any], notes: plan.Notes) -> list[str]:
+def _reasons(
+    name: str, change: plan.Change, seen: Survey, deployed: Mapping[str, Any], notes: digests.Notes
+) -> list[str]:
     """Everything that differs, not only what weighs most."""
     mine = [each for each in seen.containers if each.service == name]
     if not mine or change.kind in {plan.SCALE, plan.START}:
@@ -115,7 +117,7 @@ def _reasons(name: str, change: plan.Change, seen: Survey, deployed: Mapping[str
         reasons += (
             _build_reasons(deployed.get(name), seen.stack.document["services"][name]) if built else [plan.NEW_IMAGE]
         )
-    changed = {path for each in mine for path in plan.unseen(each, seen.files.get(name, {}), notes.get(each.id))}
+    changed = {path for each in mine for path in digests.unseen(each, seen.files.get(name, {}), notes.get(each.id))}
     reasons += [f"{path} changed" for path in sorted(changed)]
     replicas = seen.stack.services[name].replicas
     if len(mine) != replicas and not seen.stack.services[name].one_shot:

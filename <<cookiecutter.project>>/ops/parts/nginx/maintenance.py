@@ -12,7 +12,7 @@ from pathlib import Path
 from ops.base import console
 from ops.base.environments import Environment, replace_file
 from ops.base.errors import USAGE, OpsError
-from ops.rollout.plan import MAINTENANCE
+from ops.state.digests import MAINTENANCE
 
 
 def since(env: Environment) -> float | None:

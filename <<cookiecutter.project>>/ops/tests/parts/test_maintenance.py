@@ -6,8 +6,8 @@ import pytest
 
 from ops.base.errors import USAGE, OpsError
 from ops.parts.nginx import maintenance
-from ops.rollout import plan
 from ops.stack.model import Mount, Service
+from ops.state import digests
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_it_is_no_change_of_configuration(env, folder, make_stack) -> None:
     maintenance.switch(env, "on")
     (folder / "nginx.conf").touch()
     nginx = Service("nginx", "nginx:1", mounts=(Mount(folder, "/etc/nginx/env"),))
-    found = plan.mounted_files(make_stack(nginx), env.project_dir)["nginx"]
+    found = digests.mounted_files(make_stack(nginx), env.project_dir)["nginx"]
     assert list(found) == ["config/dev/nginx/nginx.conf"]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from ops.rollout import plan
-from ops.rollout.plan import CREATE, RECREATE, REFRESH, RELOAD, RUN, SCALE, START, UNCHANGED, FileState
-from ops.stack.model import Mount, Service
+from ops.rollout.plan import CREATE, RECREATE, REFRESH, RELOAD, RUN, SCALE, START, UNCHANGED
+from ops.stack.model import Service
+from ops.state.digests import FileState
 
 WEB = Service("web", "acme/web:current", replicas=2, built=True)
 NGINX = Service("nginx", "nginx:1")
@@ -187,43 +186,3 @@ def test_each_container_is_judged_by_what_it_has_seen(decide, two) -> None:
     decided = decide(WEB, *two, files=files("web", SECRET="b"), noted=noted("web", (1,), SECRET="a"))
     assert decided.changes["web"].kind == REFRESH
     assert decided.outdated == {"acme-dev-web-1"}
-
-
-def test_mounted_files(tmp_path: Path, make_stack) -> None:
-    folder = tmp_path / "infrastructure/postgres"
-    (folder / "initdb").mkdir(parents=True)
-    (folder / "primary.conf").write_text("a")
-    (folder / "initdb/roles.sh").write_text("b")
-    (folder / "__pycache__").mkdir()
-    (folder / "__pycache__/x.pyc").write_text("c")
-    outside = tmp_path.parent / "outside.conf"
-    outside.write_text("d")
-    service = Service(
-        "postgres",
-        "postgres:18",
-        mounts=(
-            Mount(folder, "/etc/postgresql"),
-            Mount(folder / "initdb", "/docker-entrypoint-initdb.d"),
-            Mount(tmp_path / "config/dev/secrets/MISSING", "/run/secrets/MISSING"),
-            Mount(outside, "/outside"),
-        ),
-    )
-    found = plan.mounted_files(make_stack(service), tmp_path)["postgres"]
-    assert set(found) == {"infrastructure/postgres/primary.conf", "config/dev/secrets/MISSING"}
-    assert found["config/dev/secrets/MISSING"] == FileState("", 0)
-
-
-def test_notes_are_kept_for_the_owner_only(env, make_container) -> None:
-    assert plan.read_notes(env) == {}
-    plan.write_notes(env, [make_container("web"), make_container("redis")], files("web", SECRET="a"))
-    path = env.state_dir / "content.json"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert env.state_dir.stat().st_mode & 0o777 == 0o700
-    assert plan.read_notes(env) == {"acme-dev-web-1": {"SECRET": "a"}, "acme-dev-redis-1": {}}
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"web": 1}'])
-def test_damaged_notes_count_as_none(env, text: str) -> None:
-    env.state_dir.mkdir(parents=True)
-    (env.state_dir / "content.json").write_text(text)
-    assert plan.read_notes(env) == {}

@@ -10,9 +10,9 @@ import pytest
 
 from ops.rollout import plan, preview
 from ops.rollout.observe import Survey, decide
-from ops.rollout.plan import FileState
 from ops.stack import images
 from ops.stack.model import Service, Stack
+from ops.state.digests import FileState
 
 WEB = Service("web", "acme/web:dev", replicas=1, built=True, has_health=True)
 POSTGRES = Service("postgres", "postgres:18", networks=("database",))
