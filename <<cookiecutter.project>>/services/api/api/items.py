@@ -35,10 +35,15 @@ class Item:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Item":
         """The inverse of `as_json`."""
-        moments = {name: datetime.fromisoformat(value[name]) for name in ("created_at", "updated_at")}
-        ids = {name: uuid.UUID(value[name]) for name in ("id", "owner_id")}
-        texts = {name: value[name] for name in ("owner_email", "title", "body")}
-        return cls(**ids, **texts, **moments)
+        return cls(
+            id=uuid.UUID(value["id"]),
+            owner_id=uuid.UUID(value["owner_id"]),
+            owner_email=value["owner_email"],
+            title=value["title"],
+            body=value["body"],
+            created_at=datetime.fromisoformat(value["created_at"]),
+            updated_at=datetime.fromisoformat(value["updated_at"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class Relay:
         async def work(connection: AsyncConnection) -> int:
             # Estimates are no good for an alert, and a full count of a long outbox is no good for the database.
             some = sa.select(sa.literal(1)).select_from(outbox).limit(10_000).subquery()
-            return await connection.scalar(sa.select(sa.func.count()).select_from(some))
+            return await connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
 
         try:
             PENDING.set(await self._database.once(work))

@@ -27,7 +27,7 @@ PROBE_SECONDS = 2.0
 REPLICA_SECONDS = 1.0
 
 _REPLAYED = sa.text("select case when pg_is_in_recovery() then (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint end")
-_WRITTEN = sa.text("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
+WRITTEN = sa.text("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
 
 
 class Behind(Exception):
@@ -69,10 +69,12 @@ class ReplicaWatch:
 
     async def _look(self) -> bool:
         async def replayed(connection: AsyncConnection) -> int | None:
-            return await connection.scalar(_REPLAYED)
+            position: int | None = await connection.scalar(_REPLAYED)
+            return position
 
         async def written(connection: AsyncConnection) -> int:
-            return await connection.scalar(_WRITTEN)
+            position: int = await connection.scalar(WRITTEN)
+            return position
 
         here = await self._replica.once(replayed)
         try:

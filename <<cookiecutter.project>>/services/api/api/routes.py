@@ -57,11 +57,13 @@ async def principal(request: Request, authorization: Annotated[str | None, Heade
 
 
 async def _store(request: Request) -> Store:
-    return request.app.state.store
+    store: Store = request.app.state.store
+    return store
 
 
 async def _cache(request: Request) -> Cache:
-    return request.app.state.cache
+    cache: Cache = request.app.state.cache
+    return cache
 
 
 Person = Annotated[Principal, Depends(principal)]

@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -80,7 +80,7 @@ class Shared:
             Away: as of `do`.
         """
         # To Redis GETEX is a write: it is refused where one would be, and changes nothing.
-        return await self.do(lambda redis: redis.getex(key))
+        return cast(bytes | None, await self.do(lambda redis: redis.getex(key)))
 
     async def change(self, queue: Callable[[Pipeline], object]) -> None:
         """Send the commands that `queue` puts into a pipeline.
@@ -141,7 +141,8 @@ def connect(host: str, port: int, sentinels: str, password: str, name: str) -> S
     if not sentinels:
         return Shared(Redis(host=host, port=port, **options))
     asked = {"socket_timeout": SENTINEL_PATIENCE, "socket_connect_timeout": SENTINEL_PATIENCE, **common}
-    sentinel = Sentinel(hosts_of(sentinels, 26379), sentinel_kwargs={**asked, "retry": Retry(NoBackoff(), 0)})
+    asked["retry"] = Retry(NoBackoff(), 0)
+    sentinel = Sentinel(hosts_of(sentinels, 26379), sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
     # Each process asks another one first: they share the work, and not all wait for the same silent one.
     random.shuffle(sentinel.sentinels)
     return Shared(sentinel.master_for(STACK, **options), sentinel)

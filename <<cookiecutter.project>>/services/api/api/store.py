@@ -4,7 +4,7 @@ import hashlib
 import json
 import uuid
 from dataclasses import asdict, dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.items import Event, Item
 from api.position import Positions
-from api.reads import Reader, Source
+from api.reads import WRITTEN, Reader, Source
 from api.tables import idempotency, items, outbox
 from stack.database import Database, Work
 from stack.problems import Problem
@@ -60,7 +60,7 @@ def fingerprint(item: Item) -> bytes:
     return hashlib.sha256(json.dumps([item.title, item.body]).encode()).digest()
 
 
-def _item(row: sa.Row) -> Item:
+def _item(row: sa.Row[Any]) -> Item:
     return Item(row.id, row.owner_id, row.owner_email, row.title, row.body, row.created_at, row.updated_at)
 
 
@@ -74,7 +74,8 @@ class PostgresStore:
         result = await self._primary.run(work)
 
         async def position(connection: AsyncConnection) -> int:
-            return await connection.scalar(sa.text("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"))
+            written: int = await connection.scalar(WRITTEN)
+            return written
 
         # Everything of this transaction lies before where the log ends now.
         await self._positions.remember(people, lambda: self._primary.run(position))

@@ -40,7 +40,8 @@ class RefreshRequest(BaseModel):
 
 
 async def _accounts(request: Request) -> Accounts:
-    return request.app.state.accounts
+    accounts: Accounts = request.app.state.accounts
+    return accounts
 
 
 AccountsOf = Annotated[Accounts, Depends(_accounts)]

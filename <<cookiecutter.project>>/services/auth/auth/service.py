@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -119,7 +120,7 @@ class Accounts:
         return self._keys.sign(Principal(user.id, user.email, frozenset(user.roles)))
 
 
-def _field(name: str, rule, *values: str) -> str:
+def _field(name: str, rule: Callable[..., str], *values: str) -> str:
     try:
         return rule(*values)
     except ValueError as error:

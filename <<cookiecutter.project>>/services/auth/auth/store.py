@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -64,8 +64,8 @@ def _account(email: str) -> bytes:
     return hashlib.sha256(email.encode()).digest()
 
 
-def _user(row: sa.Row | None) -> User | None:
-    return row and User(row.id, row.email, row.password_hash, tuple(row.roles))
+def _user(row: sa.Row[Any] | None) -> User | None:
+    return User(row.id, row.email, row.password_hash, tuple(row.roles)) if row else None
 
 
 class PostgresStore:
@@ -192,7 +192,7 @@ class PostgresStore:
         await self._run(work)
 
 
-def _token_values(token: RefreshToken) -> dict:
+def _token_values(token: RefreshToken) -> dict[str, Any]:
     return {
         "id": token.id,
         "family": token.family,

@@ -54,4 +54,5 @@ def frame(
 
 def lifecycle_of(app: FastAPI) -> Lifecycle:
     """The state that the server and the application share."""
-    return app.state.lifecycle
+    lifecycle: Lifecycle = app.state.lifecycle
+    return lifecycle

@@ -10,7 +10,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 def request_id() -> str:
     """The id of the request that is being served; empty outside of one."""
-    return structlog.contextvars.get_contextvars().get("request_id", "")
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
 def configure(service: str, level: str = "info") -> None:

@@ -5,7 +5,7 @@ from functools import cache
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 # A second series of each counter, with the time it was made: nobody asks for it.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REQUESTS = Counter("http_requests_total", "Requests answered.", ["service", "method", "path", "code"])
 DURATION = Histogram(

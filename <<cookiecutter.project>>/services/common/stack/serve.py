@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -51,11 +52,11 @@ class Server(uvicorn.Server):
     def _close(self) -> None:
         self.should_exit = True
 
-    async def _serve(self, sockets: list | None = None) -> None:
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
         Watchdog().start()
         await super()._serve(sockets)
 
-    async def startup(self, sockets: list | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         address = self.servers[0].sockets[0].getsockname() if self.started else None
         log.get().info("serving", address=address)

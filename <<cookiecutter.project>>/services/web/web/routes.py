@@ -28,16 +28,19 @@ routes = APIRouter(include_in_schema=False)
 # Coroutines, although nothing here waits: FastAPI sends plain functions through a pool of threads, at each request.
 async def session_of(request: Request) -> Session:
     """The request's session. Also kept on the request, so that an error page can save what has changed in it."""
-    request.state.session = Session.of(request)
-    return request.state.session
+    session = Session.of(request)
+    request.state.session = session
+    return session
 
 
 async def _api(request: Request) -> Api:
-    return request.app.state.api
+    api: Api = request.app.state.api
+    return api
 
 
 async def _uploads(request: Request) -> Uploads:
-    return request.app.state.uploads
+    uploads: Uploads = request.app.state.uploads
+    return uploads
 
 
 SessionOf = Annotated[Session, Depends(session_of)]
@@ -173,7 +176,7 @@ async def create_item(form: Form, session: SessionOf, api: ApiOf) -> Response:
         if problem.status != 422:
             raise
         shown = {"key": uuid.uuid4().hex, **item, "error": problem.detail}
-        values = {"items": [], "next": None, "first": False, "said": ""}
+        values: dict[str, Any] = {"items": [], "next": None, "first": False, "said": ""}
         return _saved(page("items.html", 422, email=session.email, form=shown, **values), session)
     return _go("/?done=created", session)
 
