@@ -78,6 +78,7 @@ def bake(session: nox.Session) -> None:
         "tests/test_answers.py",
         "tests/test_hooks.py",
         "tests/test_machine.py",
+        "tests/images/test_build.py",
     )
 
 
@@ -124,7 +125,7 @@ def validators(session: nox.Session) -> None:
     need_engine(session)
     program = python(session)
     session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
-    pytest(session, program, "tests/test_validators.py")
+    pytest(session, program, "tests/test_validators.py", "tests/test_start_scripts.py")
 
 
 @nox.session(venv_backend="none")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import template
+from tests.container import docker
 
 Bake = Callable[..., Path]
 
@@ -47,3 +50,24 @@ def bake(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Bake:
 def project(bake: Bake) -> Path:
     """The project of somebody who pressed Enter at every question. Not to be written into."""
     return bake()
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    if not shutil.which("docker") or docker("version").returncode != 0:
+        pytest.skip("no Docker engine answers")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a self-signed certificate: nginx does not judge a configuration without one."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(folder / "privkey.pem")]
+    subject = ["-subj", "/CN=localhost", "-days", "2", "-out", str(folder / "fullchain.pem")]
+    subprocess.run(["openssl", "req", "-x509", *key, *subject], check=True, capture_output=True)
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    return folder

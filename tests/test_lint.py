@@ -102,6 +102,20 @@ def test_shell_syntax(project: Path, dialect: str) -> None:
             lint(dialect, "-n", name, folder=project)
 
 
+def test_secrets_are_read_alike(project: Path) -> None:
+    """Without the carriage return that editors on Windows leave: Python strips it, and both must have the same."""
+    reading = re.compile(r"""(cat |<\s*)["']?/run/secrets/""")
+    right = re.compile(r"""tr -d '(\\r|\\\\r)' <"?/run/secrets/""")
+    wrong = [
+        f"{path}:{number}"
+        for path in template.files(project)
+        if path.suffix in {".sh", ".py"} and "tests" not in path.parts
+        for number, line in enumerate((project / path).read_text(encoding="utf-8").splitlines(), 1)
+        if reading.search(right.sub("", line))
+    ]
+    assert wrong == []
+
+
 def test_dockerfiles(project: Path) -> None:
     names = dockerfiles(template.files(project))
     assert names

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests import compose, template
+from tests import compose, container, template
+from tests.container import docker
 
 Judge = Callable[..., str]
 
@@ -20,40 +18,9 @@ each_environment = pytest.mark.parametrize("environment", template.ENVIRONMENTS)
 PRELUDE = "sed '/^exec /,$d' {script} > /tmp/prelude.sh && . /tmp/prelude.sh && {verdict}"
 
 
-def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture(scope="session")
-def engine() -> None:
-    if not shutil.which("docker") or docker("version").returncode != 0:
-        pytest.skip("no Docker engine answers")
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a self-signed certificate: nginx does not judge a configuration without one."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(folder / "privkey.pem")]
-    subject = ["-subj", "/CN=localhost", "-days", "2", "-out", str(folder / "fullchain.pem")]
-    subprocess.run(["openssl", "req", "-x509", *key, *subject], check=True, capture_output=True)
-    folder.chmod(0o755)
-    for path in folder.iterdir():
-        path.chmod(0o444)
-    return folder
-
-
 @pytest.fixture
 def judge(engine: None, project: Path, certificate: Path, tmp_path: Path) -> Judge:
     """Run a program in a service's image, with that service's user, mounts and settings, and without a network."""
-
-    def mounted(volume: dict[str, Any]) -> str | None:
-        if volume["type"] != "bind" or not Path(volume["source"]).is_relative_to(project):
-            return None
-        source = certificate if volume["source"].endswith("/secrets/tls") else volume["source"]
-        return f"{source}:{volume['target']}:ro"
 
     def judge(environment: str, name: str, *argv: str, entrypoint: str | None = None) -> str:
         service = compose.resolve(project, environment)["services"][name]
@@ -64,12 +31,9 @@ def judge(engine: None, project: Path, certificate: Path, tmp_path: Path) -> Jud
         for secret in service.get("secrets", []):
             (secrets / secret["source"]).write_text("x" * 43, encoding="utf-8")
         secrets.chmod(0o755)
-        options = [f"--volume={mount}" for volume in service.get("volumes", []) if (mount := mounted(volume))]
-        options += [f"--env={key}={value or ''}" for key, value in (service.get("environment") or {}).items()]
-        options += [f"--tmpfs={entry}" for entry in service.get("tmpfs", []) if not entry.startswith("/tmp")]
-        options += ["--tmpfs=/tmp", f"--volume={secrets}:/run/secrets:ro", f"--user={service['user']}"]
+        options = container.options(service, project, secrets, {"/etc/nginx/tls": certificate})
         options += [f"--entrypoint={entrypoint}"] if entrypoint else []
-        done = docker("run", "--rm", "--network=none", "--read-only", *options, service["image"], *argv)
+        done = docker("run", "--rm", *options, service["image"], *argv)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -188,7 +188,7 @@ def main() -> None:
     declared = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
     passwords = {}
     for name in ("POSTGRES_PASSWORD", "REPLICATION_PASSWORD", "PATRONI_PASSWORD"):
-        passwords[name] = (SECRETS / name).read_text(encoding="utf-8").rstrip("\n")
+        passwords[name] = (SECRETS / name).read_text(encoding="utf-8").rstrip("\r\n")
         if not passwords[name]:
             sys.exit(f"failover: secret {name} is empty; run invoke secret-init")
     target = MEMORY / "patroni.yml"

@@ -20,7 +20,7 @@ say() {
 # In memory, and new at every start, so a changed password only needs a restart. In this format \ and : are special.
 write_passfile() {
     local password
-    password=$(</run/secrets/REPLICATION_PASSWORD)
+    password=$(tr -d '\r' </run/secrets/REPLICATION_PASSWORD)
     password=${password//\\/\\\\}
     (umask 077 && printf '*:*:*:replicator:%s\n' "${password//:/\\:}" >"$PASSFILE")
 }

@@ -30,12 +30,12 @@ SET log_min_duration_statement = -1;
 SET log_statement = none;
 SET client_min_messages = warning;
 
-\set superuser_password `cat /run/secrets/POSTGRES_PASSWORD`
-\set replicator_password `cat /run/secrets/REPLICATION_PASSWORD`
-\set auth_password `cat /run/secrets/AUTH_DB_PASSWORD`
-\set api_password `cat /run/secrets/API_DB_PASSWORD`
-\set notification_password `cat /run/secrets/NOTIFICATION_DB_PASSWORD`
-\set metrics_password `cat /run/secrets/METRICS_DB_PASSWORD`
+\set superuser_password `tr -d '\r' </run/secrets/POSTGRES_PASSWORD`
+\set replicator_password `tr -d '\r' </run/secrets/REPLICATION_PASSWORD`
+\set auth_password `tr -d '\r' </run/secrets/AUTH_DB_PASSWORD`
+\set api_password `tr -d '\r' </run/secrets/API_DB_PASSWORD`
+\set notification_password `tr -d '\r' </run/secrets/NOTIFICATION_DB_PASSWORD`
+\set metrics_password `tr -d '\r' </run/secrets/METRICS_DB_PASSWORD`
 \set database `echo "$POSTGRES_DB"`
 
 -- Roles. CREATE ROLE has no IF NOT EXISTS.

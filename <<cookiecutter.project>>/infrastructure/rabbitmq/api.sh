@@ -7,7 +7,7 @@
 set -euo pipefail
 export LC_ALL=C # lengths are bytes
 
-login=$(printf '%s:%s' "$MANAGEMENT_USER" "$(</run/secrets/RABBITMQ_PASSWORD)" | base64 --wrap=0)
+login=$(printf '%s:%s' "$MANAGEMENT_USER" "$(tr -d '\r' </run/secrets/RABBITMQ_PASSWORD)" | base64 --wrap=0)
 body=$(cat)
 exec 3<>/dev/tcp/127.0.0.1/15672
 printf '%s %s HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic %s\r\n' "$1" "$2" "$login" >&3

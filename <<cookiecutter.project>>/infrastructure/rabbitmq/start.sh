@@ -14,7 +14,7 @@ export JOIN=rabbit@$HOSTNAME
     { echo "rabbitmq: secret RABBITMQ_COOKIE is missing or empty; run invoke secret-init" >&2 && exit 1; }
 umask 077
 rm -f /var/lib/rabbitmq/.erlang.cookie
-cp /run/secrets/RABBITMQ_COOKIE /var/lib/rabbitmq/.erlang.cookie
+tr -d '\r' </run/secrets/RABBITMQ_COOKIE >/var/lib/rabbitmq/.erlang.cookie
 chmod 0400 /var/lib/rabbitmq/.erlang.cookie
 
 # Prints another node that takes connections.

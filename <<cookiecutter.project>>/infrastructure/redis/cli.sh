@@ -6,7 +6,7 @@ if [ -e /run/redis/operator ]; then
     REDISCLI_AUTH=$(cat /run/redis/operator)
     set -- --user operator "$@"
 else
-    REDISCLI_AUTH=$(cat /run/secrets/REDIS_SENTINEL_PASSWORD)
+    REDISCLI_AUTH=$(tr -d '\r' </run/secrets/REDIS_SENTINEL_PASSWORD)
     set -- --user sentinel -p 26379 "$@"
 fi
 export REDISCLI_AUTH

@@ -7,7 +7,7 @@ ask() {
     timeout 4 redis-cli --no-auth-warning "$@" | tr -d '\r'
 }
 
-REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD)
+REDISCLI_AUTH=$(tr -d '\r' </run/secrets/REDIS_PASSWORD)
 export REDISCLI_AUTH
 case "${1-}" in
 primary) wanted=role:master ;;

@@ -8,7 +8,7 @@ if [ -z "${REDIS_SENTINELS-}" ]; then
     echo redis-primary
     exit
 fi
-REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD)
+REDISCLI_AUTH=$(tr -d '\r' </run/secrets/REDIS_PASSWORD)
 export REDISCLI_AUTH
 asked=0
 named=""

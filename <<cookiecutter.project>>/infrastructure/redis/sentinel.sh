@@ -24,8 +24,8 @@ fail() {
 for secret in REDIS_PASSWORD REDIS_SENTINEL_PASSWORD; do
     [ -s "/run/secrets/$secret" ] || fail "secret $secret is missing or empty; run invoke secret-init"
 done
-password=$(cat /run/secrets/REDIS_PASSWORD)
-own=$(cat /run/secrets/REDIS_SENTINEL_PASSWORD)
+password=$(tr -d '\r' </run/secrets/REDIS_PASSWORD)
+own=$(tr -d '\r' </run/secrets/REDIS_SENTINEL_PASSWORD)
 
 # The node that says that it is the primary, if one does.
 acting() {
@@ -71,10 +71,10 @@ done
     echo "user default reset on #$(digest "$password") &* $asks"
     echo "user sentinel reset on #$(digest "$own") &* +@all"
     echo "sentinel sentinel-user sentinel"
-    echo "sentinel sentinel-pass $(quoted "$own")"
+    printf 'sentinel sentinel-pass %s\n' "$(quoted "$own")" # `echo` of this shell would change a backslash
     echo "$known" | grep '^sentinel monitor '
     echo "sentinel auth-user stack sentinel"
-    echo "sentinel auth-pass stack $(quoted "$own")"
+    printf 'sentinel auth-pass stack %s\n' "$(quoted "$own")"
     echo "sentinel down-after-milliseconds stack $patience"
     # a promotion takes less than a second; an election without a winner is repeated after twice this time
     echo "sentinel failover-timeout stack 3000"

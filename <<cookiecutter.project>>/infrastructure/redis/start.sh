@@ -57,7 +57,7 @@ redis-replica) other=redis-primary ;;
 *) fail 'usage: start.sh redis-primary|redis-replica' ;;
 esac
 [ -s /run/secrets/REDIS_PASSWORD ] || fail 'secret REDIS_PASSWORD is missing or empty; run invoke secret-init'
-password=$(cat /run/secrets/REDIS_PASSWORD)
+password=$(tr -d '\r' </run/secrets/REDIS_PASSWORD)
 operator=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 
 # -@dangerous, then what is harmless or needed of it: statistics, replication, backup
@@ -78,12 +78,12 @@ fi
     echo "user operator reset on #$(digest "$operator") ~* &* +@all"
     # known to both nodes, so that either can follow the other
     echo "masteruser default"
-    echo "masterauth $(quoted "$password")"
+    printf 'masterauth %s\n' "$(quoted "$password")" # `echo` of this shell would change a backslash
     echo "replica-announce-ip $NODE"
     if [ -n "$SENTINELS" ]; then
         [ -s /run/secrets/REDIS_SENTINEL_PASSWORD ] ||
             fail 'secret REDIS_SENTINEL_PASSWORD is missing or empty; run invoke secret-init'
-        theirs=$(digest "$(cat /run/secrets/REDIS_SENTINEL_PASSWORD)")
+        theirs=$(digest "$(tr -d '\r' </run/secrets/REDIS_SENTINEL_PASSWORD)")
         echo "user sentinel reset on #$theirs &* +ping +info +role +publish +subscribe +multi +exec +replicaof +slaveof" \
             "+config|rewrite +client|setname +client|kill +script|kill"
         echo "include /etc/redis/failover.conf"

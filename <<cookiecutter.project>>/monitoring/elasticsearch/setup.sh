@@ -3,7 +3,7 @@
 set -euo pipefail
 
 umask 077
-printf 'user = "elastic:%s"\n' "$(cat /run/secrets/ELASTIC_PASSWORD)" > /run/setup/curl
+printf 'user = "elastic:%s"\n' "$(tr -d '\r' </run/secrets/ELASTIC_PASSWORD | sed 's/[\\"]/\\&/g')" > /run/setup/curl
 lifecycle="{\"data_retention\": \"${LOG_RETENTION_DAYS}d\"}"
 
 put() { # PATH BODY

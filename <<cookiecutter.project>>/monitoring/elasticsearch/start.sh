@@ -21,7 +21,7 @@ hash() { # PASSWORD
 : > "$config/users"
 : > "$config/users_roles"
 user() { # NAME ROLE SECRET
-    printf '%s:%s\n' "$1" "$(hash "$(cat "/run/secrets/$3")")" >> "$config/users"
+    printf '%s:%s\n' "$1" "$(hash "$(tr -d '\r' <"/run/secrets/$3")")" >> "$config/users"
     printf '%s:%s\n' "$2" "$1" >> "$config/users_roles"
 }
 user elastic superuser ELASTIC_PASSWORD
@@ -29,6 +29,6 @@ user kibana_system kibana_system KIBANA_PASSWORD
 user log_shipper log_shipper LOG_SHIPPER_PASSWORD
 
 # for the health check, so that no command line bears a password
-printf 'user = "log_shipper:%s"\n' "$(cat /run/secrets/LOG_SHIPPER_PASSWORD)" > /run/elasticsearch/probe
+printf 'user = "log_shipper:%s"\n' "$(tr -d '\r' </run/secrets/LOG_SHIPPER_PASSWORD | sed 's/[\\"]/\\&/g')" > /run/elasticsearch/probe
 
 exec /usr/local/bin/docker-entrypoint.sh eswrapper

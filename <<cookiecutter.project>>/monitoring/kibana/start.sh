@@ -3,12 +3,12 @@
 set -euo pipefail
 
 key() { # PURPOSE: a key of its own for each purpose, all from the one secret
-    printf '%s:%s' "$1" "$(cat /run/secrets/KIBANA_ENCRYPTION_KEY)" | sha256sum | cut -c -64
+    printf '%s:%s' "$1" "$(tr -d '\r' </run/secrets/KIBANA_ENCRYPTION_KEY)" | sha256sum | cut -c -64
 }
 
 umask 077
 {
-    printf 'elasticsearch.password: "%s"\n' "$(cat /run/secrets/KIBANA_PASSWORD)"
+    printf 'elasticsearch.password: "%s"\n' "$(tr -d '\r' </run/secrets/KIBANA_PASSWORD | sed 's/[\\"]/\\&/g')"
     printf 'xpack.security.encryptionKey: "%s"\n' "$(key security)"
     printf 'xpack.encryptedSavedObjects.encryptionKey: "%s"\n' "$(key saved-objects)"
     printf 'xpack.reporting.encryptionKey: "%s"\n' "$(key reporting)"

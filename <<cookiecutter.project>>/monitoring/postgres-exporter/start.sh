@@ -9,7 +9,7 @@ auth_modules:
     type: userpass
     userpass:
       username: metrics
-      password: '$(cat /run/secrets/METRICS_DB_PASSWORD)'
+      password: '$(tr -d '\r' </run/secrets/METRICS_DB_PASSWORD | sed "s/'/''/g")'
     options:
       dbname: '$POSTGRES_DB'
       # the database network is internal to this host

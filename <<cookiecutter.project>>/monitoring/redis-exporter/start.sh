@@ -2,7 +2,7 @@
 # The exporter's own password file is a JSON map of addresses; the secret is one password. It stays in this process' environment.
 set -eu
 
-REDIS_PASSWORD=$(cat /run/secrets/REDIS_PASSWORD)
+REDIS_PASSWORD=$(tr -d '\r' </run/secrets/REDIS_PASSWORD)
 export REDIS_PASSWORD
 
 # no address: Prometheus names the nodes

@@ -409,7 +409,7 @@ def judge_failover(view: postgres.View) -> Check:
 # confirmed it; then what the node says about itself. On a replica the write is refused.
 _REDIS_NODE = f"""
 sh {redis.PRIMARY_SCRIPT} || echo '?'
-export REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD)
+export REDISCLI_AUTH=$(tr -d '\\r' </run/secrets/REDIS_PASSWORD)
 redis-cli --no-auth-warning <<'END' || true
 SET health:probe 1 EX 10
 WAIT 1 {WRITE_SECONDS * 1000}
@@ -418,7 +418,7 @@ END
 """
 
 _SENTINEL = """
-export REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD)
+export REDISCLI_AUTH=$(tr -d '\\r' </run/secrets/REDIS_PASSWORD)
 cat /data/patience
 redis-cli -p 26379 --no-auth-warning sentinel ckquorum stack
 redis-cli -p 26379 --no-auth-warning sentinel master stack

@@ -25,10 +25,15 @@ _SUSPEND = f"sh /etc/redis/cli.sh sentinel set stack down-after-milliseconds {SU
 _RESUME = 'sh /etc/redis/cli.sh sentinel set stack down-after-milliseconds "$(cat /data/patience)"'
 
 
+_CLI = r"""
+export REDISCLI_AUTH=$(tr -d '\r' </run/secrets/REDIS_PASSWORD)
+exec redis-cli --no-auth-warning "$@"
+"""
+
+
 def argv(*arguments: str) -> list[str]:
     """Command line of redis-cli inside a node; the password is on no command line."""
-    command = 'REDISCLI_AUTH=$(cat /run/secrets/REDIS_PASSWORD) exec redis-cli --no-auth-warning "$@"'
-    return ["sh", "-c", command, "sh", *arguments]
+    return ["sh", "-c", _CLI, "sh", *arguments]
 
 
 def info(container: Container, section: str) -> dict[str, str]:

@@ -182,7 +182,7 @@ def primary(env: Environment, containers: Sequence[Container]) -> Container:
 _REST = r"""
 set -euo pipefail
 body=$(cat)
-login=$(printf 'patroni:%s' "$(</run/secrets/PATRONI_PASSWORD)" | base64 --wrap=0)
+login=$(printf 'patroni:%s' "$(tr -d '\r' </run/secrets/PATRONI_PASSWORD)" | base64 --wrap=0)
 exec 3<>"/dev/tcp/$NODE/8008"
 printf '%s %s HTTP/1.0\r\nAuthorization: Basic %s\r\n' "$1" "$2" "$login" >&3
 printf 'Content-Length: %s\r\n\r\n%s' "${#body}" "$body" >&3

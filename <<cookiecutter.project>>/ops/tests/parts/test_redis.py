@@ -31,7 +31,7 @@ def answers(monkeypatch):
 
 def test_no_password_is_on_a_command_line():
     assert redis.argv("DBSIZE")[-1] == "DBSIZE"
-    assert "REDISCLI_AUTH=$(cat" in redis.argv("DBSIZE")[2]
+    assert "REDISCLI_AUTH=$(tr -d '\\r' </run/secrets/REDIS_PASSWORD)" in redis.argv("DBSIZE")[2]
 
 
 @pytest.mark.parametrize("name", redis.NODES)

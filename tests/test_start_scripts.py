@@ -1,0 +1,83 @@
+"""Start scripts with secrets as people save them, in the images that will run them. Needs an engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import compose, container
+from tests.container import docker
+
+# Everything that a shell, a configuration file or an editor could change; the file ends as Windows ends lines.
+PASSWORD = r"""a\\b\n"c'd$e %s"""
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start(engine: None, project: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a service of dev by itself, with PASSWORD in every secret; returns its container."""
+    started: list[str] = []
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+
+    def start(name: str, *extra: str, failover: bool = False, network: str = "none") -> str:
+        service = compose.resolve(project, "dev", everything=failover)["services"][name]
+        if docker("image", "inspect", service["image"]).returncode != 0:
+            pytest.skip(f"{service['image']} is not on this engine")
+        for secret in service.get("secrets", []):
+            (secrets / secret["source"]).write_text(f"{PASSWORD}\r\n", encoding="utf-8", newline="")
+        entrypoint, *rest = service["entrypoint"]
+        options = [*container.options(service, project, secrets, {}, network), *extra, f"--entrypoint={entrypoint}"]
+        done = docker("run", "--detach", *options, service["image"], *rest, *(service.get("command") or []))
+        assert done.returncode == 0, done.stderr
+        started.append(done.stdout.strip())
+        return started[-1]
+
+    yield start
+    for each in reversed(started):
+        docker("rm", "--force", "--volumes", each)
+
+
+def ask(name: str, *argv: str, seconds: float = 30) -> str:
+    """What a command in a container says, once it succeeds."""
+    end = time.monotonic() + seconds
+    while True:
+        done = docker("exec", name, *argv)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        logs = docker("logs", "--tail=20", name)
+        assert time.monotonic() < end, f"{argv}: {done.stdout}{done.stderr}\n{logs.stdout}{logs.stderr}"
+        time.sleep(0.2)
+
+
+def test_redis(start: Start) -> None:
+    node = start("redis-primary")
+    ask(node, "sh", "/etc/redis/health.sh", "primary")
+    logged_in = docker("exec", f"--env=REDISCLI_AUTH={PASSWORD}", node, "redis-cli", "--no-auth-warning", "ping")
+    assert logged_in.stdout.strip() == "PONG"
+    # what a replica logs in with
+    assert ask(node, "sh", "/etc/redis/cli.sh", "config", "get", "masterauth").splitlines() == ["masterauth", PASSWORD]
+
+
+def test_sentinel(start: Start) -> None:
+    """It logs in to the node as the user that may change roles."""
+    sentinels = "--env=REDIS_SENTINELS=127.0.0.1:26379"
+    names = [f"--add-host={name}:127.0.0.1" for name in ("redis-primary", "redis-replica")]
+    sentinel = start("redis-sentinel-1", *names, failover=True)
+    node = start("redis-primary", sentinels, failover=True, network=f"container:{sentinel}")
+    # not "master,disconnected"
+    asking = "sh /etc/redis/cli.sh -p 26379 sentinel master stack | sed -n '/^flags$/{n;p}' | grep -x master"
+    ask(sentinel, "sh", "-c", asking)
+    ask(node, "sh", "/etc/redis/health.sh", "node")
+
+
+@pytest.mark.parametrize("role", ["admin", "api", "auth", "notification", "metrics"])
+def test_postgres(start: Start, role: str) -> None:
+    node = start("postgres-primary")
+    ask(node, "bash", "/etc/postgresql/health.sh", "server", seconds=60)
+    psql = ("psql", "--host=127.0.0.1", f"--username={role}", "--dbname=appdb", "--tuples-only", "--command=SELECT 1")
+    done = docker("exec", f"--env=PGPASSWORD={PASSWORD}", node, *psql)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
