@@ -14,7 +14,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +91,7 @@ def report(env: Environment) -> Report:
     """Ask everything. Raises OpsError only when Docker itself cannot be asked."""
     began = time.monotonic()
     # Threads only wait here; more of them than probes cost nothing.
-    with ThreadPoolExecutor(64) as pool:
+    with engine.pool(64) as pool:
         declared = pool.submit(model.load, env)
         early = [pool.submit(_timed, name, target, probe) for name, target, probe in _independent_probes(env)]
         containers = engine.containers(env)

@@ -38,7 +38,7 @@ def bring_up(env: Environment, argv: list[str] | None, judge: gate.Gate, timeout
             verdict = gate.watch(judge, look, timeout, work)
             code = work.poll()
             if code is None:
-                engine.end(work)
+                engine.end([work])
         if code and verdict.status != gate.FAILED:
             raise compose_failed(env, log)
     gate.demand(verdict)

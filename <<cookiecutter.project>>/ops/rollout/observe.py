@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ops import engine
@@ -44,7 +43,7 @@ class Survey:
 def survey(env: Environment) -> Survey:
     """Read everything a decision needs, concurrently: most of it is waiting for docker."""
     engine.warn_overridden(env)
-    with ThreadPoolExecutor(3) as pool:
+    with engine.pool(3) as pool:
         hashes = pool.submit(model.hashes, env)
         containers = pool.submit(_containers, env)
         declared = model.load(env)
@@ -73,7 +72,7 @@ class Glance:
 def glance(env: Environment) -> Glance:
     """Read the declaration and the containers, at once."""
     engine.warn_overridden(env)
-    with ThreadPoolExecutor(1) as pool:
+    with engine.pool(1) as pool:
         containers = pool.submit(engine.containers, env)
         return Glance(model.load(env), containers.result())
 

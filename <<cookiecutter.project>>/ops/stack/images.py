@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +140,7 @@ def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
         reason = lines[-1].removeprefix("Error response from daemon: ") if lines else f"exit code {done.code}"
         return reference, "" if done.ok else reason
 
-    with ThreadPoolExecutor(PARALLEL_PULLS) as pool:
+    with engine.pool(PARALLEL_PULLS) as pool:
         return {reference: reason for reference, reason in pool.map(one, references) if reason}
 
 

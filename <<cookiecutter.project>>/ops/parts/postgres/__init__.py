@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +120,7 @@ def look(env: Environment, containers: Iterable[Container]) -> View:
     mine = running(containers)
     if not mine:
         return View(())
-    with ThreadPoolExecutor(len(mine) + 1) as pool:
+    with engine.pool(len(mine) + 1) as pool:
         cluster = pool.submit(_cluster, mine)
         return View(tuple(pool.map(lambda each: ask(env, each), mine)), cluster.result())
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +17,10 @@ import pytest
 
 from ops import engine
 from ops.base.environments import Environment
-from ops.base.errors import FAILED, REFUSED, OpsError
+from ops.base.errors import FAILED, INTERRUPTED, REFUSED, OpsError
+from ops.engine import cli, local, process
+
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 def test_compose_command_line(env: Environment) -> None:
@@ -48,7 +55,7 @@ def test_ignored_shell_variables_are_named_once(
     env: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WEB_PORT", "9999")
-    engine._warn_once.cache_clear()
+    cli._warn_once.cache_clear()
     engine.warn_overridden(env)
     engine.warn_overridden(env)
     assert capsys.readouterr().err == "warning: WEB_PORT from your shell is ignored: config/dev/.env decides.\n"
@@ -74,6 +81,141 @@ def test_no_answer_in_time_ends_the_command() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_an_image_pinned_by_tag_and_digest_is_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = [{"Id": "sha256:1", "RepoTags": ["postgres:18.6"], "RepoDigests": ["postgres@sha256:00"]}]
+    monkeypatch.setattr(cli, "docker", lambda *args, **_: engine.Completed(args, 0, json.dumps(document), ""))
+    assert engine.image_ids(["postgres:18.6@sha256:00"]) == {"postgres:18.6@sha256:00": "sha256:1"}
+    assert engine.image_ids(["postgres:18.6@sha256:11"]) == {}
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "Error response from daemon: No such container: a\nError response from daemon: No such container: b",
+        "Error response from daemon: No such image: a:latest",
+        "Error response from daemon: get a: no such volume",
+        "Error response from daemon: network a not found",
+        "Error: No such object: a",
+    ],
+)
+def test_what_does_not_exist_is_left_out(monkeypatch: pytest.MonkeyPatch, complaint: str) -> None:
+    monkeypatch.setattr(cli, "docker", lambda *args, **_: engine.Completed(args, 1, "[]\n", complaint))
+    assert engine.inspect(["a"]) == []
+
+
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "",
+        "Error response from daemon: context deadline exceeded",
+        "Error response from daemon: No such container: b\npanic: oops",
+    ],
+)
+def test_an_engine_that_fails_is_not_an_empty_engine(monkeypatch: pytest.MonkeyPatch, complaint: str) -> None:
+    monkeypatch.setattr(cli, "docker", lambda *args, **_: engine.Completed(args, 1, "[]\n", complaint))
+    with pytest.raises(OpsError, match="failed"):
+        engine.inspect(["a", "b"])
+
+
+def test_the_output_of_a_container_is_in_the_order_it_was_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\necho out; echo err >&2; echo last\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert engine.logs("abc") == ["out", "err", "last"]
+
+
+def test_a_pool_that_is_interrupted_ends_its_commands_and_starts_no_more() -> None:
+    """Ctrl-C during a pull of several images must not wait for the pulls."""
+    began = time.monotonic()
+    started = threading.Event()
+    late: list[BaseException] = []
+
+    def work() -> None:
+        with contextlib.suppress(OpsError):
+            started.set()
+            engine.run(["sleep", "60"], check=False, timeout=None)
+        try:
+            engine.run(["sleep", "60"], timeout=None)
+        except OpsError as error:
+            late.append(error)
+
+    with pytest.raises(KeyboardInterrupt), engine.pool(1) as pool:
+        pool.submit(work)
+        queued = pool.submit(work)
+        started.wait()
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 10
+    assert queued.cancelled()
+    assert [error.code for error in late if isinstance(error, OpsError)] == [INTERRUPTED]
+    assert engine.run(["true"]).ok
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    script = f"from ops import engine; engine.run(['sh', '-c', 'echo $$ > {note}; exec sleep 60'], timeout=None)"
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT)
+    while not note.exists() or not note.read_text().strip():
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
+    await_end(int(note.read_text()))
+
+
+def test_several_children_share_one_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "FAREWELL_SECONDS", 1)
+    deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
+    children = [subprocess.Popen(deaf, start_new_session=True) for _ in range(4)]
+    time.sleep(0.3)
+    began = time.monotonic()
+    engine.end(children)
+    assert [child.wait(5) for child in children] == [-signal.SIGKILL] * 4
+    assert time.monotonic() - began < 3
+
+
+def context(folder: Path, host: str, name: str = "far") -> None:
+    """A Docker context as the CLI stores it."""
+    place = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
+    place.mkdir(parents=True)
+    (place / "meta.json").write_text(json.dumps({"Name": name, "Endpoints": {"docker": {"Host": host}}}))
+
+
+def test_where_the_engine_is(tmp_path: Path) -> None:
+    context(tmp_path, "ssh://ann@server")
+    shell = {"HOME": "/nowhere", "DOCKER_CONFIG": str(tmp_path)}
+    assert local.endpoint(shell) == ""
+    assert local.endpoint({**shell, "DOCKER_CONTEXT": "far"}) == "ssh://ann@server"
+    assert local.endpoint({**shell, "DOCKER_CONTEXT": "far", "DOCKER_HOST": "unix:///x"}) == "unix:///x"
+    (tmp_path / "config.json").write_text('{"currentContext": "far"}')
+    assert local.endpoint(shell) == "ssh://ann@server"
+    assert local.endpoint({**shell, "DOCKER_CONTEXT": "default"}) == ""
+    (tmp_path / "config.json").write_text("not JSON")
+    assert local.endpoint(shell) == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "remote"),
+    [
+        ("", False),
+        ("unix:///run/user/1000/docker.sock", False),
+        ("tcp://127.0.0.1:2375", False),
+        ("tcp://[::1]:2375", False),
+        ("ssh://server", True),
+        ("tcp://10.0.0.5:2376", True),
+    ],
+)
+def test_an_engine_on_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch, address: str, remote: bool) -> None:
+    assert local.is_remote(address) is remote
+    if remote:
+        monkeypatch.setenv("DOCKER_HOST", address)
+        with pytest.raises(OpsError, match="another machine") as caught:
+            engine.docker("ps")
+        assert caught.value.code == REFUSED
+
+
 def test_children_of_a_child_end_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = f"sleep 60 & echo $! > {note}; wait"
@@ -81,18 +223,21 @@ def test_children_of_a_child_end_with_it(tmp_path: Path) -> None:
         while not note.exists() or not note.read_text().strip():
             time.sleep(0.01)
         raise KeyboardInterrupt
-    pid = int(note.read_text())
-    for _ in range(200):
+    await_end(int(note.read_text()))
+
+
+def await_end(pid: int) -> None:
+    """Wait until a process has ended; fail when it does not."""
+    for _ in range(500):
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        # Orphans are reaped by init, which may be slow or, in a bare container, absent: a zombie has ended too.
-        if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            # Orphans are reaped by init, which may be slow or, in a bare container, absent: a zombie has ended too.
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+                return
+        except (FileNotFoundError, ProcessLookupError):
             return
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
-    pytest.fail("the grandchild was still running")
+    pytest.fail(f"process {pid} was still running")
 
 
 def test_output_goes_to_a_log_and_its_last_line_to_the_screen(tmp_path: Path) -> None:
@@ -107,8 +252,17 @@ def test_output_goes_to_a_log_and_its_last_line_to_the_screen(tmp_path: Path) ->
     ("stderr", "message", "code"),
     [
         ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "engine does not answer", REFUSED),
-        ("permission denied while trying to connect to the Docker daemon socket", "may not use", REFUSED),
+        ("permission denied while trying to connect to the Docker daemon socket", "do not have permission", REFUSED),
         ("docker: 'compose' is not a docker command.", "Compose is not installed", REFUSED),
+        # What docker 28 says when the plugin is missing: it took the options for its own.
+        ("unknown flag: --project-directory\n\nUsage:  docker [OPTIONS] COMMAND", "Compose is not installed", REFUSED),
+        ("unknown shorthand flag: 'f' in -f compose", "Compose is not installed", REFUSED),
+        ('Failed to initialize: unable to resolve docker endpoint: context "x": context not found', "context", REFUSED),
+        ("unable to resolve docker endpoint: open /x/ca.pem: no such file or directory", "TLS files", REFUSED),
+        ("unable to read CA file: open /x/ca.pem: no such file", "TLS files", REFUSED),
+        ("image with reference x was found but does not match the specified platform", "processor", REFUSED),
+        ("could not find an available, non-overlapping IPv4 address pool among the defaults", "address range", FAILED),
+        ("all predefined address pools have been fully subnetted", "address range", FAILED),
         ("write /x: no space left on device", "disk is full", FAILED),
     ],
 )
@@ -143,6 +297,8 @@ def test_docker_times(text: str, seconds: float) -> None:
         ("docker.io/library/postgres:18.6", "postgres:18.6"),
         ("registry:5000/acme/web", "registry:5000/acme/web:latest"),
         ("acme/web@sha256:00", "acme/web@sha256:00"),
+        ("docker.io/library/postgres:18.6@sha256:00", "postgres@sha256:00"),
+        ("registry:5000/acme/web:1@sha256:00", "registry:5000/acme/web@sha256:00"),
     ],
 )
 def test_image_names_as_the_engine_lists_them(given: str, listed: str) -> None:
