@@ -5,6 +5,7 @@ On a machine that has nothing yet: `python3 noxfile.py --yes tests`, or `quickst
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,8 @@ nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
 PROJECT = ROOT / machine.BOOTSTRAP.parents[1].name
+# What was measured in this run; a rung that did not run is not reported.
+measured: list[str] = []
 
 
 def python(session: nox.Session, *requirements: Path) -> str:
@@ -37,13 +40,24 @@ def python(session: nox.Session, *requirements: Path) -> str:
     return program
 
 
-def pytest(session: nox.Session, program: str, *arguments: str) -> None:
+def pytest(session: nox.Session, program: str, *arguments: str, part: str = "") -> None:
+    """Run pytest and keep how long each test took. part: of a rung that runs it more than once."""
+    rung = f"{session.name}{f'-{part}' if part else ''}"
+    report = ROOT / "build" / "times" / f"{rung}.xml"
+    measured.append(rung)
     session.run(
-        *(program, "-m", "pytest", *arguments, *session.posargs),
+        *(program, "-m", "pytest", f"--junitxml={report}", *arguments, *session.posargs),
         external=True,
         # No caches in the template's tree: what lies there would be baked.
         env={"PYTHONDONTWRITEBYTECODE": "1"},
+        # 5: what was asked for by name is in another part.
+        success_codes=[0, 5] if session.posargs and part else [0],
     )
+
+
+def provide_images(session: nox.Session, program: str) -> None:
+    """Pull or build the images of every environment. Waits for one that was begun in the background."""
+    session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
 
 
 def baked(session: nox.Session, program: str) -> Path:
@@ -68,18 +82,37 @@ def need_engine(session: nox.Session) -> None:
         session.skip("no Docker engine answers: `python3 noxfile.py` offers to install or start one")
 
 
+def begin_images(session: nox.Session, program: str) -> None:
+    """In a run of the whole ladder: let the images be made beside the rungs that need none.
+
+    Nobody waits for it here. The first rung that needs the images does, and says what became of them.
+    """
+    if machine.LADDER in os.environ and shutil.which("docker"):
+        command = [program, "-m", "tests.quickstart", "--images-of", str(baked(session, program))]
+        (ROOT / "build").mkdir(exist_ok=True)
+        with (ROOT / "build" / "images.log").open("w") as log:
+            subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+
+
+def on_engine(session: nox.Session, program: str, marked: str) -> None:
+    """Run tests with a stack: two at a time, for they mostly wait; then those that need the machine for themselves.
+
+    The longest come first (tests/stack/conftest.py), and what runs on one stack stays together.
+    """
+    both = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+    try:
+        pytest(session, program, "tests/stack", *both, "-m", f"({marked}) and not alone", part="beside")
+    finally:
+        pytest(session, program, "tests/load", "tests/stack", "-m", f"({marked}) and alone", part="alone")
+
+
 @nox.session(venv_backend="none")
 def bake(session: nox.Session) -> None:
-    """Bake every combination of answers, refuse the bad ones, test the hooks."""
-    pytest(
-        session,
-        python(session),
-        "tests/test_bake.py",
-        "tests/test_answers.py",
-        "tests/test_hooks.py",
-        "tests/test_machine.py",
-        "tests/images/test_build.py",
-    )
+    """Bake every combination of answers, refuse the bad ones, test the hooks and the tests' own programs."""
+    program = python(session)
+    begin_images(session, program)
+    modules = ("test_bake", "test_answers", "test_hooks", "test_machine", "test_times", "test_mutants")
+    pytest(session, program, *(f"tests/{name}.py" for name in modules), "tests/images")
 
 
 @nox.session(venv_backend="none")
@@ -106,9 +139,9 @@ def unit(session: nox.Session) -> None:
     session.install("--quiet", "-r", str(project / "services" / "requirements-dev.lock"))
     session.install("--quiet", "-r", str(project / "requirements.txt"))
     session.chdir(project)
-    session.run("python", "-m", "pytest", "ops/tests", *session.posargs)
+    pytest(session, "python", "ops/tests", part="commands")
     session.chdir(project / "services")
-    session.run("python", "-m", "pytest", *session.posargs)
+    pytest(session, "python", part="services")
 
 
 @nox.session(reuse_venv=True)
@@ -124,7 +157,7 @@ def validators(session: nox.Session) -> None:
     """Let each tool judge its own configuration, in the image that will run it."""
     need_engine(session)
     program = python(session)
-    session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
+    provide_images(session, program)
     pytest(session, program, "tests/test_validators.py", "tests/test_start_scripts.py")
 
 
@@ -133,8 +166,33 @@ def stack(session: nox.Session) -> None:
     """Run the real stack on a real engine, driven by the generated commands as its owner drives it."""
     need_engine(session)
     program = python(session, PROJECT / "requirements.txt")
-    session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
-    pytest(session, program, "tests/load", "tests/stack")
+    provide_images(session, program)
+    on_engine(session, program, "not fault")
+
+
+@nox.session(venv_backend="none")
+def times(session: nox.Session) -> None:
+    """Print the slowest tests of the rungs before it, and hold each module to its budget."""
+    if not measured:
+        session.skip("no rung ran before it")
+    session.run(python(session), "-m", "tests.times", *measured, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def faults(session: nox.Session) -> None:
+    """Run the long faults, which are not part of the ladder: every way that was found for a stack to be hurt."""
+    need_engine(session)
+    program = python(session, PROJECT / "requirements.txt")
+    provide_images(session, program)
+    on_engine(session, program, "fault")
+    session.run(program, "-m", "tests.times", *measured, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def mutants(session: nox.Session) -> None:
+    """Change one thing in a module of ops/ at a time, and see whether its own tests fail: `-- MODULE…`."""
+    program = python(session, PROJECT / "requirements.txt")
+    session.run(program, "-m", "tests.mutants", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none", default=False)

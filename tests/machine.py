@@ -23,11 +23,13 @@ REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 
 # Everything that nox runs by default.
 TESTS = "tests"
-NEED_ENGINE = {TESTS, "validators", "stack", "bench", "quickstart"}
-NEED_BROWSER = {TESTS, "stack"}
+NEED_ENGINE = {TESTS, "validators", "stack", "faults", "bench", "quickstart"}
+NEED_BROWSER = {TESTS, "stack", "faults"}
 
 # Set for the sessions when `--yes` was given: they have no terminal to ask on.
 CONSENT = "ENTERPRISE_STACK_YES"
+# Set for the sessions when all of them run: the first ones need no images, and the last ones find them made.
+LADDER = "ENTERPRISE_STACK_LADDER"
 
 
 @cache
@@ -116,5 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    if TESTS in options.sessions:
+        os.environ[LADDER] = "1"
     sys.stdout.flush()
     os.execv(nox, nox_command(nox, options.sessions, arguments[at + 1 :]))

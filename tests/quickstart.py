@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from tests import machine, template
 from tests.images import build
 
 ENV_FILE = Path("config", "dev", ".env")
+# Held by whoever makes images: the ladder begins in the background, and waits for that before it uses them.
+LOCK = template.ROOT / "build" / "images.lock"
 
 # Which setting takes a tier out, by the beginning of its profile; the first that fits.
 SWITCHES = {
@@ -59,8 +62,11 @@ def switch_off(folder: Path, setting: str) -> None:
 
 def provide(wanted: Iterable[str]) -> build.Result:
     """Pull or build images; what building takes is installed first. Ends with a sentence where it cannot be."""
+    LOCK.parent.mkdir(exist_ok=True)
     try:
-        return build.provide(wanted, prepare=lambda: machine.install("debootstrap"))
+        with LOCK.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return build.provide(wanted, prepare=lambda: machine.install("debootstrap"))
     except machine.bootstrap().BootstrapError as error:
         raise SystemExit(f"No registry answers, and stand-ins cannot be built: {error}") from None
 

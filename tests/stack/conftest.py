@@ -1,8 +1,7 @@
-"""Fixtures of the real-engine rung."""
+"""Fixtures of the real-engine rung. How to add a module to it: tests/README.md."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .project import Project
+from .shared import Shared
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +23,25 @@ def engine() -> None:
 
 @pytest.fixture(scope="module")
 def project(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A fresh project of this module's own; nothing of it survives the module."""
-    # Two stacks of one organisation and environment would move each other's tags, and runs may be beside each other.
-    organisation = f"Acme {os.getpid()}"
-    baked = Project.bake(tmp_path_factory.mktemp("bake"), project_name="Acme Stack", organisation=organisation)
-    yield baked
-    baked.remove()
+    """A fresh project of this module's own, nothing deployed; nothing of it survives the module."""
+    with Project.temporary(tmp_path_factory.mktemp("bake")) as project:
+        yield project
+
+
+@pytest.fixture(scope="session")
+def _dev_stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with Project.temporary(tmp_path_factory.mktemp("bake")) as project:
+        project.invoke("deploy")
+        yield Shared(project)
+
+
+@pytest.fixture(scope="module")
+def dev_stack(_dev_stack: Shared) -> Project:
+    """The stack of dev that modules share: deployed and healthy, its files as they were baked.
+
+    A module may change what it likes and need not put it back: what it changed is undone before the next one begins.
+    """
+    return _dev_stack.ready()
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +73,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if "story" in item.keywords and str(item.parent) in _broken:
         pytest.fail(f"an earlier chapter failed: {_broken[str(item.parent)]}", pytrace=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what runs on one stack (`--dist loadgroup`): a module, or all modules that share a stack."""
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    sharing = {item.path for item in mine if "dev_stack" in getattr(item, "fixturenames", ())}
+    for item in mine:
+        item.add_marker(pytest.mark.xdist_group("dev_stack" if item.path in sharing else item.path.stem))

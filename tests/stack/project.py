@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -21,12 +23,26 @@ import httpx
 
 from tests import template
 
+# Below the ports that the kernel gives to outgoing connections: one of those could be taken before the stack starts.
+_PORTS = range(20_000, 32_000)
+_taken: set[int] = set()
+_number = itertools.count(1)
+
+# Waits that only matter while somebody sends requests. A test that looks at something else does not sit through them.
+_QUICK_SETTINGS = {"DRAIN_SECONDS": "0", "ROLLOUT_STEADY_SECONDS": "0"}
+# Of a worker that nginx replaces; kept-alive connections last as long as ever otherwise.
+_LAST_REQUEST = re.compile(r"^keepalive_min_timeout \d+s;", re.MULTILINE)
+
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on, and that this process was not given before."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe:
+            if port in _taken or probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        _taken.add(port)
+        return port
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -44,17 +60,40 @@ class Project:
     environ: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def bake(cls, parent: Path, **answers: str) -> Project:
-        """Bake into `parent`, on ports and under a Compose project name that nothing else uses."""
+    def bake(cls, parent: Path, *, quick: bool = False, **answers: str) -> Project:
+        """Bake into `parent`, on ports and under names that nothing else uses: several may run beside each other.
+
+        quick: without the waits that protect requests during a rollout. Not for a test that sends requests meanwhile.
+        """
+        # Two stacks of one organisation and environment would move each other's tags; and a stack that somebody runs
+        # from the same answers is never touched.
+        own = f"{os.getpid()}-{next(_number)}"
+        answers = {"project_name": "Acme Stack", "organisation": f"Acme {own}", **answers}
         folder = template.bake(parent, template.export(parent / "template"), **answers)
         project = cls(folder)
         for environment in ("dev", "staging", "prod"):
-            # A name of its own, so that a stack somebody runs from the same answers is never touched.
-            name = f"{folder.name}-{environment}-{os.getpid()}"
+            name = f"{folder.name}-{environment}-{own}"
             project.set(environment, COMPOSE_PROJECT_NAME=name, BIND_ADDRESS="127.0.0.1")
             ports = [key for key in project.settings(environment) if key.endswith("_PORT") and key != "SMTP_PORT"]
             project.set(environment, **{key: str(free_port()) for key in ports})
+            if quick:
+                project.set(environment, **_QUICK_SETTINGS)
+        if quick:
+            http = folder / "infrastructure/nginx/http.conf"
+            text, count = _LAST_REQUEST.subn("keepalive_min_timeout 1s;", http.read_text())
+            assert count == 1, f"keepalive_min_timeout is not where it was in {http}"
+            http.write_text(text)
         return project
+
+    @classmethod
+    @contextmanager
+    def temporary(cls, parent: Path, *, quick: bool = True, **answers: str) -> Iterator[Project]:
+        """A project as `bake` makes it; nothing of it stays on the engine afterwards."""
+        project = cls.bake(parent, quick=quick, **answers)
+        try:
+            yield project
+        finally:
+            project.remove()
 
     # -- settings ------------------------------------------------------------------------------------------------
 
@@ -114,15 +153,43 @@ class Project:
             start_new_session=True,
         )
 
-    def interrupted(self, *arguments: str, after: float, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
-        """Run `invoke ARGUMENTS` and signal its whole foreground group after some seconds, as Ctrl-C does."""
+    def reach(self, at: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+        """Start `invoke ARGUMENTS` and wait for a line of its output that contains `at`; its output up to there."""
         process = self.start(*arguments)
+        assert process.stdout
+        said = ""
+        while line := process.stdout.readline():
+            said += line
+            if at in line:
+                return process, said
+        raise AssertionError(f"invoke {' '.join(arguments)} ended without saying {at!r}:\n{said}")
+
+    def interrupted(
+        self,
+        *arguments: str,
+        at: str,
+        after: float = 0,
+        how: signal.Signals = signal.SIGINT,
+        alone: bool = False,
+    ) -> tuple[int, str]:
+        """Run `invoke ARGUMENTS` and signal its foreground group, as Ctrl-C does, some seconds after a line with `at`.
+
+        By what it says and not by the clock: the same moment on every machine. alone: the signal is for the command
+        only, so that what it has started goes on. Returns the exit code and the output.
+        """
+        process, said = self.reach(at, *arguments)
         time.sleep(after)
-        assert process.poll() is None, f"ended before it could be interrupted: {process.communicate()[0]}"
-        os.killpg(process.pid, how)
-        output, _ = process.communicate(timeout=120)
-        print(f"$ invoke {' '.join(arguments)}  ({how.name} after {after} s) -> {process.returncode}\n{output}")
-        return process.returncode, output
+        assert process.poll() is None, f"ended before it could be interrupted:\n{said}{process.communicate()[0]}"
+        if alone:
+            process.send_signal(how)
+            process.wait(timeout=120)
+            # What goes on may hold the pipe open.
+            process.stdout.close()  # type: ignore[union-attr]
+        else:
+            os.killpg(process.pid, how)
+            said += process.communicate(timeout=120)[0]
+        print(f"$ invoke {' '.join(arguments)}  ({how.name} at {at!r} + {after} s) -> {process.returncode}\n{said}")
+        return process.returncode, said
 
     def health(self, environment: str = "dev", code: int | None = 0) -> dict[str, Any]:
         return json.loads(self.invoke("health", "--env", environment, "--json", code=code).stdout)
@@ -206,3 +273,11 @@ def listening_on(port: int) -> Iterator[None]:
         other.bind(("127.0.0.1", port))
         other.listen()
         yield
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """It failed, said these words, and said them without a traceback."""
+    said = re.sub(r"\s+", " ", done.stdout + done.stderr)
+    assert done.returncode != 0
+    for word in words:
+        assert word in said, said

@@ -5,12 +5,10 @@ Everything is added to the baked copy; the template knows nothing of it.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -351,21 +349,5 @@ KILLS = (
 
 def killed(project: Project, kill: Kill) -> str:
     """Start a deploy and kill it; the output up to then."""
-    process = project.start("deploy", "--env", ENVIRONMENT)
-    assert process.stdout
-    said = ""
-    while line := process.stdout.readline():
-        said += line
-        if kill.at in line:
-            time.sleep(kill.after)
-            break
-    assert line and process.poll() is None, f"ended before it could be killed at {kill}:\n{said}"
-    if kill.alone:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-        said += process.communicate()[0]
-    print(f"$ invoke deploy (killed at {kill})\n{said}")
-    return said
+    moment = {"at": kill.at, "after": kill.after, "alone": kill.alone}
+    return project.interrupted("deploy", "--env", ENVIRONMENT, how=signal.SIGKILL, **moment)[1]

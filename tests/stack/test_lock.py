@@ -10,6 +10,8 @@ import pytest
 from . import locks
 from .project import Project, docker, eventually
 
+pytestmark = pytest.mark.story
+
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
 def test_one_of_several_at_once_has_it(project: Project, count: int) -> None:

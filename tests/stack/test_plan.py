@@ -11,14 +11,15 @@ import pytest
 from .edits import RELOAD, Editor, announced, forget, try_out
 from .project import Project
 
+pytestmark = pytest.mark.story
+
 REDIS = {"redis-primary", "redis-replica"}
 SOURCES = "services/{0}/{0}/app.py"
 
 
 @pytest.fixture(scope="module")
 def editor(project: Project) -> Iterator[Editor]:
-    """A running stack in which a rollout costs as little as it can."""
-    project.set(DRAIN_SECONDS="0", ROLLOUT_STEADY_SECONDS="0")
+    """A running stack, and who edits it."""
     assert announced(project) >= {"web", "api", "postgres-primary", "nginx", "migrate"}
     project.invoke("deploy")
     yield Editor(project, random.Random(4))

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -38,6 +39,8 @@ from .rollouts import (
     version,
 )
 
+pytestmark = [pytest.mark.story, pytest.mark.alone]
+
 ALL = os.environ.get("ROLLOUTS") == "all"
 # Of each way to fail before, at and after the start of a new container; moments before the switch and after it.
 SHORT = {"crash on start", "smoke request 500", "failing migration"}
@@ -48,6 +51,13 @@ SHORT_KILLS = {"starting beside", "draining"}
 RATE = 50
 # While something else is watched than how many get through.
 EASY = 30
+
+
+@pytest.fixture(scope="module")
+def project(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with the waits that protect requests: here they are what is tested."""
+    with Project.temporary(tmp_path_factory.mktemp("bake"), quick=False) as project:
+        yield project
 
 
 def assert_nothing_lost(load: Load) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -29,11 +28,9 @@ def both_majors(engine: None) -> None:
 
 @pytest.fixture(scope="module")
 def project(both_majors: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project whose images have a name of their own."""
-    answers = {"project_name": "Upgrade Stack", "organisation": "Upgrade"}
-    baked = Project.bake(tmp_path_factory.mktemp("bake"), **answers)
-    yield baked
-    baked.remove()
+    """A project of this module's own."""
+    with Project.temporary(tmp_path_factory.mktemp("bake")) as project:
+        yield project
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +109,8 @@ def test_a_load_that_fails_leaves_the_old_database_serving(project: Project) -> 
 
 
 def test_killed_while_it_loads_it_is_put_right_by_the_next(project: Project) -> None:
-    process = project.start("upgrade-database", "--image", NEW, "--yes")
-    assert process.stdout
-    for line in process.stdout:
-        if "loading the new database" in line:
-            break
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    loading = "loading the new database"
+    project.interrupted("upgrade-database", "--image", NEW, "--yes", at=loading, how=signal.SIGKILL)
     with project.client() as client:
         assert client.get("/").status_code == 503
     back = project.invoke("upgrade-database", "--back")

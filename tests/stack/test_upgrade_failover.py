@@ -24,12 +24,10 @@ def project(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Staging with automatic failover, one replica of each service, on the major before."""
     if reason := build.provide([OLD, NEW]).unavailable.get(OLD):
         pytest.skip(f"{OLD} cannot be had: {reason}")
-    answers = {"project_name": "Upgrade Stack", "organisation": "Upgrade"}
-    baked = Project.bake(tmp_path_factory.mktemp("bake"), **answers)
-    prepare(baked, replicas=1)
-    baked.set(ENVIRONMENT, POSTGRES_IMAGE=OLD)
-    yield baked
-    baked.remove()
+    with Project.temporary(tmp_path_factory.mktemp("bake")) as project:
+        prepare(project, replicas=1)
+        project.set(ENVIRONMENT, POSTGRES_IMAGE=OLD)
+        yield project
 
 
 def version(project: Project) -> str:

@@ -1,0 +1,44 @@
+"""A stack that several modules use one after the other."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from .project import Project
+
+
+class Shared:
+    """A project of dev, deployed when it is first asked for and brought back to how it was each time after that."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._baked = _contents(project.folder)
+
+    def ready(self) -> Project:
+        """The project as it was baked, deployed and healthy."""
+        self._restore_files()
+        project = self._project
+        if project.invoke("deploy", "--yes", code=None).returncode != 0:
+            # A module left a wreck. That was its failure, and is no reason for the next one to fail.
+            project.remove()
+            project.invoke("deploy", "--yes")
+        project.invoke("maintenance", "off")
+        assert project.health()["healthy"] is True
+        return project
+
+    def _restore_files(self) -> None:
+        for path in _contents(self._project.folder).keys() - self._baked.keys():
+            (self._project.folder / path).unlink()
+        for path, content in self._baked.items():
+            file = self._project.folder / path
+            if not file.is_file() or file.read_bytes() != content:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """The files that a person edits, by path: what git knows or would add, never what it ignores (secrets, state)."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=folder, capture_output=True, text=True, check=True).stdout.split("\0")
+    return {name: (folder / name).read_bytes() for name in names if name and (folder / name).is_file()}
