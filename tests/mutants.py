@@ -217,9 +217,9 @@ def _dotted(file: Path) -> str:
 
 
 def _own_tests(file: Path, project: Path) -> tuple[Path, ...]:
-    """The module's own file of tests, by its name or, where that says little, by its package's as well."""
+    """The module's own file of tests: by its name, by its package's and its own, or the one of the whole package."""
     words = _words(file)
-    wanted = [f"test_{'_'.join(words[-length:])}" for length in range(1, len(words) + 1)] if words else []
+    wanted = [f"test_{words[-1]}", f"test_{'_'.join(words[-2:])}", *(f"test_{word}" for word in words[-2:-1])]
     tests = sorted((project / _OPS).rglob("test_*.py"))
     for name in wanted:
         found = [path.relative_to(project) for path in tests if path.stem == name]
