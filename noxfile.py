@@ -3,7 +3,7 @@
 On a machine that has nothing yet: `python3 noxfile.py --yes tests`, or `quickstart`.
 """
 
-from __future__ import annotations
+# No __future__ import: Python 3.6 must be able to read this file, so that it can say that it is too old.
 
 import os
 import shutil
@@ -13,6 +13,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     # Started as a program: make an environment that has nox, and start over inside it.
+    if sys.version_info < (3, 11):  # noqa: UP036
+        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        sys.exit(f"noxfile: Python {found} is too old, 3.11 or newer is needed: run python3.11 {sys.argv[0]}")
     from tests.machine import main
 
     sys.exit(main())

@@ -110,8 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments[:at])
     program = bootstrap()
     try:
-        if sys.version_info[:2] < program.MINIMUM_PYTHON:
-            raise program.BootstrapError(f"Python {program.show(program.MINIMUM_PYTHON)} or newer is needed.")
         nox = prepare(program, set(options.sessions), options.yes).with_name("nox")
     except program.BootstrapError as error:
         print(f"noxfile: {error}", file=sys.stderr)

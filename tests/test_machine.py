@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +24,8 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A bootstrap program that remembers what it was asked to do, and an exec that returns."""
     done: list[str] = []
     fake = SimpleNamespace(
-        MINIMUM_PYTHON=(3, 11),
         BootstrapError=Refused,
         done=done,
-        show=lambda version: ".".join(map(str, version)),
         ask=lambda yes: done.append(f"yes={yes}") or "consent",
         ensure_venv=lambda folder, requirements, consent: Path("/venv/bin/python"),
         ensure_engine=lambda consent: done.append("engine"),
@@ -80,9 +81,23 @@ def test_without_a_browser_the_rest_is_tested(program: Any, capsys: pytest.Captu
 
 def test_the_real_program_has_what_is_called() -> None:
     program = machine.bootstrap()
-    for name in ("ask", "ensure_engine", "ensure_system_packages", "ensure_venv", "show", "MINIMUM_PYTHON"):
+    for name in ("ask", "ensure_engine", "ensure_system_packages", "ensure_venv"):
         assert hasattr(program, name)
     assert issubclass(program.BootstrapError, Exception)
+
+
+def test_an_old_python_is_told_so() -> None:
+    """Python 3.6 can read the program, and gets a sentence."""
+    program = machine.ROOT / "noxfile.py"
+    tree = ast.parse(program.read_text(encoding="utf-8"), feature_version=(3, 6))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    pretend = (
+        "import runpy, sys; sys.version_info = (3, 6, 15, 'final', 0); "
+        f"runpy.run_path({str(program)!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", pretend], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"noxfile: Python 3.6 is too old, 3.11 or newer is needed: run python3.11 {program}\n"
 
 
 def test_images_are_those_that_somebody_else_makes() -> None:
