@@ -71,7 +71,7 @@ class Deployment:
         """Deploy. Raises OpsError when it is refused or fails."""
         env = self.env
         seen = survey(env)
-        decided = decide(env, seen)
+        decided = decide(seen)
         if decided.idle and not seen.needs():
             self._confirm_healthy(seen)
             return
@@ -89,7 +89,7 @@ class Deployment:
             if needs:
                 # What was not here before could not be asked which major version it is.
                 findings.refuse(list(majors.check(env, seen.stack, seen.containers)))
-            decided = decide(env, seen)
+            decided = decide(seen)
             self._apply(seen, decided, release)
             digests.write_notes(env, engine.containers(env), seen.files)
         self._prune()

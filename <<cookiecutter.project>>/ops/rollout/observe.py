@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ops import engine
 from ops.base.environments import Environment
@@ -13,6 +13,7 @@ from ops.rollout.plan import Plan
 from ops.stack import images, model, networks
 from ops.stack.model import Stack
 from ops.state import digests
+from ops.state.drift import Declared, Drift, drift
 
 # Stands for the id of an image that is still to be built.
 NOT_BUILT = "not built"
@@ -20,8 +21,11 @@ NOT_BUILT = "not built"
 
 @dataclass(frozen=True)
 class Survey:
-    """What is declared and what exists, read at one moment. pinned: services whose requests go to fixed addresses, as
-    they do during a rollout."""
+    """What is declared and what exists, read at one moment.
+
+    hashes: Compose's hash of the declared configuration, by container id; files: of a service; notes: what containers
+    have mounted; pinned: services whose requests go to fixed addresses, as they do during a rollout.
+    """
 
     stack: Stack
     hashes: dict[str, str]
@@ -29,6 +33,7 @@ class Survey:
     own: list[images.OwnImage]
     image_ids: dict[str, str]
     files: dict[str, dict[str, digests.FileState]]
+    notes: digests.Notes = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
 
     def needs(self) -> images.Needs:
@@ -38,6 +43,21 @@ class Survey:
     def expected_images(self) -> dict[str, str]:
         """Image ids by reference as they will be once our own are built."""
         return {**self.image_ids, **{each.reference: self.image_ids.get(each.content, NOT_BUILT) for each in self.own}}
+
+    def drifts(self) -> dict[str, Drift]:
+        """How each container of a declared service differs from what is declared, by id."""
+        present = self.expected_images()
+        found = {}
+        for each in self.containers:
+            if service := self.stack.services.get(each.service):
+                files = self.files.get(each.service, {})
+                declared = Declared(
+                    self.hashes.get(each.id, ""),
+                    present.get(service.image, ""),
+                    {path: state.digest for path, state in files.items()},
+                )
+                found[each.id] = drift(each, declared, digests.mounted_by(each, files, self.notes.get(each.id)))
+        return found
 
 
 def survey(env: Environment) -> Survey:
@@ -52,7 +72,17 @@ def survey(env: Environment) -> Survey:
         image_ids = pool.submit(engine.image_ids, images.references(declared, own))
         files = digests.mounted_files(declared, env.project_dir)
         found, pinned = containers.result()
-        return Survey(declared, hashes.result(), found, own, image_ids.result(), files, pinned)
+        by_service = hashes.result()
+        return Survey(
+            declared,
+            {each.id: by_service.get(each.service, "") for each in found},
+            found,
+            own,
+            image_ids.result(),
+            files,
+            digests.read_notes(env),
+            pinned,
+        )
 
 
 def _containers(env: Environment) -> tuple[list[Container], tuple[str, ...]]:
@@ -77,14 +107,6 @@ def glance(env: Environment) -> Glance:
         return Glance(model.load(env), containers.result())
 
 
-def decide(env: Environment, seen: Survey) -> Plan:
+def decide(seen: Survey) -> Plan:
     """The plan for what was seen."""
-    return plan.decide(
-        seen.stack,
-        seen.hashes,
-        seen.containers,
-        seen.expected_images(),
-        seen.files,
-        digests.read_notes(env),
-        seen.pinned,
-    )
+    return plan.decide(seen.stack, seen.containers, seen.drifts(), seen.pinned)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ops.engine import Container
 from ops.stack.model import Service, Stack
-from ops.state.digests import FileState, Notes, unseen
+from ops.state.drift import LEFT_BEHIND, NEW_CONFIGURATION, NEW_IMAGE, Drift
 
 # Services that take a changed configuration without a restart. A changed start script still needs a new container.
 RELOADABLE = frozenset({"nginx"})
@@ -30,11 +30,6 @@ RUN = "run"
 UNCHANGED = "unchanged"
 # Compose sees no difference, but a mounted file has changed: a new container has to be asked for.
 REFRESH = "refresh"
-
-NEW_CONFIGURATION, NEW_IMAGE = "new configuration", "new image"
-LEFT_BEHIND = "left behind by a rollout that was killed"
-# The restart policy of a container that a rollout has made and not taken in; no lasting service is declared with it.
-PROBATION = "no"
 
 
 class Change(NamedTuple):
@@ -72,15 +67,11 @@ class Plan:
 
 def decide(
     stack: Stack,
-    hashes: Mapping[str, str],
     containers: Sequence[Container],
-    images: Mapping[str, str],
-    files: Mapping[str, Mapping[str, FileState]],
-    notes: Notes,
+    drifts: Mapping[str, Drift],
     pinned: Sequence[str] = (),
 ) -> Plan:
-    """The plan, from what is declared (stack, hashes), what exists (containers, image ids by reference) and what is
-    mounted (files by service, against what was noted)."""
+    """The plan, from what is declared, what exists, and how each container of a declared service differs (by id)."""
     discard, rename = _temporary(containers)
     aside = {each.id for each in discard}
     by_service: dict[str, list[Container]] = {name: [] for name in stack.services}
@@ -92,14 +83,12 @@ def decide(
             by_service[container.service].append(container)
     changes, outdated = {}, set()
     for name, service in stack.services.items():
-        mine, config_hash, image_id = by_service[name], hashes.get(name, ""), images.get(service.image, "")
+        mine = by_service[name]
         if service.one_shot:
-            changes[name] = Change(name, *_one_shot(mine, config_hash, image_id))
+            changes[name] = Change(name, *_one_shot(mine, drifts))
             continue
-        differing = {each.id: unseen(each, files.get(name, {}), notes.get(each.id)) for each in mine}
-        wrong = {each.id: _wrong(each, config_hash, image_id, differing[each.id]) for each in mine}
-        outdated.update(identity for identity, reason in wrong.items() if reason)
-        changes[name] = Change(name, *_change(service, mine, wrong, differing))
+        outdated.update(each.id for each in mine if drifts[each.id].reason)
+        changes[name] = Change(name, *_change(service, mine, [drifts[each.id] for each in mine]))
     return Plan(
         changes,
         frozenset(outdated),
@@ -110,36 +99,17 @@ def decide(
     )
 
 
-def _wrong(container: Container, config_hash: str, image_id: str, differing: Sequence[str]) -> str:
-    """Why a container is not as declared; "" when it is."""
-    if container.config_hash != config_hash:
-        return NEW_CONFIGURATION
-    if image_id and container.image_id != image_id:
-        return NEW_IMAGE
-    if container.restart_policy == PROBATION:
-        return LEFT_BEHIND
-    if differing:
-        return f"{differing[0]} {f'and {len(differing) - 1} more ' if len(differing) > 1 else ''}changed"
-    return ""
-
-
-def _change(
-    service: Service,
-    containers: Sequence[Container],
-    wrong: Mapping[str, str],
-    differing: Mapping[str, Sequence[str]],
-) -> tuple[str, str]:
-    """Kind and reason for one lasting service. wrong, differing: by container id, why it is not as declared, and which
-    mounted files it has not seen."""
+def _change(service: Service, containers: Sequence[Container], drifts: Sequence[Drift]) -> tuple[str, str]:
+    """Kind and reason for one lasting service. drifts: how each of its containers differs."""
     if not containers:
         return (CREATE, "") if service.replicas else (UNCHANGED, "")
-    reasons = {reason for reason in wrong.values() if reason}
+    reasons = {each.reason for each in drifts if each.reason}
     # What weighs most is told first.
     for reason in (NEW_CONFIGURATION, NEW_IMAGE, LEFT_BEHIND):
         if reason in reasons:
             return RECREATE, reason
     if reasons:
-        changed = [path for paths in differing.values() for path in paths]
+        changed = [path for each in drifts for path in each.files]
         reload = service.name in RELOADABLE and not any(path.endswith(".sh") for path in changed)
         whole = len(containers) == service.replicas and all(each.running for each in containers)
         return (RELOAD if reload and whole else REFRESH), min(reasons)
@@ -149,14 +119,14 @@ def _change(
     return (START, f"was {stopped[0].state}") if stopped else (UNCHANGED, "")
 
 
-def _one_shot(containers: Sequence[Container], config_hash: str, image_id: str) -> tuple[str, str]:
+def _one_shot(containers: Sequence[Container], drifts: Mapping[str, Drift]) -> tuple[str, str]:
     """A job runs again when it never ended well in its present form."""
     if not containers:
         return RUN, "never ran"
     last = containers[-1]
-    if last.config_hash != config_hash:
+    if drifts[last.id].configuration:
         return RUN, NEW_CONFIGURATION
-    if image_id and last.image_id != image_id:
+    if drifts[last.id].image:
         return RUN, NEW_IMAGE
     if last.state != "exited" or last.exit_code:
         return RUN, "did not end well last time"

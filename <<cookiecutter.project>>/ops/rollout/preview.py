@@ -16,7 +16,8 @@ from ops.rollout.deploy import moving, restarting
 from ops.rollout.observe import Survey, decide, survey
 from ops.rollout.plan import Plan
 from ops.stack import differences
-from ops.state import digests, releases
+from ops.state import releases
+from ops.state.drift import NEW_CONFIGURATION, NEW_IMAGE, Drift
 
 ROLL_OUT, RESTART = "roll out", "restart (asks first)"
 _WORDS = {
@@ -62,7 +63,7 @@ class Preview:
 def preview(env: Environment, as_json: bool = False) -> None:
     """Show what `invoke deploy` would change in an environment, and why. Raises OpsError when it would be refused."""
     seen = survey(env)
-    shown = compose(env, seen, decide(env, seen), _deployed(env))
+    shown = compose(env, seen, decide(seen), _deployed(env))
     if not shown.idle:
         found = majors.check(env, seen.stack, seen.containers)
         shown = replace(shown, refused=tuple(each for each in found if each.status == findings.FAILED))
@@ -79,7 +80,7 @@ def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str
     needs = seen.needs()
     rolled = {each.service.name for each in moving(seen.stack, decided, seen.containers)}
     asked = {each.service for each in restarting(seen.stack, decided, seen.containers)}
-    notes = digests.read_notes(env)
+    drifts = seen.drifts()
     steps = []
     for name, change in decided.changes.items():
         if change.kind == plan.UNCHANGED:
@@ -88,7 +89,7 @@ def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str
         if name in rolled and change.kind != plan.SCALE:
             word = ROLL_OUT
         lasts = change.kind == plan.RELOAD or (change.kind == plan.START and name not in rolled)
-        steps.append(Step(name, word, not lasts, tuple(_reasons(name, change, seen, deployed, notes))))
+        steps.append(Step(name, word, not lasts, tuple(_reasons(name, change, seen, deployed, drifts))))
     return Preview(
         environment=env.name,
         steps=tuple(steps),
@@ -100,25 +101,24 @@ def compose(env: Environment, seen: Survey, decided: Plan, deployed: Mapping[str
 
 
 def _reasons(
-    name: str, change: plan.Change, seen: Survey, deployed: Mapping[str, Any], notes: digests.Notes
+    name: str, change: plan.Change, seen: Survey, deployed: Mapping[str, Any], drifts: Mapping[str, Drift]
 ) -> list[str]:
     """Everything that differs, not only what weighs most."""
     mine = [each for each in seen.containers if each.service == name]
     if not mine or change.kind in {plan.SCALE, plan.START}:
         return [change.reason] if change.reason else []
+    found = [drifts[each.id] for each in mine]
     reasons: list[str] = []
-    if any(each.config_hash != seen.hashes.get(name) for each in mine):
+    if any(each.configuration for each in found):
         declared = seen.stack.document["services"][name]
         reasons += differences.explain(deployed[name], declared) if name in deployed else []
-        reasons = reasons or [plan.NEW_CONFIGURATION]
-    image = seen.expected_images().get(seen.stack.services[name].image)
-    if image and any(each.image_id != image for each in mine):
+        reasons = reasons or [NEW_CONFIGURATION]
+    if any(each.image for each in found):
         built = any(each.service == name for each in seen.own)
         reasons += (
-            _build_reasons(deployed.get(name), seen.stack.document["services"][name]) if built else [plan.NEW_IMAGE]
+            _build_reasons(deployed.get(name), seen.stack.document["services"][name]) if built else [NEW_IMAGE]
         )
-    changed = {path for each in mine for path in digests.unseen(each, seen.files.get(name, {}), notes.get(each.id))}
-    reasons += [f"{path} changed" for path in sorted(changed)]
+    reasons += [f"{path} changed" for path in sorted({path for each in found for path in each.files})]
     replicas = seen.stack.services[name].replicas
     if len(mine) != replicas and not seen.stack.services[name].one_shot:
         reasons.append(f"{len(mine)} -> {replicas}")

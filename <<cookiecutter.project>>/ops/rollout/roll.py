@@ -27,8 +27,8 @@ from ops.engine import Container
 from ops.parts.nginx import edge
 from ops.parts.nginx.edge import Smoke
 from ops.rollout import gate
-from ops.rollout.plan import PROBATION
 from ops.stack.model import Service
+from ops.state.drift import PROBATION
 
 # Setting and default, in seconds: how long new containers must stay well before they get requests.
 STEADY = ("ROLLOUT_STEADY_SECONDS", 5)

@@ -15,11 +15,11 @@ from ops.engine import Container
 from ops.rollout import gate, preflight
 from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.deploy import TIMEOUT
-from ops.rollout.plan import PROBATION
 from ops.rollout.roll import Rollout, move
 from ops.stack import model, networks
 from ops.stack.model import Stack
 from ops.state import lock, releases
+from ops.state.drift import PROBATION
 
 # Services that may have several containers, and the setting that says how many. A database is scaled by its own means.
 SCALABLE = {

@@ -20,8 +20,10 @@ MAINTENANCE = "maintenance.on"
 # PostgreSQL reads these once, when its volume is empty: recreating a database for them would be an outage for nothing.
 FIRST_BOOT_ONLY = "/docker-entrypoint-initdb.d"
 
-# By container id: what it had mounted when it was made, as path -> digest.
-Notes = Mapping[str, Mapping[str, str]]
+# Of mounted files, by path.
+Digests = Mapping[str, str]
+# By container id: what it had mounted when it was made.
+Notes = Mapping[str, Digests]
 
 
 class FileState(NamedTuple):
@@ -67,13 +69,17 @@ def file_state(path: Path) -> FileState:
         return FileState("", 0)
 
 
-def unseen(container: Container, files: Mapping[str, FileState], noted: Mapping[str, str] | None) -> list[str]:
-    """Paths whose content a container has not seen. One that nobody noted (made by plain `docker compose`) saw what was
-    there when it was made."""
-    if noted is None:
-        return sorted(path for path, state in files.items() if state.modified > container.created)
-    changed = {path for path, state in files.items() if noted.get(path) != state.digest}
-    return sorted(changed | (noted.keys() - files.keys()))
+def changed(now: Digests, before: Digests) -> list[str]:
+    """Paths that are new, gone, or of another content."""
+    return sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path))
+
+
+def mounted_by(container: Container, files: Mapping[str, FileState], noted: Digests | None) -> Digests:
+    """What a container has mounted. One that nobody noted (made by plain `docker compose`) saw what was there when it
+    was made."""
+    if noted is not None:
+        return noted
+    return {path: each.digest for path, each in files.items() if each.modified <= container.created}
 
 
 def _note_path(env: Environment) -> Path:

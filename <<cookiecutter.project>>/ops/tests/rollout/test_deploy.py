@@ -17,7 +17,7 @@ from ops.state import lock
 
 
 def surveyed(declared, *containers) -> deploy.Survey:
-    hashes = {name: "hash" for name in declared.services}
+    hashes = {each.id: "hash" for each in containers}
     present = {each.image: "sha256:1" for each in declared.services.values()}
     return deploy.Survey(declared, hashes, list(containers), [], present, {})
 

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from ops.rollout import plan, preview
+from ops.rollout import preview
 from ops.rollout.observe import Survey, decide
 from ops.stack import images
 from ops.stack.model import Service, Stack
 from ops.state.digests import FileState
+from ops.state.drift import NEW_CONFIGURATION
 
 WEB = Service("web", "acme/web:dev", replicas=1, built=True, has_health=True)
 POSTGRES = Service("postgres", "postgres:18", networks=("database",))
@@ -31,13 +32,13 @@ def see(env, make_container):
         containers = told.get("containers", [make_container("web"), make_container("postgres"), done])
         seen = Survey(
             Stack("acme-dev", {each.name: each for each in (web_as_told, POSTGRES, MIGRATE)}, document),
-            {"web": "hash", "postgres": "hash", "migrate": "hash", **told.get("hashes", {})},
+            {each.id: told.get("hashes", {}).get(each.service, "hash") for each in containers},
             containers,
             told.get("own", []),
             {"acme/web:dev": "sha256:1", "postgres:18": "sha256:1", "acme/migrate:dev": "sha256:1"},
             told.get("files", {}),
         )
-        return preview.compose(env, seen, decide(env, seen), told.get("deployed", {}))
+        return preview.compose(env, seen, decide(seen), told.get("deployed", {}))
 
     return run
 
@@ -58,7 +59,7 @@ def test_a_setting(see, capsys) -> None:
 
 
 def test_a_setting_without_a_release_to_compare_with(see) -> None:
-    assert see(hashes={"web": "new"}).steps[0].reasons == (plan.NEW_CONFIGURATION,)
+    assert see(hashes={"web": "new"}).steps[0].reasons == (NEW_CONFIGURATION,)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_all_reasons_are_told(see, make_container) -> None:
     )
     assert [step.service for step in shown.steps] == ["web", "migrate"]
     assert shown.steps[0].reasons == (
-        plan.NEW_CONFIGURATION,
+        NEW_CONFIGURATION,
         "its source or build settings changed",
         "SECRET changed",
         "2 -> 1",

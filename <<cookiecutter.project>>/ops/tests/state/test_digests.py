@@ -51,3 +51,9 @@ def test_damaged_notes_count_as_none(env, text: str) -> None:
     env.state_dir.mkdir(parents=True)
     (env.state_dir / "content.json").write_text(text)
     assert digests.read_notes(env) == {}
+
+
+@pytest.mark.parametrize(("modified", "seen"), [(999.0, True), (1001.0, False)])
+def test_containers_nobody_noted_saw_what_was_there_when_they_were_made(make_container, modified, seen) -> None:
+    mounted = digests.mounted_by(make_container("web"), {"SECRET": FileState("b", modified)}, None)
+    assert mounted == ({"SECRET": "b"} if seen else {})
