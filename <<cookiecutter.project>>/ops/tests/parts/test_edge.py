@@ -146,3 +146,15 @@ def test_smoke_labels(label: str, smoke: Smoke | None) -> None:
 def test_smoke_answers(make_container, monkeypatch, stdout: str, code: int, smoke: Smoke, complaint: str) -> None:
     monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), code, stdout, "refused\n"))
     assert edge.ask(make_container("nginx"), "10.0.0.2", smoke) == complaint
+
+
+def test_settling_waits_until_no_old_worker_takes_a_request(make_container, monkeypatch) -> None:
+    left = [f"101 {LEAVING}\n200 {WORKING}"] * 2 + [f"200 {WORKING}"]
+    monkeypatch.setattr(edge, "_DRAIN_PAUSE", 0.01)
+
+    def docker(*_args: str, **_options: object) -> Completed:
+        return Completed((), 0, TOP.format(workers=left.pop(0)), "")
+
+    monkeypatch.setattr(engine, "docker", docker)
+    edge.settle(make_container("nginx"))
+    assert left == []

@@ -30,7 +30,7 @@ def pair(make_container, monkeypatch, env):
                 if name not in self.silent:
                     container = make_container(name, labels=labels)
                     nodes.append(Node(container, role, timeline=1, followers=followers))
-            return View(tuple(nodes), {"members": members})
+            return View(tuple(nodes), {"scope": "stack", "members": members})
 
         def switch_over(self, _env, view):
             assert not view.hazard()
@@ -117,6 +117,35 @@ def test_without_a_standby_nobody_is_promoted(env, pair, held):
     failover.postgres.look = pair.view
     with pytest.raises(OpsError, match=r"No standby answers that could be promoted \(postgres-primary: starting up\)"):
         failover.promote(env, assume_yes=True)
+
+
+@pytest.fixture
+def lost(pair, held, monkeypatch):
+    """The primary does not answer; notes what is done about it. lost.answer: of whoever is asked."""
+    pair.primary, pair.silent, pair.answer = "", postgres.NODES[:1], True
+    monkeypatch.setattr(failover, "_sql", lambda *_: "")
+    monkeypatch.setattr(failover.console, "confirm", lambda *_, **__: pair.answer)
+    monkeypatch.setattr(engine, "docker", lambda verb, container, **_: pair.done.append(f"{verb} {container}"))
+    monkeypatch.setattr(failover, "_take_lease", lambda _env, _all, new, _scope: pair.done.append(f"lease {new.name}"))
+    monkeypatch.setattr(failover, "_await_standby", lambda _env, name: pair.done.append(f"await {name}"))
+    return pair
+
+
+def test_a_promotion_puts_the_lost_primary_out_of_action_first(env, lost):
+    failover.promote(env)
+    assert lost.done == [
+        "kill acme-dev-postgres-primary-1",
+        "lease postgres-replica",
+        "start acme-dev-postgres-primary-1",
+        "await postgres-primary",
+    ]
+
+
+def test_nobody_is_promoted_after_a_no(env, lost):
+    lost.answer = False
+    with pytest.raises(OpsError, match="Nothing was changed"):
+        failover.promote(env)
+    assert lost.done == []
 
 
 def test_what_a_promotion_may_lose(env, pair, monkeypatch):

@@ -128,6 +128,36 @@ def test_requests_left_pinned_are_released_although_nothing_moves(env, make_stac
     assert released == [nginx]
 
 
+@pytest.fixture
+def releasing(env, make_container, quiet):
+    """A deployment about to make a release; notes which names of images are given to what, and how it ended."""
+    noted: list[object] = []
+    quiet.setattr(deploy.releases, "begin", lambda *_args: "release")
+    quiet.setattr(deploy.releases, "finish", lambda _env, _release, result, **_rest: noted.append(result))
+    quiet.setattr(images, "tag", lambda pairs: noted.append(list(pairs)))
+    quiet.setattr(engine, "containers", lambda env: [make_container("web", image_id="sha256:old")])
+    own = [images.OwnImage("web", "acme/web:dev", "acme/web:0123")]
+    work = deploy.Deployment(env, SimpleNamespace(check=None))
+    return work.released({"name": "acme-dev", "services": {}}, own, {}, "deploy"), noted
+
+
+@pytest.mark.parametrize(
+    ("error", "result"), [(OpsError("no good"), deploy.releases.BROKEN), (KeyboardInterrupt(), "interrupted")]
+)
+def test_after_a_failure_names_of_images_mean_again_what_runs(releasing, error: BaseException, result: str) -> None:
+    release, noted = releasing
+    with pytest.raises(type(error)), release:
+        raise error
+    assert noted == [[("sha256:old", "acme/web:dev")], result]
+
+
+def test_after_a_success_they_mean_what_was_deployed(releasing) -> None:
+    release, noted = releasing
+    with release:
+        pass
+    assert noted == [deploy.releases.DEPLOYED]
+
+
 def test_addresses_to_open(env, make_stack) -> None:
     declared = make_stack(
         Service("nginx", "nginx:1", ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))),

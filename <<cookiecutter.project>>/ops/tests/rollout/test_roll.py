@@ -178,6 +178,26 @@ def test_an_interruption_before_the_old_ones_are_stopped_leads_back(rolling, ste
     assert {each.id for each in rolling.all} == {"old1", "old2", "nginx"}
 
 
+@pytest.mark.parametrize("number", range(1, 8))
+def test_whoever_has_lost_the_lock_stops_nobody(rolling, number: int) -> None:
+    """At whichever look it is found out: the old containers are left alone from there on."""
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        if looks >= number:
+            raise OpsError("The lock of dev is gone.")
+
+    rolling.rollout.check = check
+    with pytest.raises(OpsError, match="The lock of dev is gone"):
+        rolling.rollout.run()
+    assert looks == number
+    done = {line[0] for line in rolling.lines}
+    assert not done & {"kill", "stop"} and (number > 1 or not done & {"create", "start"})
+    assert {"old1", "old2", "nginx"} <= {each.id for each in rolling.all}
+
+
 def test_without_nginx_there_is_nothing_to_switch(rolling) -> None:
     rolling.all = [each for each in rolling.all if each.id != "nginx"]
     rolling.rollout.run()
