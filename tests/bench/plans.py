@@ -26,10 +26,8 @@ def main() -> int:
     parser.add_argument("--edits", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        project = Project.bake(Path(folder), project_name="Plan Stack", organisation="Plan")
-        # A rollout that costs as little as it can: what is measured is what it announces.
-        project.set(DRAIN_SECONDS="0", ROLLOUT_STEADY_SECONDS="0")
+    # A rollout that costs as little as it can: what is measured is what it announces.
+    with tempfile.TemporaryDirectory() as folder, Project.temporary(Path(folder), quick=True) as project:
         try:
             # What the commands say belongs to a failure; here it would only bury the figures.
             with contextlib.redirect_stdout(sys.stderr):

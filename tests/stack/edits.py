@@ -268,7 +268,6 @@ def try_out(project: Project, edit: str) -> Outcome:
 
 def forget(project: Project) -> None:
     """Remove what edits left on the engine besides the project itself: the other name of an image."""
-    project.remove()
     edited = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{project.name()}/*").split()
     if edited:
         docker("rmi", "--force", *edited, check=False)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from .edits import announced
 from .project import Project, eventually
 
 EMAIL = "ada@example.com"
@@ -49,6 +50,11 @@ def uploads_of(project: Project, chromium: str, screenshot: Path | None = None) 
             files[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
         browser.close()
     return files
+
+
+def test_the_plan_of_the_first_deploy_names_what_will_be_made(project: Project) -> None:
+    assert announced(project) >= {"web", "api", "postgres-primary", "nginx", "migrate"}
+    assert project.containers() == {}
 
 
 def test_first_deploy_makes_secrets_and_certificate_and_ends_healthy(project: Project) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .edits import RELOAD, Editor, announced, forget, try_out
+from .edits import RELOAD, Editor, forget, try_out
 from .project import Project
 
 pytestmark = pytest.mark.story
@@ -18,12 +18,10 @@ SOURCES = "services/{0}/{0}/app.py"
 
 
 @pytest.fixture(scope="module")
-def editor(project: Project) -> Iterator[Editor]:
+def editor(dev_stack: Project) -> Iterator[Editor]:
     """A running stack, and who edits it."""
-    assert announced(project) >= {"web", "api", "postgres-primary", "nginx", "migrate"}
-    project.invoke("deploy")
-    yield Editor(project, random.Random(4))
-    forget(project)
+    yield Editor(dev_stack, random.Random(4))
+    forget(dev_stack)
 
 
 def expect(editor: Editor, edit: str, *changes: str) -> None:
