@@ -5,7 +5,6 @@ A task is a docstring, its arguments and a few lines: what is done is in ops/, a
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -22,6 +21,8 @@ JSON_HELP = "print JSON for programs instead of a table"
 def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
     """A task whose errors are sentences: an OpsError ends it with its exit code, Ctrl-C with 130, and no traceback.
 
+    Its work is finished or undone although nobody reads its output any more, and its exit code tells how that went.
+
     help_texts: help of each argument; `positional`: names of the arguments given without a flag, separated by blanks.
     """
     positional = help_texts.pop("positional", "").split()
@@ -29,11 +30,12 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
     def decorate(body: Callable[..., Any]) -> Any:
         @wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            from ops.base import console
+            from ops.base import console, signals
             from ops.base.errors import INTERRUPTED, OpsError
 
-            # A job runner that gives up sends SIGTERM: leave as orderly as after Ctrl-C.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # Also when a job runner gives up, and when the terminal is closed: leave as orderly as after Ctrl-C.
+            signals.interrupt_on_ending()
+            console.outlive_readers()
             try:
                 code = body(*args, **kwargs)
             except OpsError as error:
@@ -45,10 +47,6 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
                 engine.end_all()
                 console.fail(OpsError("Interrupted."))
                 code = INTERRUPTED
-            except BrokenPipeError:
-                # Whoever read our output (`| head`) has seen enough; Python must not complain at exit either.
-                sys.stdout = None
-                code = 0
             sys.exit(code or 0)
 
         return task(guarded, help=help_texts, positional=positional)

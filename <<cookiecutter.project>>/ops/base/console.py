@@ -9,8 +9,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ops.base.errors import USAGE, OpsError
@@ -23,6 +24,52 @@ _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", 
 _PIPED_WIDTH = 240
 # Without a terminal: often enough that no job runner takes a build for dead, rarely enough for its log.
 _SIGN_OF_LIFE_SECONDS = 20
+
+
+class Output:
+    """A text stream whose reader may go away (`| head`, a closed terminal) without stopping the work that writes to it.
+
+    What is written after that is dropped. All else is the stream's own affair.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if anybody reads."""
+        with self._forgiven():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if anybody reads."""
+        with self._forgiven():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _forgiven(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # What is left in the stream's buffer must not fail again when Python ends; and children inherit the place.
+            with suppress(OSError, ValueError), _nowhere() as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
+def outlive_readers() -> None:
+    """From now on, let no closed standard output or error stop what a command is doing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, Output):
+            # Closed from the beginning (`>&-`), Python gives none.
+            setattr(sys, name, Output(_nowhere() if stream is None else stream))
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:

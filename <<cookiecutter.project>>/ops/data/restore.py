@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import engine
-from ops.base import console
+from ops.base import console, signals, undo
 from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
 from ops.data import archive
@@ -233,7 +233,7 @@ class _Restore:
         """Prepare, switch, clean up; or undo."""
         began = time.monotonic()
         # A terminal that is closed, or a connection that is lost, must not stop it halfway.
-        with services.ignored(signal.SIGHUP):
+        with signals.ignored(signal.SIGHUP):
             try:
                 self._prepare_postgres()
                 self._prepare_redis()
@@ -257,17 +257,10 @@ class _Restore:
         interrupted = isinstance(error, KeyboardInterrupt)
         reason = "interrupted." if interrupted else str(error) or type(error).__name__
         message = f"The restore failed while {self.doing}: {reason}"
-        not_undone = []
-        # An impatient second Ctrl-C must not stop what puts everything back.
-        with services.ignored(signal.SIGINT, signal.SIGTERM):
+        with signals.undisturbed():
             if interrupted:
                 engine.end_all()
-            for words, undo in reversed(self.undo):
-                self.tell(words)
-                try:
-                    undo()
-                except OpsError as second:
-                    not_undone.append(f"{words} ({second.message})")
+            not_undone = undo.every((words, self._told(words, step)) for words, step in reversed(self.undo))
         code = INTERRUPTED if interrupted else FAILED
         if not_undone:
             return OpsError(
@@ -278,6 +271,13 @@ class _Restore:
         if self.touched:
             return OpsError(f"{message} The old data is back in place, and the services run on it.", code=code)
         return OpsError(f"{message} Nothing was changed, and the services ran all the time.", code=code)
+
+    def _told(self, words: str, step: Callable[[], object]) -> Callable[[], None]:
+        def act() -> None:
+            self.tell(words)
+            step()
+
+        return act
 
     # ── beside what runs ──────────────────────────────────────────────────────────────────────────────────────────────
 

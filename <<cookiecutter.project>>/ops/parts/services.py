@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ops import engine
 from ops.base.errors import OpsError
@@ -41,17 +38,3 @@ def wait_healthy(containers: Sequence[Container]) -> None:
     if late := until(unready, HEALTHY_SECONDS, 0.5, accept=lambda late: not late):
         names = ", ".join(f"{each.name} ({each.health or each.state})" for each in late)
         raise OpsError(f"Not healthy after {HEALTHY_SECONDS} s: {names}.", f"invoke logs --service {late[0].service}")
-
-
-@contextlib.contextmanager
-def ignored(*numbers: signal.Signals) -> Iterator[None]:
-    """Ignore signals for a while. Only the main thread can, and only it receives them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ops import engine
-from ops.base import console, findings
+from ops.base import console, findings, signals, undo
 from ops.base.environments import Environment, relative
 from ops.base.errors import INTERRUPTED, MIGRATION, OpsError
 from ops.engine import Container
@@ -26,7 +26,7 @@ from ops.rollout import gate, plan, preflight
 from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.observe import Survey, decide, survey
 from ops.rollout.plan import Plan
-from ops.rollout.roll import Move, Rollout, move, undisturbed
+from ops.rollout.roll import Move, Rollout, move
 from ops.stack import images, model
 from ops.stack.model import Stack
 from ops.state import digests, lock, releases
@@ -60,6 +60,7 @@ class Deployment:
     began: float = field(default_factory=time.monotonic)
     doing: str = "looking around"
     touched: bool = False
+    not_undone: list[str] = field(default_factory=list)
     ready_after: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -107,11 +108,21 @@ class Deployment:
         try:
             yield release
         except BaseException as error:
-            with undisturbed():
-                images.tag_back(own, engine.containers(self.env))
-                result = releases.BROKEN if isinstance(error, Exception) else releases.INTERRUPTED
-                reason = str(error).partition("\n")[0]
+            result = releases.BROKEN if isinstance(error, Exception) else releases.INTERRUPTED
+            reason = str(error).partition("\n")[0]
+
+            def note() -> None:
                 releases.finish(self.env, release, result, reason=reason, seconds=self._elapsed())
+
+            failed = undo.every(
+                [
+                    ("giving images their tags back", lambda: images.tag_back(own, engine.containers(self.env))),
+                    ("noting how the release ended", note),
+                ]
+            )
+            self.not_undone += failed
+            if failed and isinstance(error, OpsError):
+                error.message += f"\nTidying up failed too: {'; '.join(failed)}."
             raise
         # Those of a rollback: nobody goes back to an older database server by it.
         names = {name for name, each in model.parse(document).services.items() if each.built and not each.stateful}
@@ -134,8 +145,11 @@ class Deployment:
 
     def standing(self) -> str:
         """How far it came, for the message after Ctrl-C."""
-        migrations = model.load(self.env).migrations
-        containers = [each for each in engine.containers(self.env) if each.service not in migrations]
+        try:
+            migrations = model.load(self.env).migrations
+            containers = [each for each in engine.containers(self.env) if each.service not in migrations]
+        except (OpsError, OSError) as error:
+            return f"what runs now is not known ({error})"
         ready = sum(each.ready for each in containers)
         return f"{ready} containers are healthy, {len(containers) - ready} are not"
 
@@ -238,6 +252,7 @@ class Deployment:
             rollout.run()
         finally:
             self.doing = rollout.doing
+            self.not_undone += rollout.not_undone
             self.ready_after.update(rollout.ready_after)
 
     def _prune(self) -> None:
@@ -387,12 +402,14 @@ def deployment(env: Environment, command: str, assume_yes: bool = False) -> Iter
             yield work
         except KeyboardInterrupt:
             # A second press would cut short the tidying up.
-            with undisturbed():
+            with signals.undisturbed():
                 engine.end_all()
                 state = work.standing() if work.touched else "nothing was changed"
+            failed = f" The way back failed: {'; '.join(work.not_undone)}." if work.not_undone else ""
             raise OpsError(
-                f"Interrupted while {work.doing}: {state}. `invoke {command} --env {env.name}` goes on from here.",
-                code=INTERRUPTED,
+                f"Interrupted while {work.doing}: {state}.{failed}",
+                f"`invoke {command} --env {env.name}` continues from here.",
+                INTERRUPTED,
             ) from None
 
 

@@ -115,9 +115,7 @@ def _reasons(
         reasons = reasons or [NEW_CONFIGURATION]
     if any(each.image for each in found):
         built = any(each.service == name for each in seen.own)
-        reasons += (
-            _build_reasons(deployed.get(name), seen.stack.document["services"][name]) if built else [NEW_IMAGE]
-        )
+        reasons += _build_reasons(deployed.get(name), seen.stack.document["services"][name]) if built else [NEW_IMAGE]
     reasons += [f"{path} changed" for path in sorted({path for each in found for path in each.files})]
     replicas = seen.stack.services[name].replicas
     if len(mine) != replicas and not seen.stack.services[name].one_shot:

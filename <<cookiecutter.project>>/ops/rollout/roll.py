@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ops import engine
-from ops.base import console
+from ops.base import console, undo
 from ops.base.environments import Environment
 from ops.base.errors import SMOKE, OpsError
 from ops.engine import Container
@@ -38,7 +37,8 @@ _PROBATION_SHARES, _FULL_SHARES = 32, 1024
 _YIELD_SECONDS = 90.0
 _KILLED = 137  # 128 + SIGKILL: it did not end within its grace period
 
-_OLD_SERVES = "The old containers serve on, the new ones are removed. Mend the cause and run the same command again."
+_BACK = "The old containers keep serving; the new ones were removed. Fix the cause and run the same command again."
+_NOT_BACK = "Running the same command again finishes the clean-up. See what runs: invoke status"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def move(service: Service, containers: Sequence[Container], current: Callable[[C
 class Rollout:
     """One rollout. document: the resolved configuration that new containers are made from (None: the Compose files).
     entries: its services as Compose describes them. check: called between steps; raises when the right to change the
-    environment is lost."""
+    environment is lost. not_undone: steps of the way back that failed, in words."""
 
     env: Environment
     document: Path | None
@@ -89,7 +89,9 @@ class Rollout:
     check: Callable[[], None] = lambda: None
     ready_after: dict[str, float] = field(default_factory=dict)
     doing: str = "preparing the rollout"
+    not_undone: list[str] = field(default_factory=list)
     _nginx: Container | None = None
+    _before: frozenset[str] = frozenset()
     _new: list[str] = field(default_factory=list)
     _pinned: dict[str, list[str]] = field(default_factory=dict)
     _switched: bool = False
@@ -108,10 +110,12 @@ class Rollout:
             self._switch()
             self._drain()
         except BaseException as error:
-            with undisturbed():
-                self._undo()
+            self.not_undone = self._undo()
             if isinstance(error, OpsError):
-                error.remedy = _OLD_SERVES
+                error.remedy = _BACK
+                if self.not_undone:
+                    error.message += f"\nThe way back failed too: {'; '.join(self.not_undone)}."
+                    error.remedy = _NOT_BACK
             raise
         self._stop()
         self._release()
@@ -131,15 +135,12 @@ class Rollout:
 
     def _create(self) -> None:
         adding = [each for each in self.moves if each.fresh]
-        before = {each.id for each in engine.containers(self.env)}
+        self._before = frozenset(each.id for each in engine.containers(self.env))
         totals = {each.service.name: len(each.stay) + len(each.leave) + each.fresh for each in adding}
         try:
             engine.compose(self.env, *create_argv(totals), document=self.document, timeout=self.timeout)
         finally:
-            mine = {each.service.name for each in adding}
-            self._new = [
-                each.id for each in engine.containers(self.env) if each.service in mine and each.id not in before
-            ]
+            self._find_new()
         engine.docker("update", "--restart", PROBATION, "--cpu-shares", str(_PROBATION_SHARES), *self._new)
 
     def _start(self) -> None:
@@ -228,18 +229,44 @@ class Rollout:
             for name in stop(leaving):
                 console.warn(f"{name} did not end by itself within its grace period and was killed.")
 
-    def _undo(self) -> None:
-        """Back to the old containers, as they were before."""
-        console.say("going back to the old containers" if self._new or self._switched else "nothing was changed yet")
+    def _find_new(self) -> None:
+        mine = {each.service.name for each in self.moves if each.fresh}
+        self._new = [
+            each.id for each in engine.containers(self.env) if each.service in mine and each.id not in self._before
+        ]
+
+    def _undo(self) -> list[str]:
+        """Back to the old containers, as they were before; what of it failed, in words."""
+        begun = bool(self._before)
+        steps: list[undo.Step] = []
         if self._switched:
-            with contextlib.suppress(OpsError):
-                self._point(serving(self.moves, self._old(), self._nginx))
-                if self._nginx:
-                    edge.drain(self._nginx)
-        if self._new:
-            engine.docker("rm", "--force", *self._new, check=False)
+            steps += [
+                ("sending requests to the old containers", self._point_back),
+                ("draining the new ones", self._leave),
+            ]
+        if begun:
+            steps.append(("removing the new containers", self._discard))
+        steps.append(("letting nginx find services by their names", self._release))
+        with contextlib.suppress(OSError):
+            console.say("going back to the old containers" if begun else "nothing was changed yet")
+        return undo.every(steps)
+
+    def _point_back(self) -> None:
+        self._point(serving(self.moves, self._old(), self._nginx))
+
+    def _leave(self) -> None:
+        if self._nginx:
+            edge.drain(self._nginx)
+
+    def _discard(self) -> None:
+        """Remove the new containers. Raises OpsError naming those that are still there."""
+        # The step that made them may have failed before it could find them.
         with contextlib.suppress(OpsError):
-            self._release()
+            self._find_new()
+        if self._new:
+            done = engine.docker("rm", "--force", *self._new, check=False)
+            if left := engine.look(self._new):
+                raise OpsError(f"{', '.join(each.name for each in left)}: {done.stderr.strip() or 'still there'}")
 
     # ── looking and pointing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -318,14 +345,3 @@ def stop(containers: Sequence[Container]) -> list[str]:
 def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     """Slices of at most that many."""
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """No Ctrl-C and no SIGTERM until tidying up is done."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -110,7 +110,7 @@ def test_a_missing_argument() -> None:
     assert "replicas" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interruption_ends_a_command_with_130(number: signal.Signals) -> None:
     script = (
         "import os, tasks, time\n"
@@ -125,3 +125,48 @@ def test_interruption_ends_a_command_with_130(number: signal.Signals) -> None:
     )
     assert done.returncode == 130
     assert done.stderr == "error: Interrupted.\n"
+
+
+CHANGES = """
+import os, sys, tasks, time
+from ops.base import console, environments
+from ops.base.errors import OpsError
+
+def work(name):
+    for number in range(2000):
+        console.say(f"step {number}")
+    console.print_table(("SERVICE",), [("web",)])
+    console.warn("nobody reads this either")
+    open(os.environ["DONE"], "w").close()
+    raise OpsError("It failed.", code=7)
+
+environments.load = work
+from invoke import Context
+tasks.stop(Context())
+"""
+
+
+@pytest.mark.parametrize("closed", ["stdout", "both", "from the beginning"])
+def test_work_is_done_although_nobody_reads(tmp_path: Path, closed: str) -> None:
+    done = tmp_path / "done"
+    redirection = {"stdout": "2>/dev/null | true", "both": "2>&1 | true", "from the beginning": ">&- 2>&-"}[closed]
+    line = f'"$PYTHON" -c "$SCRIPT" {redirection}; echo "${{PIPESTATUS[0]}}"'
+    variables = {**os.environ, "PYTHON": sys.executable, "SCRIPT": CHANGES, "DONE": str(done)}
+    said = subprocess.run(
+        ["bash", "-c", line], cwd=PROJECT, env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert said.stdout == "7\n", said.stderr
+    assert done.exists()
+
+
+def test_nohup_is_respected() -> None:
+    script = (
+        "import os, signal, tasks\n"
+        "from ops.base import environments\n"
+        "environments.load = lambda name: os.kill(os.getpid(), signal.SIGHUP) or exit(9)\n"
+        "from invoke import Context\n"
+        "tasks.status(Context())\n"
+    )
+    line = ["nohup", sys.executable, "-c", script]
+    done = subprocess.run(line, cwd=PROJECT, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 9

@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterator
 
 from ops import engine
-from ops.base import console, findings
+from ops.base import console, findings, signals
 from ops.base.environments import Environment, relative
 from ops.base.errors import INTERRUPTED, REFUSED, USAGE, OpsError
 from ops.data.upgrade.steps import COMMAND, PRIMARY, RATE, Changeover, Result
-from ops.parts import services
 from ops.parts.postgres import majors
 from ops.parts.postgres.majors import ROOT, SETTING
 from ops.rollout import preflight
@@ -83,7 +82,7 @@ def go_back(env: Environment, assume_yes: bool = False) -> None:
         else:
             _agree_to_go_back(env, work, assume_yes)
             began = time.monotonic()
-            with services.ignored(signal.SIGHUP):
+            with signals.ignored(signal.SIGHUP):
                 work.go_back(holding.origins[holding.current])
         took = console.duration(time.monotonic() - began)
         console.say(f"{env.name} is back on PostgreSQL {work.holding.current} ({took})", "green")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import engine
-from ops.base import console
+from ops.base import console, signals
 from ops.base.environments import Environment, override, raw_value, relative, set_value
 from ops.base.errors import FAILED, INTERRUPTED, REFUSED, OpsError
 from ops.base.waiting import until
@@ -208,7 +208,7 @@ class Changeover:
         change = Change("up", wanted.major, self.image(), wanted.reference)
         kept = majors.folder_of(self.holding.current)
         # A terminal that is closed, or a connection that is lost, must not stop it halfway.
-        with services.ignored(signal.SIGHUP):
+        with signals.ignored(signal.SIGHUP):
             try:
                 self._provide(override(self.env, SETTING, change.after))
                 # Until the switch, the name of the image is that of the old one.
@@ -344,7 +344,7 @@ class Changeover:
         reason = "interrupted." if interrupted else str(error) or type(error).__name__
         message = f"The upgrade failed while {self.doing}: {reason}"
         # An impatient second Ctrl-C must not stop what puts everything back.
-        with services.ignored(signal.SIGINT, signal.SIGTERM):
+        with signals.undisturbed():
             if interrupted:
                 engine.end_all()
             if not self._touched:
@@ -354,9 +354,10 @@ class Changeover:
                 self.say("leading back to the old database")
                 self._undo_switch()
                 self.settle()
-            except OpsError as second:
+            # Also what nobody has thought of, such as a full disk: the first error must not be hidden by it.
+            except Exception as second:
                 return OpsError(
-                    f"{message} The way back failed too: {second.message}",
+                    f"{message} The way back failed too: {second}",
                     "No data is lost: the old database is where it was. When the cause is mended:"
                     f" invoke {COMMAND} --back --env {self.env.name}",
                     code,

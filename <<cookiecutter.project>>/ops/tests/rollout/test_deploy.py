@@ -13,7 +13,7 @@ from ops.base.errors import INTERRUPTED, REFUSED, OpsError
 from ops.rollout import deploy, gate, plan, preflight
 from ops.stack import images
 from ops.stack.model import Port, Service
-from ops.state import lock
+from ops.state import lock, releases
 
 
 def surveyed(declared, *containers) -> deploy.Survey:
@@ -79,8 +79,53 @@ def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, to
     with pytest.raises(OpsError) as caught:
         deploy.deploy(env)
     assert caught.value.code == INTERRUPTED
+    assert caught.value.message == f"Interrupted while building images: {state}."
+    assert caught.value.remedy == "`invoke deploy --env dev` continues from here."
+
+
+def test_a_failure_gives_tags_back_and_is_noted_although_that_fails(env, make_stack, make_container, quiet) -> None:
+    web, noted = make_container("web", image_id="sha256:old"), []
+    own = [images.OwnImage("web", "acme/web:1", "acme/web:0123456789ab")]
+    quiet.setattr(engine, "containers", lambda env: [web])
+    quiet.setattr(images, "tag", lambda pairs: noted.append(list(pairs)))
+    quiet.setattr(releases, "revision", lambda _folder: "")
+    work = deploy.Deployment(env, SimpleNamespace(check=None))
+    document = {"name": "acme-dev", "services": {}}
+    with pytest.raises(OpsError, match=r"^The new one crashed\.$"), work.released(document, own, {}, "deploy"):
+        raise OpsError("The new one crashed.")
+    assert noted == [[("sha256:old", "acme/web:1")]]
+    (release,) = releases.history(env)
+    assert (release.result, release.reason) == (releases.BROKEN, "The new one crashed.")
+
+    def away(env: object) -> None:
+        raise OSError("the engine is away")
+
+    quiet.setattr(engine, "containers", away)
+    with pytest.raises(OpsError) as caught, work.released(document, own, {}, "deploy"):
+        raise OpsError("The new one crashed.")
     assert caught.value.message == (
-        f"Interrupted while building images: {state}. `invoke deploy --env dev` goes on from here."
+        "The new one crashed.\nTidying up failed too: giving images their tags back (the engine is away)."
+    )
+    assert releases.history(env)[-1].result == releases.BROKEN
+
+
+def test_an_interruption_tells_what_was_not_undone(env, quiet) -> None:
+    def interrupted(self: deploy.Deployment) -> None:
+        self.doing, self.touched = "draining the old ones", True
+        self.not_undone.append("removing the new containers (busy)")
+        raise KeyboardInterrupt
+
+    def broken(env: object) -> None:
+        raise OpsError("The engine does not answer.")
+
+    quiet.setattr(deploy.Deployment, "run", interrupted)
+    quiet.setattr(deploy.model, "load", broken)
+    with pytest.raises(OpsError) as caught:
+        deploy.deploy(env)
+    assert caught.value.code == INTERRUPTED
+    assert caught.value.message == (
+        "Interrupted while draining the old ones: what runs now is not known (The engine does not answer.)."
+        " The way back failed: removing the new containers (busy)."
     )
 
 

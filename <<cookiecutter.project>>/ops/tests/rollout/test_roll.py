@@ -38,8 +38,9 @@ class Engine:
         usual = next(each for each in self.all if each.service == "web")
         for number in (11, 12):
             self.all.append(
-                replace(usual, id=f"new{number}", number=number, state="created", health="", restart_policy="always",
-                        addresses={"net": f"10.0.0.{number}"}, labels={"ops.smoke": "/login"})
+                replace(usual, id=f"new{number}", name=f"acme-dev-web-{number}", number=number, state="created",
+                        health="", restart_policy="always", addresses={"net": f"10.0.0.{number}"},
+                        labels={"ops.smoke": "/login"})
             )  # fmt: skip
         return Completed((), 0, "", "")
 
@@ -142,7 +143,7 @@ def test_a_crash_leads_back(rolling, capsys) -> None:
     with pytest.raises(OpsError, match=r"web stopped with exit code 3\.\n.*\n  the last words") as caught:
         rolling.rollout.run()
     assert caught.value.code == CRASHED
-    assert "The old containers serve on" in caught.value.remedy
+    assert "The old containers keep serving; the new ones were removed." in caught.value.remedy
     assert rolling.lines == [*BESIDE, *BACK]
 
 
@@ -196,6 +197,59 @@ def test_whoever_has_lost_the_lock_stops_nobody(rolling, number: int) -> None:
     done = {line[0] for line in rolling.lines}
     assert not done & {"kill", "stop"} and (number > 1 or not done & {"create", "start"})
     assert {"old1", "old2", "nginx"} <= {each.id for each in rolling.all}
+
+
+def test_a_way_back_that_fails_hides_nothing_and_claims_nothing(rolling, monkeypatch) -> None:
+    rolling.fate = lambda each: replace(each, state="exited", health="", exit_code=3)
+    real = rolling.docker
+
+    def stubborn(verb: str, *args: str, **options: object) -> Completed:
+        if verb == "rm":
+            return Completed((), 1, "", "device or resource busy")
+        return real(verb, *args, **options)
+
+    def full(_nginx: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine, "docker", stubborn)
+    monkeypatch.setattr(edge, "release", full)
+    with pytest.raises(OpsError, match=r"web stopped with exit code 3\.") as caught:
+        rolling.rollout.run()
+    assert caught.value.code == CRASHED
+    assert "were removed" not in caught.value.remedy
+    assert caught.value.message.endswith(
+        "The way back failed too: removing the new containers (acme-dev-web-11, acme-dev-web-12: device or resource"
+        " busy); letting nginx find services by their names ([Errno 28] No space left on device)."
+    )
+
+
+def test_new_containers_that_nobody_has_seen_are_removed_too(rolling, monkeypatch) -> None:
+    """The engine gives no answer to the look that follows their making."""
+    real, calls = rolling.containers, []
+
+    def containers(env: object) -> list[Container]:
+        calls.append(env)
+        if len(calls) == 4:
+            raise engine.TimedOut("no answer")
+        return real(env)
+
+    monkeypatch.setattr(engine, "containers", containers)
+    with pytest.raises(OpsError, match="no answer"):
+        rolling.rollout.run()
+    assert {each.id for each in rolling.all} == {"old1", "old2", "nginx"}
+
+
+def test_a_closed_output_does_not_skip_the_way_back(rolling, monkeypatch) -> None:
+    rolling.dies = "start"
+
+    def closed(_text: str, *_style: str) -> None:
+        if ("start", *NEW) in rolling.lines:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(roll.console, "say", closed)
+    with pytest.raises(KeyboardInterrupt):
+        rolling.rollout.run()
+    assert {each.id for each in rolling.all} == {"old1", "old2", "nginx"}
 
 
 def test_without_nginx_there_is_nothing_to_switch(rolling) -> None:
