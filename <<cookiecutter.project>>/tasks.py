@@ -345,7 +345,7 @@ def secret_check(_context, env="dev", json=False):
     """Check that secrets are strong, private and nowhere else.
 
     Looks for weak, reused, readable and tracked ones, and for copies in files, images and containers. Exit code 1 when
-    something must be mended.
+    there is a problem.
     """
     from ops.commands import lifecycle
 

@@ -361,23 +361,24 @@ def doctor(env: Environment) -> bool:
 
 def secret_init(env: Environment) -> None:
     """Make the secrets that are missing, and say which."""
-    from ops import secrets
+    from ops.secrets import make
 
-    made = secrets.init(env)
+    made = make.init(env)
     if not made:
         console.say(f"nothing to make: every secret of {env.name} is there")
         return
-    console.say(f"made {len(made)} files in {relative(env.secrets_dir)}: {', '.join(made)}", "green")
-    console.say("Keep a copy where you keep passwords: a backup does not hold them.")
+    files = "file" if len(made) == 1 else "files"
+    console.say(f"made {len(made)} {files} in {relative(env.secrets_dir)}: {', '.join(made)}", "green")
+    console.say("Keep a copy where you keep passwords: backups do not contain secrets.")
 
 
 def secret_check(env: Environment, as_json: bool = False) -> int:
     """Show what is wrong with the secrets; returns the exit code."""
-    from ops import secrets
+    from ops.secrets import check
 
-    findings = secrets.check(env)
+    findings = check.check(env)
     if as_json:
-        console.say(json.dumps(secrets.as_json(env, findings), indent=2))
+        console.say(json.dumps(check.as_json(env, findings), indent=2))
     elif findings:
         colours = {"error": "red", "warning": "yellow", "skipped": "dim"}
         console.print_table(
@@ -390,10 +391,9 @@ def secret_check(env: Environment, as_json: bool = False) -> int:
                 for each in findings
             ],
         )
-    failed = secrets.failed(findings)
+    failed = check.failed(findings)
     if not as_json:
-        verdict = "must be mended" if failed else "are in order"
-        console.say(f"secrets of {env.name} {verdict}", "red" if failed else "green")
+        console.say(check.verdict(env, findings), "red" if failed else "green")
     return FAILED if failed else 0
 
 

@@ -172,10 +172,11 @@ class Deployment:
         """What dev makes by itself. Elsewhere secrets are made by a person's decision, and preflight says so."""
         if self.env.name != "dev":
             return
-        from ops import secrets
+        from ops.secrets import make
 
-        if made := secrets.init(self.env):
-            console.say(f"made {len(made)} secrets in {relative(self.env.secrets_dir)} (dev only)")
+        if made := make.init(self.env):
+            files = "file" if len(made) == 1 else "files"
+            console.say(f"made {len(made)} secret {files} in {relative(self.env.secrets_dir)} (dev only)")
 
     def _make_certificate(self) -> None:
         from ops.secrets import certificates

@@ -188,8 +188,9 @@ def check_secrets(env: Environment, findings: Sequence[Any]) -> Iterator[Check]:
     alike: dict[tuple[str, str, str], list[str]] = {}
     for each in findings:
         if each.severity != "skipped":
-            vital = each.what == "missing" or each.secret == "*"
-            stops = env.name == "prod" or (env.name != "dev" and vital and each.severity == "error")
+            vital = not each.stops and (each.what == "missing" or each.secret == "*")
+            serious = each.severity == "error"
+            stops = env.name == "prod" or each.stops or (env.name != "dev" and vital and serious)
             what = f"{each.what}; a deploy makes it" if env.name == "dev" and vital else each.what
             alike.setdefault((FAILED if stops else WARNING, what, each.remedy), []).append(each.secret)
     for (status, what, remedy), names in alike.items():
@@ -215,9 +216,9 @@ def run(
     env: Environment, stack: Stack, containers: Sequence[Container], beside: Mapping[str, int] | None = None
 ) -> list[Check]:
     """Every check for an environment. beside: as of memory_needed."""
-    from ops import secrets
     from ops.parts.postgres import majors
     from ops.secrets import certificates
+    from ops.secrets.check import check
 
     info = engine.docker("info", "--format", "{{json .}}").json()
     compose = engine.docker("compose", "version", "--short").stdout.strip()
@@ -233,7 +234,7 @@ def run(
         *check_ports(stack, containers, holder=port_holder, setting=lambda number: setting_of(env, number)),
         check_disk(shutil.disk_usage(where).free, str(where)),
         check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),
-        *check_secrets(env, secrets.check(env)),
+        *check_secrets(env, check(env)),
         check_certificate(env, certificates.validate),
         *majors.check(env, stack, containers),
     ]

@@ -158,3 +158,14 @@ CATALOGUE: tuple[Secret, ...] = (
 )
 
 BY_NAME: dict[str, Secret] = {secret.name: secret for secret in CATALOGUE}
+
+
+def of_team(name: str) -> Secret:
+    """A secret that a Compose file declares and the catalogue does not know: the team's own, given by somebody else."""
+    return Secret(
+        name,
+        "declared in a Compose file of yours",
+        (),
+        "change it where it was given, run the command and type the new value; it replaces the readers",
+        length=0,
+    )

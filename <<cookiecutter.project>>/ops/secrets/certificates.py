@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ops import secrets
 from ops.base.environments import relative
 from ops.base.errors import OpsError
+from ops.secrets.files import FOLDER_MODE, replace_file
 
 if TYPE_CHECKING:
     from ops.base.environments import Environment
@@ -85,7 +85,7 @@ def ensure(env: Environment) -> Certificate:
 
 def self_sign(env: Environment) -> Certificate:
     """Issue a certificate from the local authority, which is made first if need be; for prod only on request."""
-    env.secrets_dir.mkdir(mode=secrets.FOLDER_MODE, parents=True, exist_ok=True)
+    env.secrets_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     domain = _domain(env)
     authority_key, authority = _authority(env, domain)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -104,8 +104,8 @@ def self_sign(env: Environment) -> Certificate:
     folder.mkdir(exist_ok=True)
     # nginx runs as another user; the folder above keeps everybody else out.
     folder.chmod(0o755)
-    secrets.replace_file(folder / "privkey.pem", _private_pem(key))
-    secrets.replace_file(folder / "fullchain.pem", _pem(leaf) + _pem(authority))
+    replace_file(folder / "privkey.pem", _private_pem(key))
+    replace_file(folder / "fullchain.pem", _pem(leaf) + _pem(authority))
     return Certificate(folder / "fullchain.pem", tuple(names), leaf.not_valid_after_utc, local=True, issued=True)
 
 
@@ -192,8 +192,8 @@ def _authority(env: Environment, domain: str) -> tuple[ec.EllipticCurvePrivateKe
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    secrets.replace_file(key_file, _private_pem(key), mode=0o600)
-    secrets.replace_file(certificate_file, _pem(certificate))
+    replace_file(key_file, _private_pem(key), mode=0o600)
+    replace_file(certificate_file, _pem(certificate))
     return key, certificate
 
 

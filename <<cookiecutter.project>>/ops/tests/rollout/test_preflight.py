@@ -115,6 +115,7 @@ class Finding:
     what: str
     where: str = "config/x/secrets"
     remedy: str = "invoke secret-init"
+    stops: bool = False
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,8 @@ class Finding:
         ("staging", Finding("error", "A", "too short"), WARNING),
         ("staging", Finding("warning", "A", "stray"), WARNING),
         ("dev", Finding("error", "A", "missing"), WARNING),
+        ("dev", Finding("error", "A", "missing", stops=True), FAILED),
+        ("staging", Finding("error", "A", "its rotation was interrupted", stops=True), FAILED),
         ("prod", Finding("error", "A", "too short"), FAILED),
         ("prod", Finding("warning", "A", "stray"), FAILED),
         ("prod", Finding("skipped", "*", "no git"), OK),
