@@ -275,7 +275,7 @@ def verify(path: Path) -> Manifest:
         with path.open("rb") as file:
             return _verify(path, file)
     except FileNotFoundError as error:
-        raise OpsError(f"{path} does not exist.", f"See: ls {path.parent}") from error
+        raise OpsError(f"{path} does not exist.") from error
     except OSError as error:
         raise OpsError(f"{path} cannot be read: {error.strerror}.") from error
 

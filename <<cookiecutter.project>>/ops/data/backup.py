@@ -1,7 +1,9 @@
 """Backup: what the stack knows, in one archive (see ops/archive.py), taken while it serves.
 
-In it: the PostgreSQL database, the Redis keys, RabbitMQ's queues, exchanges, bindings and policies, the uploads.
-Not in it: secrets (password hashes included), messages that wait in a queue, metrics and logs.
+In it: the PostgreSQL database with the roles that it needs, the Redis keys, RabbitMQ's queues, exchanges, bindings and
+policies, the uploads.
+Not in it: secrets (password hashes included), other databases of the same server, which are named, messages that wait
+in a queue, metrics and logs.
 """
 
 from __future__ import annotations
@@ -97,7 +99,8 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
             tick("reading it back")
     except OSError as error:
         raise OpsError(
-            f"{relative(folder)}: {error.strerror or error}.", "Nothing was kept. Make room, then again."
+            f"{relative(folder)}: {error.strerror or error}.",
+            "No backup was kept. Free some space and run the command again.",
         ) from error
     path = folder / archive.file_name(facts)
     _note_success(env, facts.created_at)
@@ -127,6 +130,8 @@ def show(result: Result) -> None:
     console.say(f"{relative(result.path)}: {size}, verified, in {seconds}", "green")
     for line in describe(result.counts):
         console.say(f"  {line}")
+    if others := result.counts[POSTGRES].get("other_databases"):
+        console.warn(f"Not in it: other databases of the same server ({', '.join(others)}). Dump them with pg_dump.")
     console.say("  Not in it: config/*/secrets. Keep a copy of those where you keep passwords.", "dim")
 
 
@@ -273,7 +278,7 @@ def _check_space(
     if free < needed + _SPARE_BYTES:
         raise OpsError(
             f"{relative(folder)} has {console.size(free)} free; the backup may need {console.size(needed)}.",
-            "Make room there, or make that folder a link to a larger disk.",
+            "Free some space, or make that folder a link to a larger disk.",
         )
 
 
@@ -291,7 +296,45 @@ def _write_postgres(env: Environment, primary: Container, writer: archive.Writer
         argv = engine.exec_argv(primary.id, "pg_restore", "--file=/dev/null", stdin=True)
         send(argv, dumped, "reading the PostgreSQL dump", tick)
     size = int(sql(env, primary, "SELECT pg_database_size(current_database())"))
-    writer.describe(POSTGRES, {"database": database, "database_bytes": size, "rows": rows})
+    writer.describe(
+        POSTGRES,
+        {
+            "database": database,
+            "database_bytes": size,
+            "rows": rows,
+            "search_path": sql(env, primary, _SEARCH_PATH),
+            "roles": json.loads(sql(env, primary, _LIST_ROLES)),
+            "other_databases": json.loads(sql(env, primary, _OTHER_DATABASES)),
+        },
+    )
+
+
+# A function without a schema in its body finds its tables by the search path of whoever calls it, and a dump is loaded
+# with an empty one. So a restore looks in every schema: first where the database itself would.
+_SEARCH_PATH = """
+SELECT string_agg(quote_ident(nspname), ', ' ORDER BY position, nspname)
+FROM (SELECT nspname, array_position(current_schemas(false), nspname) AS position FROM pg_namespace
+      WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema') AS schemas
+"""
+
+# Roles are no part of a database's dump, but its grants and owners name them. No password, not even a hash, is kept.
+_LIST_ROLES = """
+SELECT coalesce(json_agg(json_build_object('name', r.rolname,
+  'options', concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcanlogin THEN 'LOGIN' END,
+    CASE WHEN NOT rolinherit THEN 'NOINHERIT' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END,
+    CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
+    CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
+    CASE WHEN rolconnlimit >= 0 THEN 'CONNECTION LIMIT ' || rolconnlimit END),
+  'member_of', (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]') FROM pg_auth_members m
+    JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname NOT LIKE 'pg\\_%'))
+  ORDER BY r.rolname), '[]')
+FROM pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%'
+"""
+
+_OTHER_DATABASES = """
+SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database
+WHERE NOT datistemplate AND datname NOT IN (current_database(), 'postgres')
+"""
 
 
 @contextmanager

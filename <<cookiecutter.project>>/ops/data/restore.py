@@ -8,6 +8,7 @@ services start again. The old data is kept until they are healthy; whatever fail
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from ops.data.backup import (
     UPLOADS_ASIDE,
     UPLOADS_FOLDER,
     Tick,
+    available,
     complaint,
     count_rows,
     describe,
@@ -42,8 +44,12 @@ from ops.data.backup import (
 )
 from ops.engine import Container
 from ops.parts import postgres, rabbitmq, redis, services
+from ops.stack import model
+from ops.stack.model import Stack
 from ops.state import lock
 
+# How many backups a message names.
+_SHOWN = 5
 # A restored database is larger than the dump and about as large as the one it was taken from; WAL comes on top.
 _SPACE_FACTOR = 2
 
@@ -52,7 +58,8 @@ _SPACE_FACTOR = 2
 class Result:
     """A finished restore, times in seconds; during `interruption` the services were away.
 
-    `kept`: the databases that this restore or an earlier one put aside and that are still there.
+    `kept`: the databases that this restore or an earlier one put aside and that are still there. `roles`: roles that
+    it created, without a password.
     """
 
     path: Path
@@ -60,6 +67,7 @@ class Result:
     interruption: float
     counts: Mapping[str, Mapping[str, Any]]
     kept: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
 
 
 def restore(
@@ -77,16 +85,32 @@ def restore(
     beside the new one. Raises OpsError, whose message says which state holds, when the archive is damaged or does not
     fit, when nobody agrees, or when a step fails.
     """
+    path = locate(env, path)
     tick("reading the archive")
     manifest = archive.verify(path)
     check_fits(env, path, manifest, other_environment)
-    containers = engine.containers(env)
-    work = _Restore(env, path, manifest, containers, keep_old, tick)
-    work.check()
-    if not _agreed(env, path, manifest, work.present(), assume_yes):
-        raise OpsError("Nothing was changed.", code=FAILED)
-    with lock.hold(env, f"restore --env {env.name}"):
+    # Before anything is looked at: while a person thinks about the question, no deploy may replace what was seen.
+    with lock.hold(env, f"restore --env {env.name}") as held:
+        work = _Restore(env, path, manifest, model.load(env), engine.containers(env), keep_old, tick)
+        work.check()
+        if not _agreed(env, path, manifest, work, assume_yes):
+            raise OpsError("Nothing was changed.", code=FAILED)
+        held.check()
         return work.run()
+
+
+def locate(env: Environment, path: Path) -> Path:
+    """The archive that was named: a path, or a name of a file in backups/<env>/. Raises OpsError (usage)."""
+    folder = env.project_dir / "backups" / env.name
+    if not path.exists() and path.name == str(path) and (folder / path).exists():
+        path = folder / path
+    if path.is_file():
+        return path
+    if path.exists():
+        raise OpsError(f"{relative(path)} is not a file. A restore reads its archive more than once.", code=USAGE)
+    newest = [relative(each) for each in list(available(env))[:_SHOWN]]
+    known = f"The newest backups of {env.name}: {', '.join(newest)}." if newest else f"{env.name} has no backup yet."
+    raise OpsError(f"{path} does not exist.", known, USAGE)
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -97,6 +121,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "interruption_seconds": round(result.interruption, 3),
         "counts": result.counts,
         "kept_databases": list(result.kept),
+        "created_roles": list(result.roles),
     }
 
 
@@ -106,6 +131,10 @@ def show(result: Result) -> None:
     console.say(f"restored {relative(result.path)} in {total}; the services were away for {interruption}", "green")
     for line in describe(result.counts):
         console.say(f"  {line}")
+    if result.roles:
+        console.say(
+            f"  created the roles {', '.join(result.roles)}, without a password: set one with \\password in psql"
+        )
     for name in result.kept:
         console.say(f"  {name} was put aside and is still there; to remove it, in the primary: dropdb {name}")
 
@@ -138,7 +167,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-def _agreed(env: Environment, path: Path, manifest: Manifest, present: Sequence[str], assume_yes: bool) -> bool:
+def _agreed(env: Environment, path: Path, manifest: Manifest, work: _Restore, assume_yes: bool) -> bool:
     facts = manifest.facts
     if not assume_yes:
         age = console.duration((datetime.now(UTC) - facts.created_at).total_seconds())
@@ -146,12 +175,34 @@ def _agreed(env: Environment, path: Path, manifest: Manifest, present: Sequence[
         for line in describe({name: member.counts for name, member in manifest.members.items()}):
             console.say(f"  {line}")
         console.say(f"It replaces what {env.name} holds now, which is lost unless you have a backup of it:", "yellow")
-        for line in present:
+        for line in work.present():
             console.say(f"  {line}")
-        console.say(f"{', '.join(services.NAMES)} stop for a moment.")
+        console.say(f"{services.names(work.services)} will be stopped for a moment.")
     expect = env.name if env.name == "prod" else ""
     return console.confirm(f"Replace the data of {env.name}?", assume_yes, expect=expect)
 
+
+# What _LIST_ROLES of backup.py writes, and nothing else: it becomes part of a statement.
+_ROLE_OPTIONS = re.compile(
+    r"(?:(?:SUPERUSER|LOGIN|NOINHERIT|CREATEDB|CREATEROLE|REPLICATION|BYPASSRLS|CONNECTION LIMIT \d+)(?: |$))*"
+)
+
+# A dump is loaded with an empty search path, and a CHECK whose function names a table without its schema would fail. So
+# that one line is replaced, in the preamble; the rest passes as it is. `read` takes no byte more than it needs.
+_LOAD = r"""
+set -euo pipefail
+pg_restore --file=- | {
+    while IFS= read -r line; do
+        if [ "$line" = "SELECT pg_catalog.set_config('search_path', '', false);" ]; then
+            printf 'SET search_path = %s;\n' "$3"
+            break
+        fi
+        printf '%s\n' "$line"
+    done
+    cat
+} | psql --no-psqlrc --quiet --no-password --single-transaction --set=ON_ERROR_STOP=1 --output=/dev/null \
+    --username="$1" --dbname="$2"
+"""
 
 _RENAME = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN (:'a', :'c') \\g /dev/null
@@ -170,22 +221,24 @@ class _Restore:
         env: Environment,
         path: Path,
         manifest: Manifest,
+        declared: Stack,
         containers: Sequence[Container],
         keep_old: bool,
         tick: Tick,
     ) -> None:
         self.env, self.path, self.manifest, self.keep_old, self._tick = env, path, manifest, keep_old, tick
-        self.containers = containers
+        self.declared, self.containers = declared, containers
         self.broker = rabbitmq.node(env, containers)
         self.primary = postgres.primary(env, containers)
         self.cache = redis.primary(env, containers)
         self.cache_replicas = [each for each in redis.nodes(containers) if each.id != self.cache.id]
-        self.services = [each for each in containers if each.service in services.NAMES and each.running]
+        self.services = [each for each in services.of(declared, containers) if each.running]
         self.database = env.values["POSTGRES_DB"]
         # A name has 63 characters at most, and the longest ending here has 30.
         stamp, stem = f"{datetime.now(UTC):%Y%m%d%H%M%S}", self.database[:33]
         self.beside, self.aside = f"{stem}_restoring_", f"{stem}_before_restore_"
         self.new, self.old = self.beside + stamp, self.aside + stamp
+        self.roles: list[str] = []
         self.doing = "looking around"
         self.undo: list[tuple[str, Callable[[], None]]] = []
         self.touched = False
@@ -204,8 +257,12 @@ class _Restore:
 
     def check(self) -> None:
         """Raises OpsError when this archive cannot be restored here."""
-        if not any(each.service == "migrate" for each in self.containers):
-            raise OpsError(f"{self.env.name} was not deployed completely.", f"invoke deploy --env {self.env.name}")
+        ran = {each.service for each in self.containers}
+        if missing := [name for name in self.declared.migrations if name not in ran]:
+            raise OpsError(
+                f"{self.env.name} was not deployed completely: {', '.join(missing)} never ran.",
+                f"invoke deploy --env {self.env.name}",
+            )
         versions = self.manifest.facts.versions
         check_version("PostgreSQL", versions["postgres"], self._sql("SHOW server_version").split()[0], 1)
         check_version("Redis", versions["redis"], redis.info(self.cache, "server")["redis_version"], 2)
@@ -215,7 +272,7 @@ class _Restore:
         if free < needed:
             raise OpsError(
                 f"PostgreSQL's disk has {console.size(free)} free; the restore may need {console.size(needed)}.",
-                "Make room on the disk of the volumes: old and new data exist side by side for a while.",
+                "Free some space on the disk of the volumes: for a while the old and the new data are both on it.",
             )
 
     def present(self) -> list[str]:
@@ -250,7 +307,7 @@ class _Restore:
             interruption = time.monotonic() - stopped
             kept = self._clean_up()
         counts = {name: member.counts for name, member in self.manifest.members.items()}
-        return Result(self.path, time.monotonic() - began, interruption, counts, kept)
+        return Result(self.path, time.monotonic() - began, interruption, counts, kept, tuple(self.roles))
 
     def _failed(self, error: BaseException) -> OpsError:
         """Put back what was there; the error that says what happened and which state holds."""
@@ -286,10 +343,11 @@ class _Restore:
         # Of a restore that was killed.
         for name in self._databases(self.beside):
             self._drop(name)
+        self._create_roles()
         self.undo.append(("removing the new database", lambda: self._drop(self.new)))
         self._sql('CREATE DATABASE :"name" TEMPLATE template0', name=self.new)
-        load = ("pg_restore", "--exit-on-error", "--single-transaction", "--no-password", f"--dbname={self.new}")
-        argv = engine.exec_argv(self.primary.id, *load, f"--username={self.env.values['POSTGRES_USER']}", stdin=True)
+        user, path = self.env.values["POSTGRES_USER"], self.manifest.counts(POSTGRES).get("search_path", "public")
+        argv = engine.exec_argv(self.primary.id, "bash", "-c", _LOAD, "bash", user, self.new, path, stdin=True)
         with archive.member(self.path, POSTGRES) as dump:
             send(argv, dump, "PostgreSQL", self.tell)
         self.at("comparing the rows with the manifest")
@@ -302,13 +360,33 @@ class _Restore:
         roles = ["bash", "/etc/postgresql/roles.sh"]
         run_in(self.primary, roles, "roles.sh", variables={"POSTGRES_DB": self.new})
         # An older backup has an older schema than the services that will use it.
-        arguments = ("run", "--rm", "--no-deps", "--no-TTY", "--env", f"DATABASE_NAME={self.new}", "migrate")
-        done = engine.compose(self.env, *arguments, check=False, timeout=None)
-        if not done.ok:
-            raise engine.explain(done.stderr) or OpsError(
-                f"The migrations refused it, perhaps because it is newer: {complaint(done.stderr + done.stdout)}"
-            )
+        for job in self.declared.migrations:
+            arguments = ("run", "--rm", "--no-deps", "--no-TTY", "--env", f"DATABASE_NAME={self.new}", job)
+            done = engine.compose(self.env, *arguments, check=False, timeout=None)
+            if not done.ok:
+                raise engine.explain(done.stderr) or OpsError(
+                    f"The migrations of {job} refused it; is the backup newer than the project?"
+                    f" {complaint(done.stderr + done.stdout)}"
+                )
         self._sql("ANALYZE", database=self.new)
+
+    def _create_roles(self) -> None:
+        """Create the roles that the dump names and this server lacks, as they were but without a password."""
+        present = set(self._sql("SELECT rolname FROM pg_roles").splitlines())
+        missing = [role for role in self.manifest.counts(POSTGRES).get("roles", ()) if role["name"] not in present]
+        self.undo.append(("removing the new roles", self._drop_roles))
+        for role in missing:
+            if not _ROLE_OPTIONS.fullmatch(role["options"]):
+                raise OpsError(f"The manifest has impossible options for the role {role['name']}: {role['options']}")
+            self._sql(f'CREATE ROLE :"name" {role["options"]}', name=role["name"])
+            self.roles.append(role["name"])
+        for role in missing:
+            for group in role["member_of"]:
+                self._sql('GRANT :"group" TO :"name"', group=group, name=role["name"])
+
+    def _drop_roles(self) -> None:
+        while self.roles:
+            self._sql('DROP ROLE IF EXISTS :"name"', name=self.roles.pop())
 
     def _prepare_redis(self) -> None:
         self.at("putting the Redis snapshot beside the present one")
@@ -337,7 +415,7 @@ class _Restore:
     # ── the switch ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _stop_services(self) -> None:
-        self.at(f"stopping {', '.join(services.NAMES)}")
+        self.at(f"stopping {services.names(self.services)}")
         self.touched = True
         self.undo.append(("starting the services again", self._restart_services))
         services.stop(self.services)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ops import engine
 from ops.base.errors import OpsError
 from ops.base.waiting import until
 from ops.engine import Container
-
-# They hold connections, caches and queues that belong to the old data.
-NAMES = ("web", "api", "auth-service", "notification-service")
+from ops.stack.model import Stack
 
 # As long as a deploy waits for the same services.
 HEALTHY_SECONDS = 180
+
+
+def of(declared: Stack, containers: Iterable[Container]) -> list[Container]:
+    """The containers that use the data tier, and so must not run while its data is replaced (see Stack.clients).
+
+    One that nothing declares any more may write as well.
+    """
+    return [each for each in containers if each.service in declared.clients or each.service not in declared.services]
+
+
+def names(containers: Iterable[Container]) -> str:
+    """The services of containers, for a sentence."""
+    return ", ".join(dict.fromkeys(each.service for each in containers)) or "no service"
 
 
 def stop(containers: Sequence[Container]) -> None:

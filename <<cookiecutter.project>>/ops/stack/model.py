@@ -14,6 +14,9 @@ from ops.base.errors import USAGE, OpsError
 
 # The label of services of ours that hold data; its value says which kind.
 STATEFUL = "ops.stateful"
+# The label of what only watches the rest; its value is MONITORING.
+TIER = "ops.tier"
+MONITORING = "monitoring"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Service:
     built: bool = False
     stateful: bool = False  # holds data: never run beside its successor
     one_shot: bool = False
+    monitoring: bool = False  # it only watches: the site serves without it
     profiles: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     memory_limit: int = 0
@@ -88,6 +92,18 @@ class Stack:
             name: each
             for name, each in self.lasting.items()
             if each.stateful or (not (each.built or each.profiles) and reach.intersection(each.networks))
+        }
+
+    @property
+    def clients(self) -> dict[str, Service]:
+        """Services that may hold connections, caches or files of the data tier, and so must not run while its data is
+        replaced: ours, and whatever else shares a network with it. What only watches is none."""
+        foundation = self.foundation
+        reach = {network for each in foundation.values() for network in each.networks}
+        return {
+            name: each
+            for name, each in self.lasting.items()
+            if name not in foundation and not each.monitoring and (each.built or reach.intersection(each.networks))
         }
 
 
@@ -151,6 +167,7 @@ def _service(name: str, entry: Mapping[str, Any], sources: Mapping[str, Mapping[
         built="build" in entry,
         stateful=STATEFUL in (entry.get("labels") or {}),
         one_shot=entry.get("restart", "") == "no",
+        monitoring=(entry.get("labels") or {}).get(TIER) == MONITORING,
         profiles=tuple(entry.get("profiles") or ()),
         depends_on=tuple(entry.get("depends_on") or ()),
         memory_limit=_memory(resources, "limits") or int(entry.get("mem_limit") or 0),

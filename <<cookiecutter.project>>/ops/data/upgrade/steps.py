@@ -500,7 +500,7 @@ class Changeover:
             raise engine.explain(done.stderr) or OpsError(f"migrate: {backup.complaint(done.stderr + done.stdout)}")
 
     def _services(self) -> list[Container]:
-        return [each for each in engine.containers(self.env) if each.service in services.NAMES]
+        return services.of(model.load(self.env), engine.containers(self.env))
 
     def _start_services(self) -> None:
         """Start the services; those that were well before must be so again."""

@@ -1,7 +1,11 @@
 """What a restore refuses, and in which order it undoes; the rest is driven against a real engine."""
 
+import contextlib
 import signal
+import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +15,7 @@ from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
 from ops.data import archive, restore
 from ops.data.archive import Facts, Manifest, Member
 from ops.parts import postgres, redis
+from ops.stack.model import Service
 
 WHEN = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 COUNTS = {
@@ -91,10 +96,139 @@ def test_a_damaged_archive_is_refused_before_anything_else(env, tmp_path, monkey
 def test_prod_wants_its_name_typed(env, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(console, "confirm", lambda *args, **options: asked.append((args, options)))
-    restore._agreed(env, tmp_path, manifest(), ["present"], False)
+    work = SimpleNamespace(present=lambda: ["present"], services=[])
+    restore._agreed(env, tmp_path, manifest(), work, False)
     prod = type(env)("prod", env.project_dir, env.env_file, env.secrets_dir, env.values)
-    restore._agreed(prod, tmp_path, manifest(), ["present"], False)
+    restore._agreed(prod, tmp_path, manifest(), work, False)
     assert [options["expect"] for _, options in asked] == ["", "prod"]
+
+
+# ── what is found, and when ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_is_looked_at_before_the_lock_is_held(env, tmp_path, monkeypatch):
+    """While a person thinks about the question, no deploy may replace what was seen."""
+    order = []
+
+    @contextlib.contextmanager
+    def hold(_env, _purpose):
+        order.append("lock")
+        yield SimpleNamespace(check=lambda: order.append("check"))
+        order.append("unlock")
+
+    def look(*_args):
+        order.append("look")
+        return SimpleNamespace(
+            check=lambda: None, present=lambda: [], services=[], run=lambda: order.append("run") or "result"
+        )
+
+    path = tmp_path / "a.tar"
+    path.touch()
+    monkeypatch.setattr(restore.lock, "hold", hold)
+    monkeypatch.setattr(restore.archive, "verify", lambda _path: manifest())
+    monkeypatch.setattr(restore.model, "load", lambda _env: order.append("declared"))
+    monkeypatch.setattr(engine, "containers", lambda _env: order.append("containers"))
+    monkeypatch.setattr(restore, "_Restore", look)
+    monkeypatch.setattr(console, "confirm", lambda *_args, **_options: order.append("ask") or True)
+    assert restore.restore(env, path) == "result"
+    assert order == ["lock", "declared", "containers", "look", "ask", "check", "run", "unlock"]
+
+
+def test_an_archive_is_found_by_its_bare_name(env):
+    folder = env.project_dir / "backups" / "dev"
+    folder.mkdir(parents=True)
+    (folder / "acme-dev-1.tar").touch()
+    assert restore.locate(env, Path("acme-dev-1.tar")) == folder / "acme-dev-1.tar"
+    assert restore.locate(env, folder / "acme-dev-1.tar") == folder / "acme-dev-1.tar"
+
+
+def test_an_archive_that_is_not_there_names_those_that_are(env):
+    with pytest.raises(OpsError, match="x.tar does not exist") as caught:
+        restore.locate(env, Path("x.tar"))
+    assert (caught.value.remedy, caught.value.code) == ("dev has no backup yet.", USAGE)
+    folder = env.project_dir / "backups" / "dev"
+    folder.mkdir(parents=True)
+    for number in range(7):
+        (folder / f"acme-dev-{number}.tar").touch()
+    with pytest.raises(OpsError) as caught:
+        restore.locate(env, Path("x.tar"))
+    assert caught.value.remedy.count("acme-dev-") == restore._SHOWN
+    assert "acme-dev-6.tar" in caught.value.remedy and "acme-dev-1.tar" not in caught.value.remedy
+
+
+def test_what_cannot_be_read_twice_is_refused(env, tmp_path):
+    """A FIFO, as `<(…)` gives, would hang; a folder has no content."""
+    with pytest.raises(OpsError, match="is not a file") as caught:
+        restore.locate(env, tmp_path)
+    assert caught.value.code == USAGE
+
+
+def roles_of(work, monkeypatch, **options):
+    """What a restore sends to a server that has the role postgres, for a manifest with these roles besides."""
+    sent = []
+
+    def sql(text, **variables):
+        sent.append((" ".join(text.split()), variables))
+        return "postgres"
+
+    counts = {**COUNTS["postgres.dump"], "roles": [{"name": "postgres", "options": "SUPERUSER", "member_of": []}]}
+    counts["roles"] += [{"name": name, **facts} for name, facts in options.items()]
+    members = {**work.manifest.members, "postgres.dump": Member(1, "", counts)}
+    work.manifest = Manifest(work.manifest.facts, members)
+    monkeypatch.setattr(work, "_sql", sql)
+    return sent
+
+
+def test_roles_that_the_dump_names_are_created_and_undone(work, monkeypatch):
+    sent = roles_of(
+        work,
+        monkeypatch,
+        reader={"options": "LOGIN CONNECTION LIMIT 5", "member_of": ["staff"]},
+        staff={"options": "NOINHERIT", "member_of": []},
+    )
+    work._create_roles()
+    assert sent[1:] == [
+        ('CREATE ROLE :"name" LOGIN CONNECTION LIMIT 5', {"name": "reader"}),
+        ('CREATE ROLE :"name" NOINHERIT', {"name": "staff"}),
+        ('GRANT :"group" TO :"name"', {"group": "staff", "name": "reader"}),
+    ]
+    assert work.roles == ["reader", "staff"]
+    del sent[:]
+    work.undo[-1][1]()
+    assert sent == [('DROP ROLE IF EXISTS :"name"', {"name": name}) for name in ("staff", "reader")]
+
+
+def test_options_of_a_role_are_not_taken_on_trust(work, monkeypatch):
+    roles_of(work, monkeypatch, evil={"options": "LOGIN; DROP DATABASE appdb", "member_of": []})
+    with pytest.raises(OpsError, match="impossible options for the role evil"):
+        work._create_roles()
+    assert work.roles == []
+
+
+def test_the_first_empty_search_path_of_a_dump_is_replaced_and_nothing_else(tmp_path):
+    line = "SELECT pg_catalog.set_config('search_path', '', false);"
+    dump = f"SET x = 1;\n\n{line}\nCOPY t FROM stdin;\n{line}\n  a\\tb  \n\\.\n"
+    (tmp_path / "pg_restore").write_text("#!/bin/sh\ncat\n")
+    (tmp_path / "psql").write_text('#!/bin/sh\ncat > "$OUT"; echo "$@" > "$OUT.arguments"\n')
+    for program in ("pg_restore", "psql"):
+        (tmp_path / program).chmod(0o755)
+    out = tmp_path / "out"
+    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "OUT": str(out)}
+    argv = ["bash", "-c", restore._LOAD, "bash", "admin", "new", '"$user", public']
+    subprocess.run(argv, input=dump, text=True, env=variables, check=True)
+    assert out.read_text() == dump.replace(line, 'SET search_path = "$user", public;', 1)
+    assert "--set=ON_ERROR_STOP=1" in (tmp_path / "out.arguments").read_text()
+
+
+@pytest.mark.parametrize("failing", ["pg_restore", "psql"])
+def test_a_load_that_fails_on_either_side_fails(tmp_path, failing):
+    for program in ("pg_restore", "psql"):
+        (tmp_path / program).write_text(f"#!/bin/sh\ncat > /dev/null; exit {int(program == failing)}\n")
+        (tmp_path / program).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", restore._LOAD, "bash", "a", "b", "c"], input="", text=True, env={"PATH": f"{tmp_path}:/bin"}
+    )
+    assert done.returncode == 1
 
 
 # ── undoing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,11 +252,24 @@ def first_node_is_primary(monkeypatch):
 
 
 @pytest.fixture
-def work(env, tmp_path, make_container, monkeypatch):
+def declared(make_stack):
+    """The stack of the archive."""
+    return make_stack(
+        Service("postgres-primary", "postgres:18", networks=("database",)),
+        Service("redis-primary", "redis:8", networks=("database",)),
+        Service("redis-replica", "redis:8", networks=("database",)),
+        Service("rabbitmq", "rabbitmq:4", networks=("database",)),
+        Service("web", "web", built=True, networks=("backend",)),
+        Service("migrate", "migrate", built=True, one_shot=True, networks=("database",)),
+    )
+
+
+@pytest.fixture
+def work(env, tmp_path, make_container, declared, monkeypatch):
     """A restore whose steps only note that they were made and undone."""
     services = ("postgres-primary", "redis-primary", "redis-replica", "rabbitmq", "web", "migrate")
     found = [make_container(name) for name in services]
-    one = restore._Restore(env, tmp_path / "a.tar", manifest(), found, False, lambda _words: None)
+    one = restore._Restore(env, tmp_path / "a.tar", manifest(), declared, found, False, lambda _words: None)
     one.done, one.fails = [], {}
 
     def step(name, undone):
@@ -186,20 +333,20 @@ def test_what_cannot_be_undone_is_said_and_the_rest_still_is(work):
     assert "starting the services again" in work.done
 
 
-def test_names_of_databases_are_short_enough(env, tmp_path, make_container):
+def test_names_of_databases_are_short_enough(env, tmp_path, make_container, declared):
     env.values["POSTGRES_DB"] = "a" * 63
     found = [make_container(name) for name in ("postgres-primary", "redis-primary", "rabbitmq")]
-    work = restore._Restore(env, tmp_path, manifest(), found, False, lambda _words: None)
+    work = restore._Restore(env, tmp_path, manifest(), declared, found, False, lambda _words: None)
     assert len(work.old) <= 63 and len(work.new) <= 63
     assert work.old != work.new
 
 
-def test_it_needs_a_deployed_environment(env, tmp_path, make_container):
+def test_it_needs_a_deployed_environment(env, tmp_path, make_container, declared):
     with pytest.raises(OpsError, match="rabbitmq is not running"):
-        restore._Restore(env, tmp_path, manifest(), [], False, lambda _words: None)
+        restore._Restore(env, tmp_path, manifest(), declared, [], False, lambda _words: None)
     found = [make_container(name) for name in ("postgres-primary", "redis-primary", "rabbitmq")]
-    with pytest.raises(OpsError, match="was not deployed completely") as caught:
-        restore._Restore(env, tmp_path, manifest(), found, False, lambda _words: None).check()
+    with pytest.raises(OpsError, match="was not deployed completely: migrate never ran") as caught:
+        restore._Restore(env, tmp_path, manifest(), declared, found, False, lambda _words: None).check()
     assert caught.value.remedy == "invoke deploy --env dev"
 
 

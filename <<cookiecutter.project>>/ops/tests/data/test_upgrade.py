@@ -10,12 +10,14 @@ from ops import engine
 from ops.base import console
 from ops.base.errors import FAILED, INTERRUPTED, REFUSED, USAGE, OpsError
 from ops.data import backup, upgrade
+from ops.data.upgrade import steps
 from ops.data.upgrade.steps import Changeover
 from ops.parts import postgres, services
 from ops.parts.nginx import maintenance
 from ops.parts.postgres import majors
 from ops.parts.postgres.majors import Image, Server
 from ops.parts.postgres.volume import Change, Holding
+from ops.stack.model import Service
 from ops.state import releases
 
 OLD, NEW = "postgres:17.6", "postgres:18.6"
@@ -25,6 +27,7 @@ SERVERS = [
     Server("postgres-primary", "acme_one", "999:999", "primary"),
     Server("postgres-replica", "acme_two", "999:999", "replica"),
 ]
+SERVICES = [Service(each.service, OLD) for each in SERVERS]
 STANDBY_17, STANDBY_BOTH = Holding((17,), frozenset({17})), Holding((17, 18), frozenset({17, 18}), {18: OLD})
 
 
@@ -48,7 +51,7 @@ def env(env):
 
 
 @pytest.fixture
-def make(env, monkeypatch, make_container):
+def make(env, monkeypatch, make_container, make_stack):
     """A changeover with volumes that hold what is said, which notes what it does to them and whom it starts."""
 
     def make(primary: Holding, replica: Holding = STANDBY_17, image: str = OLD) -> Changeover:
@@ -64,6 +67,7 @@ def make(env, monkeypatch, make_container):
         def bring_up(using, major):
             work.done.append(("start", major, using.values["POSTGRES_IMAGE"]))
 
+        monkeypatch.setattr(steps.model, "load", lambda _env: make_stack(*SERVICES))
         monkeypatch.setattr(work, "look", lambda: None)
         monkeypatch.setattr(work, "in_volume", in_volume)
         monkeypatch.setattr(work, "_bring_up", bring_up)

@@ -10,7 +10,7 @@ from ops import engine
 from ops.base.environments import Environment
 from ops.base.errors import USAGE
 from ops.stack import model
-from ops.stack.model import Mount, Port
+from ops.stack.model import Mount, Port, Service
 
 DOCUMENT = {
     "name": "acme-dev",
@@ -92,3 +92,26 @@ def test_a_required_variable_that_is_missing(env: Environment) -> None:
     error = model.unresolved(env, engine.Completed(("docker",), 15, "", said))
     assert error.message == "config/dev/.env: WEB_MEMORY is not set, and the Compose files need it."
     assert error.code == USAGE
+
+
+def test_what_is_stopped_while_data_is_replaced(make_stack) -> None:
+    declared = make_stack(
+        Service("postgres", "postgres:18", networks=("database",)),
+        Service("migrate", "migrate", built=True, one_shot=True, networks=("database",)),
+        # of ours, without the database: it may hold files
+        Service("web", "web", built=True, networks=("frontend",)),
+        # a fifth service that nobody named anywhere
+        Service("shop", "shop", built=True, networks=("backend", "database")),
+        # somebody else's image that reaches the database
+        Service("metabase", "metabase:1", profiles=("reports",), networks=("database",)),
+        Service("exporter", "exporter:1", profiles=("monitoring",), monitoring=True, networks=("database",)),
+        Service("nginx", "nginx:1", networks=("frontend",)),
+        Service("off", "off", built=True, replicas=0, networks=("database",)),
+    )
+    assert [*declared.clients] == ["web", "shop", "metabase"]
+
+
+def test_what_only_watches_is_told_by_its_label() -> None:
+    entry = {"image": "prom/prometheus:v3", "labels": {"ops.tier": "monitoring"}}
+    found = model.parse({"name": "acme-dev", "services": {"prometheus": entry, "web": {"image": "web"}}})
+    assert [each.monitoring for each in found.services.values()] == [True, False]
