@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from ops import engine
-from ops.base import console
+from ops.base import console, signals
 from ops.base.environments import Environment
 from ops.base.errors import FAILED, REFUSED, OpsError
 from ops.base.waiting import until
@@ -29,6 +29,7 @@ SECONDS = 60
 REJOIN_SECONDS = 120
 # Beside the data folder, as in infrastructure/postgres/node.sh.
 _FENCE = 'touch "$(dirname "$PGDATA")/.fenced"'
+_FENCED = '[ ! -e "$(dirname "$PGDATA")/.fenced" ] || echo fenced'
 
 # When it begins, and a line for every write that was acknowledged, until there is one no more; or the first that is.
 _LAST = "date +%s.%N; while {write} && date +%s.%N && [ $SECONDS -lt {limit} ]; do sleep 0.02; done"
@@ -45,6 +46,13 @@ def failover(env: Environment) -> None:
     """
     with lock.hold(env, f"failover --env {env.name}"):
         view = look(env)
+        if handed := _handed_over(env, view):
+            old, new = handed
+            console.say(f"An earlier failover was interrupted after {old.name} had ended: finishing it.")
+            _finish(env, old, new)
+            console.say(f"{new.name} is the primary now", "green")
+            _await_standby(env, old.name)
+            return
         if hazard := view.hazard():
             raise OpsError(
                 f"It is not safe to fail over in {env.name}: {hazard}. Nothing was touched.",
@@ -113,10 +121,46 @@ def _hand_over(env: Environment, old: Node, new: Node) -> None:
         ended = _end_of_history(env, old)
         if not _has(env, new, ended):
             raise OpsError(f"{new.name} did not get everything from {old.name}, which is the primary again.")
+    except BaseException:
+        with signals.undisturbed():
+            engine.docker("start", old.container.id)
+        raise
+    # Between the fence and the promotion there is no primary, and a fenced node never becomes one by itself.
+    with signals.undisturbed():
         _fence(env, old)
+        _finish(env, old, new)
+
+
+def _finish(env: Environment, old: Node, new: Node) -> None:
+    """Promote the standby of a primary that has ended and is fenced, and start that as its standby."""
+    try:
         _promote(env, new)
+    except OpsError as error:
+        error.remedy = (
+            f"{old.name} has ended and waits for it. Run the same command again; if that fails too:"
+            f" invoke promote --env {env.name}"
+        )
+        raise
     finally:
         engine.docker("start", old.container.id)
+
+
+def _handed_over(env: Environment, view: View) -> tuple[Node, Node] | None:
+    """The old primary and the standby of a planned failover that was killed halfway: the one has ended cleanly and is
+    fenced, and the other has all of it. None when that is not what there is."""
+    new = view.standby
+    if view.primary or view.automatic or not new:
+        return None
+    for each in engine.containers(env):
+        if each.service not in postgres.NODES or each.service == new.name:
+            continue
+        old = Node(each)
+        if _one_off(env, old, _FENCED).strip() != "fenced":
+            continue
+        with suppress(OpsError):
+            if _has(env, new, _end_of_history(env, old)):
+                return old, new
+    return None
 
 
 def _end_of_history(env: Environment, node: Node) -> str:

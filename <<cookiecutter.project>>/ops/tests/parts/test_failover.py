@@ -1,8 +1,11 @@
 """Who becomes the primary: in which order, and when not."""
 
+import signal
+
 import pytest
 
 from ops import engine
+from ops.base import signals
 from ops.base.errors import REFUSED, OpsError
 from ops.parts import postgres
 from ops.parts.postgres import PRIMARY, STANDBY, Node, View, failover
@@ -175,3 +178,118 @@ def test_the_outage_begins_with_the_last_write_of_the_old_primary(env, make_cont
 def test_a_new_primary_that_takes_no_write_is_told(env, make_container, monkeypatch):
     with pytest.raises(OpsError, match="postgres-replica has not taken a write"):
         outage(env, make_container, monkeypatch, "99.0\n100.5\n", "")
+
+
+# ── a plain pair hands over ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def plain(env, make_container, monkeypatch):
+    """A plain pair on a made-up engine: `plain.done` notes what is done, `plain.fails` says at what it fails."""
+
+    class Plain:
+        def __init__(self):
+            self.done, self.fails, self.state, self.received, self.fenced = [], {}, "shut down", "t", False
+            self.old, self.new = (Node(make_container(name)) for name in postgres.NODES)
+            self.ignored = []
+
+        def note(self, *words):
+            self.done.append(words)
+            if words[0] in self.fails:
+                raise self.fails[words[0]]
+
+        def docker(self, verb, name, **_options):
+            self.note(verb, name)
+
+        def one_off(self, _env, _node, script):
+            if script == failover._FENCE:
+                self.note("fence")
+                self.fenced = True
+            if script == failover._FENCED:
+                return "fenced\n" if self.fenced else ""
+            return f"Database cluster state:  {self.state}\nLatest checkpoint location: 0/5000028\n"
+
+        def sql(self, _env, _container, text):
+            if "pg_promote" in text:
+                self.ignored = [signal.getsignal(each) for each in signals.ENDING]
+                self.note("promote")
+            return self.received
+
+    made = Plain()
+    monkeypatch.setattr(engine, "docker", made.docker)
+    monkeypatch.setattr(engine, "containers", lambda _env: [made.old.container, made.new.container])
+    monkeypatch.setattr(failover, "_one_off", made.one_off)
+    monkeypatch.setattr(failover, "_sql", made.sql)
+    monkeypatch.setattr(failover, "SECONDS", 0)
+    monkeypatch.setattr(postgres, "ask", lambda _env, each: Node(each, PRIMARY))
+    return made
+
+
+STOP, START = ("stop", "acme-dev-postgres-primary-1"), ("start", "acme-dev-postgres-primary-1")
+
+
+def test_a_primary_is_stopped_fenced_and_started_as_the_standby(env, plain):
+    failover._hand_over(env, plain.old, plain.new)
+    assert plain.done == [STOP, ("fence",), ("promote",), START]
+
+
+def test_nothing_interrupts_between_the_fence_and_the_promotion(env, plain):
+    """A fenced node never becomes the primary again by itself: there would be none."""
+    failover._hand_over(env, plain.old, plain.new)
+    assert plain.ignored == [signal.SIG_IGN] * len(signals.ENDING)
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"received": "f"}, "did not get everything"), ({"state": "in production"}, "did not end cleanly")],
+)
+def test_a_standby_that_lacks_something_is_not_promoted(env, plain, changes, words):
+    vars(plain).update(changes)
+    with pytest.raises(OpsError, match=words):
+        failover._hand_over(env, plain.old, plain.new)
+    assert plain.done == [STOP, START]
+
+
+def test_ctrl_c_before_the_fence_starts_the_primary_again(env, plain, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(failover, "_has", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        failover._hand_over(env, plain.old, plain.new)
+    assert plain.done == [STOP, START]
+
+
+def test_a_promotion_that_fails_says_what_to_do(env, plain):
+    plain.fails["promote"] = OpsError("no answer")
+    with pytest.raises(OpsError, match="no answer") as caught:
+        failover._hand_over(env, plain.old, plain.new)
+    assert plain.done == [STOP, ("fence",), ("promote",), START]
+    assert "invoke promote --env dev" in caught.value.remedy
+
+
+@pytest.fixture
+def halfway(plain, monkeypatch):
+    """What is found after a planned failover was killed between the fence and the promotion."""
+    plain.fenced = True
+    plain.view = View((Node(plain.old.container, "", "no answer"), Node(plain.new.container, STANDBY)))
+    monkeypatch.setattr(failover, "look", lambda _env: plain.view)
+    monkeypatch.setattr(failover, "_await_standby", lambda *_: plain.done.append(("await",)))
+    return plain
+
+
+def test_a_failover_that_was_killed_halfway_is_finished_by_the_next_one(env, halfway, held, capsys):
+    failover.failover(env)
+    assert halfway.done == [("promote",), START, ("await",)]
+    assert "An earlier failover was interrupted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes", [{"fenced": False}, {"received": "f"}, {"state": "in production"}], ids=lambda each: next(iter(each))
+)
+def test_a_lost_primary_is_not_taken_for_one_that_handed_over(env, halfway, held, changes):
+    vars(halfway).update(changes)
+    with pytest.raises(OpsError, match="no node is the primary") as caught:
+        failover.failover(env)
+    assert (caught.value.code, halfway.done) == (REFUSED, [])
