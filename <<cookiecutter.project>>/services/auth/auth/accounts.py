@@ -1,15 +1,22 @@
 """What an account is, and the rules for its parts."""
 
+import ipaddress
 import re
 import unicodedata
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from zxcvbn import zxcvbn  # type: ignore[import-untyped]
 
 from auth.passwords import MAX_LENGTH, MIN_LENGTH
 
 ROLES = ("user", "admin")
 _LOCAL = re.compile(r"[^\s@<>(),;:\\\"\[\]\x00-\x1f\x7f]{1,64}")
+# zxcvbn's score, from 0 to 4: a password of 3 takes 100 million guesses by somebody who knows what people choose.
+MIN_SCORE = 3
+# More takes zxcvbn longer than a tenth of a second, and a password that is weak so far is a strange one.
+_SCORED_LENGTH = 72
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -36,6 +43,38 @@ class RefreshToken:
     revoked: bool = False
 
 
+@dataclass(frozen=True)
+class LoginLimit:
+    """How many logins may be tried at one account.
+
+    A client has `attempts`, then it waits: 15 s before the next one, 30 s before the one after it, up to `window`.
+    It starts afresh after a login, or after `window` without an attempt. While very many fail from everywhere, somebody
+    guesses from many places: then each client has one attempt before it waits, and the owner still gets in.
+    """
+
+    attempts: int
+    window: timedelta
+    first_wait: timedelta = timedelta(seconds=15)
+
+    @property
+    def account_failures(self) -> int:
+        """Failures at one account within `window`, of all clients, that are taken for guessing from many places."""
+        return 10 * self.attempts
+
+
+def client_of(forwarded_for: str) -> str:
+    """Who counts as one client, by the header X-Forwarded-For: an IPv4 address, or the network of an IPv6 address,
+    because whoever has one has all of its addresses. Empty when it is not known."""
+    try:
+        address = ipaddress.ip_address(forwarded_for.partition(",")[0].strip())
+    except ValueError:
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped or ipaddress.ip_network((address, 64), strict=False))
+
+
 def normalise_email(value: str) -> str:
     """The one spelling of an address under which an account is kept.
 
@@ -52,19 +91,23 @@ def normalise_email(value: str) -> str:
         raise ValueError("not an e-mail address")
     if len(labels) < 2 or local.startswith(".") or local.endswith(".") or ".." in local:
         raise ValueError("not an e-mail address")
+    # `=?` begins an encoded word, in which a mail program would find another address than the one that is kept.
+    if "=?" in local or not local.isprintable():
+        raise ValueError("not an e-mail address")
     return f"{local.lower()}@{domain}"
 
 
 def check_password(password: str, email: str) -> str:
-    """The password, if it will do.
+    """The password, if it is good enough. Takes up to a tenth of a second.
 
     Raises:
-        ValueError: too short, too long, or nothing but the address.
+        ValueError: too short, too long, or easy to guess.
     """
     if len(password) < MIN_LENGTH:
         raise ValueError(f"needs at least {MIN_LENGTH} characters")
     if len(password) > MAX_LENGTH:
         raise ValueError(f"may have at most {MAX_LENGTH} characters")
-    if len(set(password)) < 4 or password.lower() in (email, email.partition("@")[0]):
-        raise ValueError("is too easy to guess")
+    estimate = zxcvbn(password[:_SCORED_LENGTH], user_inputs=[email, *re.split(r"\W+", email)])
+    if estimate["score"] < MIN_SCORE:
+        raise ValueError(f"is too easy to guess. {estimate['feedback']['warning']}".strip())
     return password

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from pydantic import BaseModel, Field
 
-from auth.accounts import User
+from auth.accounts import LoginLimit, User, client_of
 from auth.passwords import Passwords
 from auth.service import Accounts
 from auth.settings import AuthSettings
@@ -59,10 +59,15 @@ async def register(credentials: Credentials, accounts: AccountsOf) -> dict[str, 
 
 
 @routes.post("/v1/auth/login")
-async def login(credentials: Credentials, accounts: AccountsOf, response: Response) -> dict[str, Any]:
+async def login(
+    credentials: Credentials,
+    accounts: AccountsOf,
+    response: Response,
+    x_forwarded_for: Annotated[str, Header(include_in_schema=False)] = "",
+) -> dict[str, Any]:
     """Exchange a password for tokens."""
     response.headers["Cache-Control"] = "no-store"
-    return asdict(await accounts.login(credentials.email, credentials.password))
+    return asdict(await accounts.login(credentials.email, credentials.password, client_of(x_forwarded_for)))
 
 
 @routes.post("/v1/auth/refresh")
@@ -121,8 +126,7 @@ def create_app(settings: AuthSettings | None = None, store: Store | None = None)
             passwords,
             Keys(settings.jwt_secret, settings.jwt_secret_previous),
             refresh=timedelta(days=settings.refresh_days),
-            attempts=settings.login_attempts,
-            window=window,
+            limit=LoginLimit(settings.login_attempts, window),
         )
         cleaning = background.start("cleaning", lambda: _clean_regularly(kept, window))
         yield

@@ -2,12 +2,16 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple, Unpack
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 MIN_LENGTH, MAX_LENGTH = 12, 256
+T = TypeVar("T")
+A = TypeVarTuple("A")
 
 
 class Passwords:
@@ -25,15 +29,17 @@ class Passwords:
         # Compared with when there is no such account, so that the time taken does not tell.
         self._decoy = self._hasher.hash(os.urandom(16).hex())
 
+    async def run(self, work: Callable[[Unpack[A]], T], *arguments: *A) -> T:
+        """The result of `work`, which keeps a processor busy, in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
     async def hash(self, password: str) -> str:
         """An encoded hash."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._hasher.hash, password)
+        return await self.run(self._hasher.hash, password)
 
     async def verify(self, encoded: str | None, password: str) -> bool:
         """Whether the password is right. Takes as long when there is nothing to compare it with."""
-        right = await asyncio.get_running_loop().run_in_executor(
-            self._pool, self._verify, encoded or self._decoy, password
-        )
+        right = await self.run(self._verify, encoded or self._decoy, password)
         return right and encoded is not None
 
     def _verify(self, encoded: str, password: str) -> bool:

@@ -1,13 +1,14 @@
 """What can be done with accounts."""
 
 import hashlib
+import math
 import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from auth.accounts import RefreshToken, User, check_password, normalise_email
+from auth.accounts import LoginLimit, RefreshToken, User, check_password, normalise_email
 from auth.passwords import Passwords
 from auth.store import Store
 from stack.problems import Problem
@@ -34,14 +35,14 @@ class Accounts:
 
     Args:
         refresh: how long a login lasts without a password.
-        attempts: failed logins of one account that are let through within `window`.
+        limit: how many logins may be tried.
     """
 
     def __init__(
-        self, store: Store, passwords: Passwords, keys: Keys, *, refresh: timedelta, attempts: int, window: timedelta
+        self, store: Store, passwords: Passwords, keys: Keys, *, refresh: timedelta, limit: LoginLimit
     ) -> None:
         self._store, self._passwords, self._keys = store, passwords, keys
-        self._refresh, self._attempts, self._window = refresh, attempts, window
+        self._refresh, self._limit = refresh, limit
 
     async def register(self, email: str, password: str) -> User:
         """A new account with the role `user`.
@@ -50,33 +51,36 @@ class Accounts:
             Problem: 409, the address is taken; 422, address or password will not do.
         """
         address = _field("email", normalise_email, email)
-        _field("password", check_password, password, address)
+        await self._passwords.run(_field, "password", check_password, password, address)
         user = User(uuid.uuid4(), address, await self._passwords.hash(password), ("user",))
         if not await self._store.add_user(user):
             raise Problem(409, "there is an account with this address already")
         return user
 
-    async def login(self, email: str, password: str) -> Tokens:
+    async def login(self, email: str, password: str, client: str) -> Tokens:
         """Tokens for the right password.
 
+        Args:
+            client: where the attempt comes from. Each client has attempts of its own, so nobody can use up the owner's.
+
         Raises:
-            Problem: 401, wrong address or password; 429, too many failures.
+            Problem: 401, wrong address or password; 429, too many attempts.
         """
         wrong = Problem(401, "wrong e-mail address or password", {"WWW-Authenticate": "Bearer"})
         try:
             address = normalise_email(email)
         except ValueError:
             raise wrong from None
-        failures, left = await self._store.failures(address, self._window)
-        if failures >= self._attempts:
-            wait = str(max(1, round(left.total_seconds())))
-            raise Problem(429, "too many failed logins, please try again later", {"Retry-After": wait})
+        # Counted before the password is looked at: attempts that come together are all counted by then.
+        wait = await self._store.attempt(address, client, self._limit)
+        if wait:
+            seconds = str(max(1, math.ceil(wait.total_seconds())))
+            raise Problem(429, "too many failed logins, please try again later", {"Retry-After": seconds})
         user = await self._store.user_by_email(address)
         if not await self._passwords.verify(user.password_hash if user else None, password) or user is None:
-            await self._store.note_failure(address, self._window)
+            await self._store.note_failure(address, self._limit)
             raise wrong
-        if failures:
-            await self._store.forget_failures(address)
+        await self._store.forget_attempts(address, client)
         if self._passwords.outdated(user.password_hash):
             await self._store.set_password_hash(user.id, await self._passwords.hash(password))
         token = secrets.token_urlsafe(32)

@@ -14,5 +14,5 @@ class AuthSettings(DatabaseSettings):
     jwt_secret: Secret = Field(min_length=32)
     jwt_secret_previous: SecretStr = SecretStr("")
     refresh_days: int = Field(default=30, ge=1)
-    login_attempts: int = Field(default=10, ge=1, description="failed logins of one account that are let through")
-    login_window_seconds: int = Field(default=900, ge=1)
+    login_attempts: int = Field(default=10, ge=1, description="failed logins of a client at an account before it waits")
+    login_window_seconds: int = Field(default=900, ge=1, description="longest that it waits; then it starts afresh")

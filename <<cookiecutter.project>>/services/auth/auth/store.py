@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from auth.accounts import RefreshToken, User
+from auth.accounts import LoginLimit, RefreshToken, User
 from auth.tables import login_failures, refresh_tokens, users
 from stack.database import Database
 
@@ -47,14 +47,14 @@ class Store(Protocol):
     async def revoke_family(self, digest: bytes) -> None:
         """End the login that a token comes from."""
 
-    async def failures(self, email: str, window: timedelta) -> tuple[int, timedelta]:
-        """How many logins failed within the window, and how long until they are forgotten."""
+    async def attempt(self, email: str, client: str, limit: LoginLimit) -> timedelta | None:
+        """Count an attempt to log in. None when it may go on, else how long to wait; it is not counted then."""
 
-    async def note_failure(self, email: str, window: timedelta) -> None:
-        """Count a failed login."""
+    async def note_failure(self, email: str, limit: LoginLimit) -> None:
+        """Count a failed login of an account, wherever it came from."""
 
-    async def forget_failures(self, email: str) -> None:
-        """A login succeeded."""
+    async def forget_attempts(self, email: str, client: str) -> None:
+        """A client has logged in: it starts afresh."""
 
     async def clean(self, window: timedelta) -> None:
         """Delete what is out of date."""
@@ -62,6 +62,10 @@ class Store(Protocol):
 
 def _account(email: str) -> bytes:
     return hashlib.sha256(email.encode()).digest()
+
+
+def _pair(email: str, client: str) -> bytes:
+    return hashlib.sha256(f"{email}\n{client}".encode()).digest()
 
 
 def _user(row: sa.Row[Any] | None) -> User | None:
@@ -148,23 +152,48 @@ class PostgresStore:
 
         await self._run(work)
 
-    async def failures(self, email: str, window: timedelta) -> tuple[int, timedelta]:
-        async def work(connection: AsyncConnection) -> tuple[int, timedelta]:
-            row = (
-                await connection.execute(sa.select(login_failures).where(login_failures.c.account == _account(email)))
-            ).first()
-            left = row.since + window - datetime.now(UTC) if row else timedelta()
-            return (row.failures, left) if row and left > timedelta() else (0, timedelta())
+    async def attempt(self, email: str, client: str, limit: LoginLimit) -> timedelta | None:
+        table, pair, now = login_failures, _pair(email, client), sa.func.now()
+        old = table.c.since < now - limit.window
+
+        async def work(connection: AsyncConnection) -> timedelta | None:
+            of_all = sa.select(table.c.failures).where(table.c.account == _account(email), sa.not_(old))
+            guessing = (await connection.scalar(of_all) or 0) >= limit.account_failures
+            free = 1 if guessing else limit.attempts
+            doubled = sa.func.power(2, sa.func.least(table.c.failures - free, 20))
+            wait = sa.case(
+                (table.c.failures < free, sa.literal(timedelta())),
+                else_=sa.func.least(
+                    sa.literal(limit.window), sa.literal(limit.first_wait).op("*")(doubled), type_=sa.Interval
+                ),
+            )
+            # One statement, so that of many attempts at once each sees those before it.
+            count = (
+                insert(table)
+                .values(account=pair, failures=1, since=now)
+                .on_conflict_do_update(
+                    index_elements=[table.c.account],
+                    set_={"failures": sa.case((old, 1), else_=table.c.failures + 1), "since": now},
+                    where=sa.or_(old, table.c.since + wait <= now),
+                )
+                .returning(table.c.account)
+            )
+            if (await connection.execute(count)).first():
+                return None
+            left: timedelta | None = await connection.scalar(
+                sa.select(table.c.since + wait - now).where(table.c.account == pair)
+            )
+            return left
 
         return await self._run(work)
 
-    async def note_failure(self, email: str, window: timedelta) -> None:
+    async def note_failure(self, email: str, limit: LoginLimit) -> None:
         table = login_failures
 
         async def work(connection: AsyncConnection) -> None:
             now = sa.func.now()
             fresh = insert(table).values(account=_account(email), failures=1, since=now)
-            old = table.c.since < now - window
+            old = table.c.since < now - limit.window
             await connection.execute(
                 fresh.on_conflict_do_update(
                     index_elements=[table.c.account],
@@ -177,9 +206,9 @@ class PostgresStore:
 
         await self._run(work)
 
-    async def forget_failures(self, email: str) -> None:
+    async def forget_attempts(self, email: str, client: str) -> None:
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(sa.delete(login_failures).where(login_failures.c.account == _account(email)))
+            await connection.execute(sa.delete(login_failures).where(login_failures.c.account == _pair(email, client)))
 
         await self._run(work)
 

@@ -28,7 +28,8 @@ refresh_tokens = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
 )
 
-# Keyed by the digest of the address, known or not, so that being locked out does not tell whether an account exists.
+# Keyed by the digest of an address, or of an address and a client; of addresses without an account too, so that having
+# to wait does not tell whether there is one. `since`: of an address its first failure, of a client its last attempt.
 login_failures = sa.Table(
     "login_failures",
     metadata,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from argon2 import PasswordHasher
 
-from auth.accounts import RefreshToken, User
+from auth.accounts import LoginLimit, RefreshToken, User
 from auth.passwords import Passwords
 
 
@@ -16,7 +16,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.users: dict[uuid.UUID, User] = {}
         self.tokens: dict[bytes, RefreshToken] = {}
-        self.failed: dict[str, tuple[int, datetime]] = {}
+        self.failed: dict[tuple[str, ...], tuple[int, datetime]] = {}
 
     async def add_user(self, user: User) -> bool:
         other = await self.user_by_email(user.email)
@@ -60,18 +60,22 @@ class MemoryStore:
             same = {key: replace(t, revoked=True) for key, t in self.tokens.items() if t.family == family}
             self.tokens.update(same)
 
-    async def failures(self, email: str, window: timedelta) -> tuple[int, timedelta]:
-        count, since = self.failed.get(email, (0, datetime.now(UTC)))
-        left = since + window - datetime.now(UTC)
-        return (count, left) if left > timedelta() else (0, timedelta())
+    async def attempt(self, email: str, client: str, limit: LoginLimit) -> timedelta | None:
+        now = datetime.now(UTC)
+        free = 1 if self.failed.get((email,), (0, now))[0] >= limit.account_failures else limit.attempts
+        count, since = self.failed.get((email, client), (0, now))
+        wait = limit.first_wait * 2 ** (count - free) if count >= free else timedelta()
+        if since + min(wait, limit.window) > now:
+            return since + min(wait, limit.window) - now
+        self.failed[email, client] = (count + 1, now)
+        return None
 
-    async def note_failure(self, email: str, window: timedelta) -> None:
-        count, _ = await self.failures(email, window)
-        since = self.failed[email][1] if count else datetime.now(UTC)
-        self.failed[email] = (count + 1, since)
+    async def note_failure(self, email: str, limit: LoginLimit) -> None:
+        count, since = self.failed.get((email,), (0, datetime.now(UTC)))
+        self.failed[email,] = (count + 1, since)
 
-    async def forget_failures(self, email: str) -> None:
-        self.failed.pop(email, None)
+    async def forget_attempts(self, email: str, client: str) -> None:
+        self.failed.pop((email, client), None)
 
     async def clean(self, window: timedelta) -> None:
         return

@@ -77,16 +77,75 @@ async def test_wrong_password_and_unknown_address_look_alike(app, client_of) -> 
     assert wrong.json()["detail"] == unknown.json()["detail"]
 
 
+async def attempt(client, address: str, email: str = "ann@example.com", password: str = "not the password"):
+    headers = {"X-Forwarded-For": address}
+    return await client.post("/v1/auth/login", json={"email": email, "password": password}, headers=headers)
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def limited(request, secrets, store, passwords, monkeypatch: pytest.MonkeyPatch):
+    """The application with three attempts, over each store."""
+    monkeypatch.setattr("auth.app.Passwords", lambda: passwords)
+    monkeypatch.setenv("LOGIN_ATTEMPTS", "3")
+    monkeypatch.setenv("DATABASE_HOSTS", "nowhere")
+    if request.param == "memory":
+        return create_app(store=store)
+    cluster = request.getfixturevalue("cluster")
+    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.primary}:5432")
+    return create_app()
+
+
 @pytest.mark.parametrize("email", ["ann@example.com", "unknown@example.com"])
-async def test_an_account_is_closed_after_many_failures(app, client_of, email: str) -> None:
-    async with client_of(app) as client:
+async def test_a_client_waits_after_many_failures(limited, client_of, email: str) -> None:
+    async with client_of(limited) as client:
         await registered(client)
-        wrong = {"email": email, "password": "not the password"}
-        answers = [await client.post("/v1/auth/login", json=wrong) for _ in range(4)]
-        assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
-        assert 0 < int(answers[-1].headers["retry-after"]) <= 900
-        right = await client.post("/v1/auth/login", json={**CREDENTIALS, "email": email})
-        assert right.status_code == 429
+        answers = [await attempt(client, "192.0.2.1", email) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+        assert [0 < int(answer.headers["retry-after"]) <= 15 for answer in answers[3:]] == [True, True]
+        assert (await attempt(client, "192.0.2.1", email, CREDENTIALS["password"])).status_code == 429
+
+
+async def test_nobody_can_use_up_the_attempts_of_the_owner(limited, client_of) -> None:
+    async with client_of(limited) as client:
+        await registered(client)
+        # Far more failures than are taken for guessing from many places, from so many places.
+        for number in range(40):
+            await attempt(client, f"192.0.2.{number}")
+        assert (await attempt(client, "192.0.2.200")).status_code == 401
+        assert (await attempt(client, "192.0.2.200")).status_code == 429  # one attempt each, for as long as it lasts
+        assert (await attempt(client, "198.51.100.7", password=CREDENTIALS["password"])).status_code == 200
+        assert (await attempt(client, "198.51.100.7", password=CREDENTIALS["password"])).status_code == 200
+
+
+async def test_attempts_that_come_together_cannot_pass_the_limit(limited, client_of) -> None:
+    async with client_of(limited) as client:
+        await registered(client)
+        answers = await asyncio.gather(*(attempt(client, "192.0.2.1") for _ in range(60)))
+    assert sorted(answer.status_code for answer in answers) == [401] * 3 + [429] * 57
+
+
+async def test_the_wait_grows_and_ends(cluster, secrets, client_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.primary}:5432")
+    monkeypatch.setenv("LOGIN_ATTEMPTS", "2")
+
+    def later(seconds: int) -> None:
+        cluster.execute(f"update auth.login_failures set since = since - interval '{seconds} s'")
+
+    async with client_of(create_app()) as client:
+        await registered(client)
+        for _ in range(2):
+            assert (await attempt(client, "192.0.2.1")).status_code == 401
+        for wait in (15, 30, 60, 120, 240, 480):
+            refused = await attempt(client, "192.0.2.1")
+            assert (refused.status_code, wait - 3 <= int(refused.headers["retry-after"]) <= wait + 1) == (429, True)
+            later(wait)
+            assert (await attempt(client, "192.0.2.1")).status_code == 401
+        refused = await attempt(client, "192.0.2.1")
+        assert 897 <= int(refused.headers["retry-after"]) <= 901
+        later(901)
+        for _ in range(2):
+            assert (await attempt(client, "192.0.2.1")).status_code == 401
+        assert (await attempt(client, "192.0.2.1")).status_code == 429
 
 
 async def test_a_success_forgets_the_failures(app, client_of) -> None:
@@ -173,9 +232,6 @@ async def test_with_a_real_database(cluster, secrets, client_of, monkeypatch: py
         token = (await logged_in(client))["refresh_token"]
         statuses = sorted(a.status_code for a in await asyncio.gather(*(refreshed(client, token) for _ in range(5))))
         assert statuses == [200, 401, 401, 401, 401]
-        wrong = {**CREDENTIALS, "password": "not the password"}
-        failed = [(await client.post("/v1/auth/login", json=wrong)).status_code for _ in range(4)]
-        assert failed == [401, 401, 401, 429]
         me = await client.get("/v1/auth/me", headers={"Authorization": f"Bearer {_access(user, app)}"})
         assert me.json() == user
         assert (await client.get("/health/ready")).json()["status"] == "ready"
@@ -210,3 +266,22 @@ def test_a_short_signing_key_is_refused(secrets, monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit):
         load(AuthSettings)
     assert "secret JWT_SECRET in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", ["memory", "postgresql"])
+async def test_no_bytes_make_it_fail(
+    secrets, client_of, attack, monkeypatch, request, store, passwords, kept: str
+) -> None:
+    monkeypatch.setattr("auth.app.Passwords", lambda: passwords)
+    if kept == "postgresql":
+        cluster = request.getfixturevalue("cluster")
+        monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.primary}:5432")
+        app = create_app()
+    else:
+        monkeypatch.setenv("DATABASE_HOSTS", "nowhere")
+        app = create_app(store=store)
+    async with client_of(app) as client:
+        user = await registered(client)
+        bearer = [(b"authorization", f"Bearer {_access(user, app)}".encode())]
+        example = CREDENTIALS | {"refresh_token": "x"}
+        assert await attack(app, bearer, example, as_form=False).failures() == []

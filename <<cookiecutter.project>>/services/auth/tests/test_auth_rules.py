@@ -4,7 +4,7 @@ import time
 import pytest
 from argon2 import PasswordHasher
 
-from auth.accounts import check_password, normalise_email
+from auth.accounts import check_password, client_of, normalise_email
 from auth.passwords import Passwords
 
 
@@ -26,21 +26,55 @@ def test_addresses_have_one_spelling(given: str, kept: str) -> None:
     "given",
     ["", "ann", "ann@", "@example.com", "ann@localhost", "a b@example.com", "ann@ex ample.com", ".ann@example.com"]
     + ["ann..b@example.com", "ann@example..com", "ann@-example.com", "a\nb@example.com", "ann@example.com\nBcc: x"]
-    + ["a" * 65 + "@example.com", "ann@" + "a" * 64 + ".com", "<ann@example.com>"],
+    + ["a" * 65 + "@example.com", "ann@" + "a" * 64 + ".com", "<ann@example.com>"]
+    + ["=?utf-8?q?victim=40evil.com=2c?=@example.com", "=?utf-8?q?=00?=@example.com", "a\0b@example.com"]
+    + ["ann\0@example.com", "ann@exam\0ple.com", "ann\u202e@example.com", "ann\ud800@example.com"],
 )
 def test_what_is_no_address(given: str) -> None:
     with pytest.raises(ValueError, match="not an e-mail address"):
         normalise_email(given)
 
 
-@pytest.mark.parametrize("password", ["eleven char", "a" * 257, "aaaaaaaaaaaaa", "ann@example.com", "ANN@example.com"])
-def test_passwords_that_will_not_do(password: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(("password", "reason"), [("eleven char", "at least 12"), ("a" * 257, "at most 256")])
+def test_the_length_of_passwords(password: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         check_password(password, "ann@example.com")
 
 
-def test_a_password_that_will_do() -> None:
-    assert check_password("twelve chars", "ann@example.com") == "twelve chars"
+@pytest.mark.parametrize(
+    "password",
+    ["aaaaaaaaaaaaa", "ann@example.com", "ANN@example.com", "123456789012", "password1234", "qwertyuiop12"]
+    + ["iloveyou1234", "Passw0rd2024!", "abcdefghijkl", "letmeinletmein", "1" * 256, "p4ssw0rd" * 32, "annannannann"],
+)
+def test_passwords_that_are_easy_to_guess(password: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="too easy to guess"):
+        check_password(password, "ann@example.com")
+    assert time.perf_counter() - began < 2  # a tenth of it on an idle machine; without a bound on the length, minutes
+
+
+@pytest.mark.parametrize(
+    "password", ["twelve chars", "correct horse battery", "가나다라마바사아자차카타", "é" * 3 + "fj29!kd0Lq"]
+)
+def test_passwords_that_are_good_enough(password: str) -> None:
+    assert check_password(password, "ann@example.com") == password
+
+
+@pytest.mark.parametrize(
+    ("header", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1, 10.0.0.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("", ""),
+        ("nonsense", ""),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_who_counts_as_one_client(header: str, client: str) -> None:
+    assert client_of(header) == client
 
 
 async def test_hashing_leaves_the_loop_free() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import re
 import time
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -13,6 +15,11 @@ from web.session import Session
 
 # How long, in seconds, the outcome of a refresh answers other requests that came with the same, now used up, token.
 SHARED_SECONDS = 10
+
+
+# The address of the visitor: the auth service counts failed logins by it.
+visitor: ContextVar[str] = ContextVar("visitor", default="")
+_ADDRESSES = re.compile(r"[0-9A-Fa-f.:, ]{1,200}")
 
 
 class LoggedOut(Exception):
@@ -33,6 +40,8 @@ class Api:
             Problem: what the api answered, or that it did not.
         """
         headers = {**(headers or {}), "X-Request-ID": log.request_id()}
+        if _ADDRESSES.fullmatch(visitor.get()):
+            headers["X-Forwarded-For"] = visitor.get()
         try:
             answer = await self._http.request(method, path, headers=headers, json=json)
         except httpx.TimeoutException as error:
