@@ -123,6 +123,9 @@ def _explain(kind: type[Settings], error: ValidationError | OSError) -> str:
         return f"cannot read secret {error.filename}: {error.strerror}"
     parts = []
     for problem in error.errors(include_input=False, include_url=False):
+        if not problem["loc"]:  # about several settings, which it names
+            parts.append(problem["msg"].removeprefix("Value error, "))
+            continue
         field = str(problem["loc"][0])
         if _is_secret(kind.model_fields[field]):
             path = secrets_folder() / field.upper()

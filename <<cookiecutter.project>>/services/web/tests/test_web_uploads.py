@@ -1,3 +1,5 @@
+import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,15 +8,21 @@ import httpx
 import pytest
 
 from stack.problems import Problem
+from stack.settings import load
+from web.settings import WebSettings
 from web.uploads import Uploads
 
 ANN, BOB = uuid.uuid4(), uuid.uuid4()
 LIMIT = 100_000
 
 
+def uploads_in(folder: Path) -> Uploads:
+    return Uploads(folder, limit=LIMIT, quota=3 * LIMIT, most=50)
+
+
 @pytest.fixture
 def uploads(tmp_path: Path) -> Uploads:
-    return Uploads(tmp_path, LIMIT, 3 * LIMIT)
+    return uploads_in(tmp_path)
 
 
 def form(content: bytes, name: str = "a.txt", field: str = "file") -> tuple[str, bytes]:
@@ -30,7 +38,7 @@ async def pieces(body: bytes, size: int, fail: bool = False) -> AsyncIterator[by
 
 
 def left(folder: Path) -> list[str]:
-    return [path.name for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 10**6])
@@ -95,9 +103,84 @@ async def test_the_quota_is_each_persons_own(uploads: Uploads) -> None:
     await uploads.receive(ANN, kind, pieces(body, 50_000))
 
 
-async def test_leftovers_are_removed_when_they_are_old(uploads: Uploads, tmp_path: Path) -> None:
-    import os
+@pytest.mark.parametrize("declared", [True, False], ids=["with a length", "without one"])
+async def test_uploads_at_the_same_time_cannot_pass_the_quota(tmp_path: Path, declared: bool) -> None:
+    # as several processes would, each with an object of its own
+    kind, body = form(b"x" * (LIMIT // 2))
 
+    async def upload() -> bool:
+        kept = uploads_in(tmp_path)
+        try:
+            await kept.receive(ANN, kind, slow(body), len(body) if declared else None)
+        except Problem as refused:
+            assert (refused.status, "no room" in refused.detail) == (413, True)
+            return False
+        return True
+
+    done = await asyncio.gather(*(upload() for _ in range(32)))
+    assert sum(upload.size for upload in await uploads_in(tmp_path).list(ANN)) <= 3 * LIMIT
+    # A length that is not declared may be as much as one file can have.
+    assert sum(done) == (5 if declared else 3)
+    assert len(left(tmp_path)) == sum(done)
+
+
+async def slow(body: bytes) -> AsyncIterator[bytes]:
+    async for piece in pieces(body, 10_000):
+        await asyncio.sleep(0.02)
+        yield piece
+
+
+async def test_what_broke_off_does_not_count_for_long(uploads: Uploads, tmp_path: Path) -> None:
+    (tmp_path / str(ANN)).mkdir()
+    part = tmp_path / str(ANN) / ".dead.part"
+    part.write_bytes(b"x" * 3 * LIMIT)
+    with pytest.raises(Problem, match="no room"):
+        await uploads.receive(ANN, *form_and_pieces(b"x"))
+    os.utime(part, (0, 0))
+    await uploads.receive(ANN, *form_and_pieces(b"x"))
+
+
+async def test_the_number_of_files_has_its_limit(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, limit=LIMIT, quota=3 * LIMIT, most=2)
+    for _ in range(2):
+        await uploads.receive(ANN, *form_and_pieces(b"x"))
+    with pytest.raises(Problem, match="at most 2 files"):
+        await uploads.receive(ANN, *form_and_pieces(b"x"))
+    await uploads.receive(BOB, *form_and_pieces(b"x"))
+
+
+async def test_a_small_file_fits_where_the_largest_does_not(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, limit=LIMIT, quota=LIMIT, most=50)
+    for declared in (None, 1000):
+        kind, body = form_and_pieces(b"x" * 10)
+        await uploads.receive(ANN, kind, body, declared)
+    with pytest.raises(Problem, match="no room"):
+        await uploads.receive(ANN, *form_and_pieces(b"x" * LIMIT))
+    assert [upload.size for upload in await uploads.list(ANN)] == [10, 10]
+
+
+def form_and_pieces(content: bytes) -> tuple[str, AsyncIterator[bytes]]:
+    kind, body = form(content)
+    return kind, pieces(body, 50_000)
+
+
+@pytest.mark.parametrize(("largest", "quota", "fits"), [("20", None, True), ("600", None, False), ("600", "600", True)])
+def test_a_quota_below_the_largest_file_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], largest: str, quota: str | None, fits: bool
+) -> None:
+    monkeypatch.setenv("API_URL", "http://api.internal:8081")
+    monkeypatch.setenv("UPLOAD_MAX_MB", largest)
+    if quota:
+        monkeypatch.setenv("UPLOAD_QUOTA_MB", quota)
+    if fits:
+        assert load(WebSettings).upload_max_mb == int(largest)
+        return
+    with pytest.raises(SystemExit):
+        load(WebSettings)
+    assert "UPLOAD_QUOTA_MB is 500, less than one file of UPLOAD_MAX_MB, 600: raise it" in capsys.readouterr().out
+
+
+async def test_leftovers_are_removed_when_they_are_old(uploads: Uploads, tmp_path: Path) -> None:
     (tmp_path / str(ANN)).mkdir()
     old, young = (tmp_path / str(ANN) / f".{name}.part" for name in ("old", "young"))
     for path in (old, young):

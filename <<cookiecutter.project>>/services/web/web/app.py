@@ -89,7 +89,10 @@ def create_app(settings: WebSettings | None = None, http: httpx.AsyncClient | No
         )
         app.state.api = Api(client)
         app.state.uploads = uploads = Uploads(
-            settings.upload_dir, settings.upload_max_mb * MEGABYTE, settings.upload_quota_mb * MEGABYTE
+            settings.upload_dir,
+            limit=settings.upload_max_mb * MEGABYTE,
+            quota=settings.upload_quota_mb * MEGABYTE,
+            most=settings.upload_max_files,
         )
 
         async def ping_api() -> None:

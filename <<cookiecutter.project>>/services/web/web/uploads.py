@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import secrets
 import time
 import unicodedata
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +21,11 @@ from stack.problems import Problem
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PART_SUFFIX = ".part"
-# An upload that has made no progress for this long is dead; seconds.
-_PART_LIFETIME = 24 * 3600
+# An upload that has written nothing for this long is dead; seconds. (nginx waits 60 s for the next byte.)
+_PART_LIFETIME = 600
 # What a form adds to its file: boundary, headers.
 FORM_OVERHEAD = 16 * 1024
+_NO_ROOM = "There is no room for this file. Delete some files first."
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,17 @@ def safe_name(name: str) -> str:
 class Uploads:
     """A folder for each person, in it a file for each upload, named `<id>-<name>`.
 
+    A file that is on its way is there as well, under a hidden name and as large as it may get: so what is not finished
+    counts towards the quota, in every process that uses the folder.
+
     Args:
         limit: largest file, bytes.
         quota: all files of one person, bytes.
+        most: files of one person.
     """
 
-    def __init__(self, folder: Path, limit: int, quota: int) -> None:
-        self._folder, self._limit, self._quota = folder, limit, quota
+    def __init__(self, folder: Path, limit: int, quota: int, most: int) -> None:
+        self._folder, self._limit, self._quota, self._most = folder, limit, quota, most
 
     def _of(self, person: uuid.UUID) -> Path:
         return self._folder / str(person)
@@ -96,15 +102,25 @@ class Uploads:
         path, _ = await self.find(person, number)
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    def _begin(self, person: uuid.UUID) -> tuple[BinaryIO, Path]:
+    def _begin(self, person: uuid.UUID, declared: int | None) -> tuple[BinaryIO, Path, int]:
+        """A file to write to, its path, and how many bytes it may get: no other upload can have them meanwhile."""
         folder = self._of(person)
         folder.mkdir(mode=0o700, exist_ok=True)
-        if sum(upload.size for _, upload in self._list(person)) + self._limit > self._quota:
-            raise Problem(413, "There is no room for more files: please delete some first.")
-        path = folder / f".{secrets.token_hex(16)}{_PART_SUFFIX}"
-        return path.open("xb"), path
+        with _alone(folder):
+            sizes = [upload.size for _, upload in self._list(person)] + list(_on_their_way(folder))
+            if len(sizes) >= self._most:
+                raise Problem(413, f"You can keep at most {self._most} files. Delete some first.")
+            room = self._quota - sum(sizes)
+            if room <= 0 or (declared or 0) - FORM_OVERHEAD > room:
+                raise Problem(413, _NO_ROOM)
+            allowed = min(self._limit, room, self._limit if declared is None else declared)
+            path = folder / f".{secrets.token_hex(16)}{_PART_SUFFIX}"
+            file = path.open("xb")
+            file.truncate(allowed)
+        return file, path, allowed
 
     def _finish(self, file: BinaryIO, part: Path, name: str) -> None:
+        file.truncate()
         file.flush()
         os.fsync(file.fileno())
         file.close()
@@ -115,14 +131,19 @@ class Uploads:
         finally:
             os.close(folder)
 
-    async def receive(self, person: uuid.UUID, content_type: str, stream: AsyncIterator[bytes]) -> str:
+    async def receive(
+        self, person: uuid.UUID, content_type: str, stream: AsyncIterator[bytes], declared: int | None = None
+    ) -> str:
         """Keep the file of a form's field `file`, as it comes in. Returns its name.
 
+        Args:
+            declared: length of the whole form, bytes, when the client says it.
+
         Raises:
-            Problem: 400 no such form, 413 too large; nothing is kept then.
+            Problem: 400 no such form, 413 too large or too many; nothing is kept then.
         """
         form = FileField(content_type)
-        file, part = await asyncio.to_thread(self._begin, person)
+        file, part, allowed = await asyncio.to_thread(self._begin, person, declared)
         received = 0
         try:
             async for chunk in stream:
@@ -130,6 +151,8 @@ class Uploads:
                 received += len(data)
                 if received > self._limit:
                     raise Problem(413, f"A file may have at most {self._limit // (1024 * 1024)} MiB.")
+                if received > allowed:
+                    raise Problem(413, _NO_ROOM)
                 if data:
                     await asyncio.to_thread(file.write, data)
             name = form.finish()
@@ -147,11 +170,31 @@ class Uploads:
 
     def clean(self) -> None:
         """Remove what uploads that broke off have left, of this process or of another."""
-        before = time.time() - _PART_LIFETIME
         for part in self._folder.glob(f"*/.*{_PART_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
-                if part.stat().st_mtime < before:
+                if _is_dead(part.stat()):
                     part.unlink()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep everybody else out of a folder, other processes too. Ends with the process at the latest."""
+    with (folder / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_dead(part: os.stat_result) -> bool:
+    return part.st_mtime < time.time() - _PART_LIFETIME
+
+
+def _on_their_way(folder: Path) -> Iterator[int]:
+    """What files that are being received may take at most, bytes."""
+    for part in folder.glob(f".*{_PART_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):
+            about = part.stat()
+            if not _is_dead(about):
+                yield about.st_size
 
 
 class FileField:
@@ -159,7 +202,8 @@ class FileField:
 
     def __init__(self, content_type: str) -> None:
         kind, options = parse_options_header(content_type)
-        if kind != b"multipart/form-data" or b"boundary" not in options:
+        boundary = options.get(b"boundary", b"")
+        if kind != b"multipart/form-data" or not 0 < len(boundary) <= 70:  # RFC 2046 5.1.1
             raise Problem(400, "Please choose a file.")
         self._name: str | None = None
         self._inside = self._complete = False
@@ -167,7 +211,7 @@ class FileField:
         self._disposition = b""
         self._data: list[bytes] = []
         self._parser = MultipartParser(
-            options[b"boundary"],
+            boundary,
             {
                 "on_header_field": self._on_header_field,
                 "on_header_value": self._on_header_value,
