@@ -1,9 +1,14 @@
 """What the tests of all services share: a client of an application, and a private PostgreSQL when there is one."""
 
+import base64
 import contextlib
+import itertools
+import json
 import logging
 import os
 import pwd
+import random
+import re
 import shutil
 import subprocess
 import time
@@ -11,6 +16,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlencode
 
 import httpx
 import psycopg
@@ -70,6 +77,197 @@ def client_of() -> ClientOf:
             yield client
 
     return start
+
+
+# Values that somebody sends who wants a service to fail: no bytes of any header, query, form or document may.
+HOSTILE_BYTES = [
+    *(b"\xc3\xa9", b"Z\xfcrich", b"\xff\xfe", b"\xed\xa0\x80", bytes(range(0x80, 0x100)), b"\t", b"a\tb", b"\x7f"),
+    *(b"", b"[", b"http://[", b"http://[::1", b"%", b"%zz", b"%00", b"%0d%0aX: y", b"%ED%A0%80", b"%F0%28%8C%BC"),
+    *(
+        b"a" * 5000,
+        b"9" * 5000,
+        b"-1",
+        b"1e999",
+        b"nan",
+        b"\xd9\xa3",
+        b"*",
+        b"../../x",
+        b"null",
+        b"0",
+        b"None",
+        b"=",
+        b";",
+    ),
+]
+# What a server never lets into a header, but a form or a document may hold.
+HOSTILE_TEXTS = [
+    *(
+        "\0",
+        "a\0b",
+        "a\r\nX: y",
+        "\r",
+        "\n",
+        "\x7f",
+        "\x1b[2J",
+        "\u202e",
+        "\ufffe",
+        "\U0010ffff",
+        "é" * 300,
+        "Z\u0308" * 200,
+    ),
+    *(
+        "=?utf-8?q?victim=40evil.com=2c?=",
+        "{{7*7}}",
+        "${x}",
+        "%(x)s",
+        "{x}",
+        "<b>",
+        "' or 1=1 --",
+        "\ud800",
+        "a\udfffb",
+    ),
+]
+HOSTILE_DOCUMENTS = [
+    *(
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"1",
+        b'"x"',
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        b'{"a":',
+        b"NaN",
+        b"[" * 50_000,
+        b'{"a":' * 50_000,
+    ),
+    *(b"1" * 5000, b'{"\\ud800": 1}', "{}".encode("utf-16"), b'{"a": 1, "a": 2}', b"a=b", b"\0"),
+]
+_HEADERS = [
+    *(b"accept", b"accept-language", b"authorization", b"connection", b"content-encoding", b"content-length"),
+    *(
+        b"content-type",
+        b"cookie",
+        b"forwarded",
+        b"host",
+        b"idempotency-key",
+        b"if-range",
+        b"origin",
+        b"range",
+        b"referer",
+    ),
+    *(b"sec-fetch-site", b"te", b"user-agent", b"x-anything", b"x-forwarded-for", b"x-real-ip", b"x-request-id"),
+]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Sends hostile requests to every route of an application, past what a client or a server would refuse by itself.
+
+    Args:
+        headers: that let a request in.
+        example: fields of a form or a document that would be accepted.
+    """
+
+    app: FastAPI
+    headers: list[tuple[bytes, bytes]]
+    example: dict[str, str]
+    as_form: bool
+
+    async def failures(self) -> list[str]:
+        """The requests that the application failed to answer properly."""
+        failed = []
+        for method, path, query, headers, body in self._requests():
+            status, seen = await self._send(method, path, query, headers, body)
+            page = status < 300 or status >= 400 or not seen
+            if not 200 <= status < 500 or (self.as_form and page and status >= 400 and b"text/html" not in seen):
+                failed.append(
+                    f"{status} {seen!r} {method} {path[:60]!r} ?{query[:40]!r} {headers!r:.300} {body[:80]!r}"
+                )
+        return failed
+
+    def _requests(self) -> Iterator[tuple[str, str, bytes, list[tuple[bytes, bytes]], bytes]]:
+        kind = b"application/x-www-form-urlencoded" if self.as_form else b"application/json"
+        usual = [*self.headers, (b"content-type", kind)]
+        good, dice = self._encoded(self.example), random.Random(1)
+        for method, template in self._routes():
+            path = re.sub(r"{[^}]*}", "00000000-0000-4000-8000-000000000000", template)
+            several = ((name, dice.choice(HOSTILE_BYTES)) for name in _HEADERS for _ in range(3))
+            for name, value in itertools.chain(several, ((b"x-anything", value) for value in HOSTILE_BYTES)):
+                kept = [(n, v) for n, v in usual if n != name]
+                yield method, path, b"", [*kept, (name, value)], good
+            for cookie in (b"__Host-access", b"__Host-refresh"):
+                for value in (b'"a\\012X: y"', b"\xc3\xa9", b"x." + self._token() + b".x", b"a" * 300):
+                    yield method, path, b"", [*usual, (b"cookie", cookie + b"=" + value)], good
+            for value in HOSTILE_BYTES:
+                query = b"&".join(
+                    name + b"=" + value for name in (b"before", b"done", b"fresh", b"limit", b"next", b"")
+                )
+                yield method, path, query, usual, good
+                # as a server decodes it
+                yield method, re.sub(r"{[^}]*}", unquote(value.decode("latin-1")), template), b"", usual, good
+            for name, value in itertools.product(self.example, HOSTILE_TEXTS):
+                yield method, path, b"", usual, self._encoded(self.example | {name: value})
+            for body in (*HOSTILE_DOCUMENTS, b"&" * 1000, b"a=b&" * 21, b"=" * 1000, b"x" * 70_000):
+                yield method, path, b"", usual, body
+            for boundary in (b"", b"=", b"=x", b'="', b"=" + b"x" * 5000, b"=\xff"):
+                yield (
+                    method,
+                    path,
+                    b"",
+                    [*self.headers, (b"content-type", b"multipart/form-data; boundary" + boundary)],
+                    b"--x",
+                )
+
+    @staticmethod
+    def _token() -> bytes:
+        return base64.urlsafe_b64encode(b'{"email": "\\ud800", "exp": 1e12, "x": ' + b"[" * 5000).rstrip(b"=")
+
+    def _routes(self) -> Iterator[tuple[str, str]]:
+        found = [
+            (method, route.path)
+            for router in filter(None, (getattr(route, "original_router", None) for route in self.app.routes))
+            for route in router.routes
+            if not route.path.startswith(("/health", "/metrics"))
+            for method in sorted(route.methods)
+        ]
+        assert found
+        yield from found
+
+    def _encoded(self, fields: dict[str, str]) -> bytes:
+        if self.as_form:
+            return urlencode(fields, errors="surrogatepass").encode()
+        return json.dumps(fields).encode()
+
+    async def _send(
+        self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> tuple[int, bytes]:
+        status, kind = 0, b""
+        scope = {
+            **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": ""},
+            **{"method": method, "path": path, "raw_path": path.encode(errors="replace"), "query_string": query},
+            **{"headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "state": {}},
+        }
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            return pending.pop() if pending else {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            nonlocal status, kind
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                kind = dict(message["headers"]).get(b"content-type", b"")
+
+        await self.app(scope, receive, send)
+        return status, kind
+
+
+@pytest.fixture
+def attack() -> type[Attack]:
+    """`await attack(app, headers, example, as_form=…).failures()`, with the application started."""
+    return Attack
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Forwards /api/v1/auth/* to the auth service."""
 
 import re
-from typing import Any
+from collections.abc import Iterable
+from urllib.parse import quote_from_bytes
 
 import httpx
 from fastapi import APIRouter, Request, Response
@@ -10,21 +11,26 @@ from stack import log
 from stack.problems import Problem, Unavailable
 
 # RFC 9110 7.6.1, and what this hop sets itself.
-_HOP = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"}
-_HOP |= {"transfer-encoding", "upgrade"}
-_OURS = {"host", "content-length", "x-request-id", "x-served-by", "date", "server", "accept-encoding"}
+_HOP = {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer"}
+_HOP |= {b"transfer-encoding", b"upgrade"}
+_OURS = {b"host", b"content-length", b"x-request-id", b"x-served-by", b"date", b"server", b"accept-encoding"}
 MAX_BODY = 64 * 1024
 # Nothing that a URL library would take for the way to another place.
 _PATH = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
+_QUERY = "".join(map(chr, range(0x21, 0x7F)))
 
 routes = APIRouter()
 
 
-def forwarded(headers: Any) -> list[tuple[str, str]]:
-    """The headers that go to the next hop: without hop-by-hop ones and those that Connection names."""
-    named = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    skip = _HOP | _OURS | named
-    return [(name, value) for name, value in headers.items() if name.lower() not in skip]
+def forwarded(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers that go to the next hop: without hop-by-hop ones and those that Connection names.
+
+    Bytes, because a header may hold any: decoding and encoding again would fail for some, and change others.
+    """
+    given = [(name.lower(), value) for name, value in headers]
+    listed = b",".join(value for name, value in given if name == b"connection")
+    skip = _HOP | _OURS | {name.strip().lower() for name in listed.split(b",")}
+    return [(name, value) for name, value in given if name not in skip]
 
 
 def client(base_url: str, timeout: float) -> httpx.AsyncClient:
@@ -49,11 +55,16 @@ async def forward(path: str, request: Request) -> Response:
         body += part
         if len(body) > MAX_BODY:
             raise Problem(413, f"a request to this address may have at most {MAX_BODY // 1024} KiB")
-    headers = [*forwarded(request.headers), ("x-request-id", log.request_id()), ("accept-encoding", "identity")]
+    headers = forwarded(request.headers.raw)
+    headers += [(b"x-request-id", log.request_id().encode()), (b"accept-encoding", b"identity")]
     outgoing: httpx.AsyncClient = request.app.state.auth
-    url = outgoing.base_url.join(f"/v1/auth/{path}").copy_with(query=request.scope["query_string"] or None)
+    # what is not ASCII in a query is not well-formed, but no reason to fail
+    query = quote_from_bytes(request.scope["query_string"], safe=_QUERY).encode()
+    url = outgoing.base_url.join(f"/v1/auth/{path}").copy_with(query=query or None)
     try:
         answer = await _send(outgoing, request.method, url, headers, body)
+    except httpx.LocalProtocolError as error:
+        raise Problem(400, "a header of this request is not valid in HTTP") from error
     except httpx.PoolTimeout as error:
         raise Unavailable("the auth service") from error
     except httpx.TimeoutException as error:
@@ -61,13 +72,12 @@ async def forward(path: str, request: Request) -> Response:
     except httpx.HTTPError as error:
         raise Unavailable("the auth service", 502) from error
     response = Response(answer.content, answer.status_code)
-    for name, value in forwarded(answer.headers):
-        response.headers.append(name, value)
+    response.raw_headers += forwarded(answer.headers.raw)
     return response
 
 
 async def _send(
-    outgoing: httpx.AsyncClient, method: str, url: httpx.URL, headers: list[tuple[str, str]], body: bytes
+    outgoing: httpx.AsyncClient, method: str, url: httpx.URL, headers: list[tuple[bytes, bytes]], body: bytes
 ) -> httpx.Response:
     try:
         return await outgoing.request(method, url, headers=headers, content=body)

@@ -16,7 +16,7 @@ from stack.tokens import InvalidToken, Keys, Principal, bearer
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Body = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,200}$")]
 
 routes = APIRouter()
 

@@ -1,3 +1,5 @@
+import asyncio
+
 import httpx
 import pytest
 from fakeredis import FakeAsyncRedis
@@ -99,3 +101,29 @@ async def test_a_body_has_its_limit(served) -> None:
     async with served(lambda _: httpx.Response(200)) as client:
         answer = await client.post("/api/v1/auth/login", content=b"x" * (MAX_BODY + 1))
     assert answer.status_code == 413
+
+
+async def test_header_bytes_pass_as_they_are(environment, store, client_of) -> None:
+    """Through real connections, because it is the HTTP library that would refuse or change them."""
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nX-City: Z\xc3\xbcrich \xff\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+        )
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    environment.setenv("AUTH_URL", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with server, client_of(create_app(store=store, redis=FakeAsyncRedis())) as client:
+        given = [(b"Cookie", b"name=Z\xc3\xbcrich"), (b"X-Any", bytes(range(0x80, 0x100)))]
+        response = await client.get("/api/v1/auth/me", headers=given)
+        assert response.status_code == 200
+        assert (b"x-city", b"Z\xc3\xbcrich \xff") in response.headers.raw
+        assert all(value in seen[0] for _, value in given)
+        query = await client.get(httpx.URL("https://example.com/api/v1/auth/me", query=b"a=%C3%BC&b=1"))
+        assert (query.status_code, b"/v1/auth/me?a=%C3%BC&b=1 " in seen[1]) == (200, True)
+        # What no server would let in still is the client's mistake, not ours.
+        refused = await client.get("/api/v1/auth/me", headers=[(b"X-Any", b"a\x00b")])
+        assert refused.status_code == 400

@@ -171,3 +171,26 @@ async def test_it_starts_without_anything_it_depends_on(environment, client_of, 
         assert (await client.get("/health/live")).status_code == 200
         assert (await client.get("/api/v1/items", headers=ann)).status_code == 503
         assert (await client.post("/api/v1/auth/login", json={})).status_code == 502
+
+
+@pytest.mark.parametrize("kept", ["memory", "postgresql"])
+async def test_no_bytes_make_it_fail(environment, client_of, attack, ann, store, request, kept: str) -> None:
+    auth = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json={})), base_url="http://a")
+    if kept == "postgresql":
+        cluster = request.getfixturevalue("cluster")
+        environment.setenv("DATABASE_HOSTS", f"{cluster.primary}:5432,{cluster.standby}:5432")
+        environment.setenv("RABBITMQ_HOSTS", "127.0.0.1:1")
+        app = create_app(redis=FakeAsyncRedis(), auth=auth)
+    else:
+        app = create_app(store=store, redis=FakeAsyncRedis(), auth=auth)
+    headers = [(name.lower().encode(), value.encode()) for name, value in ann.items()]
+    async with client_of(app):
+        assert await attack(app, headers, {"title": "x", "body": "y"}, as_form=False).failures() == []
+
+
+async def test_broken_json_is_called_that(app, client_of, ann) -> None:
+    headers = ann | {"Content-Type": "application/json"}
+    async with client_of(app) as client:
+        answer = await client.post("/api/v1/items", content=b'{"title": "x", "body": ', headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"field": "", "message": "the body is not valid JSON, see character 23"}]

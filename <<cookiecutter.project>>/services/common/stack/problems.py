@@ -48,9 +48,16 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     # Never the input itself: it may be a password.
-    errors = [{"field": ".".join(map(str, e["loc"][1:])), "message": e["msg"]} for e in error.errors()]
+    errors = [_error(each) for each in error.errors()]
     detail = "; ".join(f"{e['field']}: {e['message']}" if e["field"] else e["message"] for e in errors)
     return response(422, detail, errors=errors)
+
+
+def _error(each: dict[str, Any]) -> dict[str, str]:
+    if each["type"] == "json_invalid":
+        # Its place is a position, not a field.
+        return {"field": "", "message": f"the body is not valid JSON, see character {each['loc'][-1]}"}
+    return {"field": ".".join(map(str, each["loc"][1:])), "message": each["msg"]}
 
 
 def install(app: FastAPI) -> None:

@@ -156,6 +156,14 @@ async def test_the_request_id_goes_to_the_api(app, client_of, api: FakeApi) -> N
     assert [request.headers["x-request-id"] for request in api.requests] == ["r1"]
 
 
+async def test_the_address_of_the_visitor_goes_to_the_api(app, client_of, api: FakeApi) -> None:
+    async with client_of(app) as client:
+        for address in ("192.0.2.1", "2001:db8::1", "é"):
+            data = {"email": "ann@example.com", "password": "correct horse"}
+            await client.post("/login", data=data, headers=[(b"X-Forwarded-For", address.encode())])
+    assert [request.headers.get("x-forwarded-for") for request in api.requests] == ["192.0.2.1", "2001:db8::1", None]
+
+
 async def test_an_old_token_is_renewed_on_the_way(app, client_of, api: FakeApi) -> None:
     async with client_of(app) as client:
         log_in(client, token(expires_in=5))
@@ -257,3 +265,39 @@ async def test_the_style_sheet(app, client_of) -> None:
         other = await client.get("/static/style.0123456789ab.css")
         assert (other.status_code, other.headers["cache-control"]) == (200, "no-store")
         assert (await client.get("/static/x")).status_code == 404
+
+
+async def test_no_bytes_make_a_page_fail(app, client_of, attack) -> None:
+    log_in_headers = [(b"cookie", f"{ACCESS}={token()}; {REFRESH}=r0".encode())]
+    example = {
+        "email": "a@example.com",
+        "password": "correct horse",
+        "next": "/",
+        "title": "x",
+        "body": "y",
+        "key": "0" * 32,
+    }
+    async with client_of(app):
+        assert await attack(app, log_in_headers, example, as_form=True).failures() == []
+
+
+@pytest.mark.parametrize("key", ["é", "a\r\nX-Injected: 1", "a\0", " ", "x" * 300])
+async def test_a_key_that_the_form_did_not_make(app, client_of, api: FakeApi, key: str) -> None:
+    async with client_of(app) as client:
+        log_in(client)
+        answer = await client.post("/items", data={"title": "x", "key": key})
+    assert (answer.status_code, "reload the page" in answer.text) == (422, True)
+    assert not any(request.method == "POST" for request in api.requests)
+
+
+async def test_a_form_with_too_many_fields(app, client_of) -> None:
+    async with client_of(app) as client:
+        answer = await client.post("/login", data={f"field{number}": "x" for number in range(21)})
+    assert (answer.status_code, "at most 20 fields" in answer.text) == (400, True)
+
+
+@pytest.mark.parametrize("cookie", ['"a\\012X: y"', "a b", "x" * 5000])
+async def test_a_cookie_that_is_no_token_is_no_session(app, client_of, cookie: str) -> None:
+    async with client_of(app) as client:
+        answer = await client.get("/", headers={"Cookie": f"{ACCESS}={cookie}; {REFRESH}={cookie}"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/login")

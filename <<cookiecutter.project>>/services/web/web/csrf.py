@@ -25,7 +25,10 @@ def allowed(method: str, host: str, site: str | None, origin: str | None) -> boo
         return site in ("same-origin", "none")
     if not origin:
         return True
-    return origin != "null" and urlsplit(origin).netloc.lower() == host.lower()
+    try:
+        return origin != "null" and urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # not an address
+        return False
 
 
 class CrossOriginProtection:

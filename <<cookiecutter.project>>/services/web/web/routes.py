@@ -1,5 +1,6 @@
 """The pages."""
 
+import re
 import uuid
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
@@ -8,13 +9,17 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from stack.problems import Problem
-from web.client import Api
+from web.client import Api, visitor
 from web.pages import error_page, page
 from web.pages import static as static_file
 from web.session import Session
 from web.uploads import FORM_OVERHEAD, Uploads
 
 MAX_FORM = 64 * 1024
+MAX_FIELDS = 20
+# What the form for a new item is sent with, once; it becomes a header.
+_KEY = re.compile(r"[0-9a-f]{32}")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 DONE = {
     "created": "Your item has been created.",
     "uploaded": "Your file has been uploaded.",
@@ -35,6 +40,7 @@ async def session_of(request: Request) -> Session:
 
 async def _api(request: Request) -> Api:
     api: Api = request.app.state.api
+    visitor.set(request.headers.get("x-forwarded-for", ""))
     return api
 
 
@@ -53,14 +59,17 @@ async def form_of(request: Request) -> dict[str, str]:
     """The fields of a form.
 
     Raises:
-        Problem: 413, much more than these forms hold.
+        Problem: 400 or 413, more than these forms hold.
     """
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > MAX_FORM:
             raise Problem(413, "This is more than the form can take.")
-    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=20))
+    try:
+        return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError:
+        raise Problem(400, f"A form can have at most {MAX_FIELDS} fields.") from None
 
 
 Form = Annotated[dict[str, str], Depends(form_of)]
@@ -169,9 +178,11 @@ async def items(session: SessionOf, api: ApiOf, before: uuid.UUID | None = None,
 async def create_item(form: Form, session: SessionOf, api: ApiOf) -> Response:
     """Create an item. The form's key makes a second click the same request."""
     key = form.get("key", "") or uuid.uuid4().hex
+    if not _KEY.fullmatch(key):
+        raise Problem(422, "This form is not valid any more. Please reload the page and try again.")
     item = {"title": form.get("title", ""), "body": form.get("body", "").replace("\r\n", "\n")}
     try:
-        await api.call_as(session, "POST", "/api/v1/items", headers={"Idempotency-Key": key[:200]}, json=item)
+        await api.call_as(session, "POST", "/api/v1/items", headers={"Idempotency-Key": key}, json=item)
     except Problem as problem:
         if problem.status != 422:
             raise
@@ -195,10 +206,11 @@ async def upload(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Reque
     """Take a file, straight to disk."""
     megabytes = request.app.state.settings.upload_max_mb
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > megabytes * 1024 * 1024 + FORM_OVERHEAD:
+    declared = int(length) if _LENGTH.fullmatch(length) else None
+    if declared is not None and declared > megabytes * 1024 * 1024 + FORM_OVERHEAD:
         raise Problem(413, f"A file may have at most {megabytes} MiB.")
     person = await _me(api, session)
-    await kept.receive(person, request.headers.get("content-type", ""), request.stream())
+    await kept.receive(person, request.headers.get("content-type", ""), request.stream(), declared)
     return _go("/uploads?done=uploaded", session)
 
 
@@ -239,7 +251,8 @@ async def status(session: SessionOf, api: ApiOf) -> Response:
 
 def to_login(request: Request) -> Response:
     """Where someone without a session is sent."""
-    target = request.url.path if request.method == "GET" else "/"
+    # not request.url: it is put together with the Host header, and some of those are no part of any address
+    target = request.scope["path"] if request.method == "GET" else "/"
     if target == "/":
         return _go("/login", Session("", "", changed=True))
     return _go(f"/login?{urlencode({'next': target})}", Session("", "", changed=True))

@@ -1,8 +1,8 @@
 """A person's tokens, in cookies that scripts cannot read."""
 
 import base64
-import binascii
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,13 @@ ACCESS, REFRESH = "__Host-access", "__Host-refresh"
 REFRESH_SECONDS = 30 * 24 * 3600
 # An access token with less than this left, in seconds, is renewed before it is used.
 MARGIN = 30
+# Of RFC 6750.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 @dataclass
 class Session:
-    """What the cookies say. It is the api that decides whether it is true."""
+    """What the cookies say. The api decides whether it is true."""
 
     access: str = ""
     refresh: str = ""
@@ -28,13 +30,19 @@ class Session:
     @classmethod
     def of(cls, request: Request) -> "Session":
         """The session of a request."""
-        return cls(request.cookies.get(ACCESS, ""), request.cookies.get(REFRESH, ""))
+
+        def token(name: str, longest: int) -> str:
+            # What cannot be a token is none: these become a header and a field of the api, which refuse anything else.
+            value = request.cookies.get(name, "")
+            return value if len(value) <= longest and _TOKEN.fullmatch(value) else ""
+
+        return cls(token(ACCESS, 4096), token(REFRESH, 256))
 
     def _claims(self) -> dict[str, Any]:
         try:
             payload = self.access.split(".")[1]
             claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        except (IndexError, ValueError, binascii.Error):
+        except (IndexError, ValueError, RecursionError):
             return {}
         return claims if isinstance(claims, dict) else {}
 
@@ -42,7 +50,7 @@ class Session:
     def email(self) -> str | None:
         """For display only: nothing here has been verified."""
         value = self._claims().get("email")
-        return value if isinstance(value, str) else None
+        return value if isinstance(value, str) and value.isprintable() else None
 
     @property
     def stale(self) -> bool:
