@@ -97,16 +97,16 @@ def begin_images(session: nox.Session, program: str) -> None:
             subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
 
-def on_engine(session: nox.Session, program: str, marked: str) -> None:
+def on_engine(session: nox.Session, program: str, *options: str) -> None:
     """Run tests with a stack: two at a time, for they mostly wait; then those that need the machine for themselves.
 
     The longest come first (tests/stack/conftest.py), and what runs on one stack stays together.
     """
-    both = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+    beside = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "-m", "not alone")
     try:
-        pytest(session, program, "tests/stack", *both, "-m", f"({marked}) and not alone", part="beside")
+        pytest(session, program, "tests/stack", *beside, *options, part="beside")
     finally:
-        pytest(session, program, "tests/load", "tests/stack", "-m", f"({marked}) and alone", part="alone")
+        pytest(session, program, "tests/load", "tests/stack", "-m", "alone", *options, part="alone")
 
 
 @nox.session(venv_backend="none")
@@ -170,7 +170,7 @@ def stack(session: nox.Session) -> None:
     need_engine(session)
     program = python(session, PROJECT / "requirements.txt")
     provide_images(session, program)
-    on_engine(session, program, "not fault")
+    on_engine(session, program)
 
 
 @nox.session(venv_backend="none")
@@ -187,7 +187,7 @@ def faults(session: nox.Session) -> None:
     need_engine(session)
     program = python(session, PROJECT / "requirements.txt")
     provide_images(session, program)
-    on_engine(session, program, "fault")
+    on_engine(session, program, "--faults")
     session.run(program, "-m", "tests.times", *measured, external=True)
 
 

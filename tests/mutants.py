@@ -191,8 +191,11 @@ class Module:
     tests: tuple[Path, ...]
 
     @classmethod
-    def find(cls, name: str, project: Path = template.FOLDER) -> Module:
-        """`data.restore`, or just `restore` where one module is called so. Raises SystemExit with a sentence."""
+    def find(cls, name: str, project: Path = template.FOLDER) -> list[Module]:
+        """`data.restore`, or just `restore` where one is called so; of a package, all its modules that do something.
+
+        Raises SystemExit with a sentence.
+        """
         files = [
             path.relative_to(project) for path in sorted((project / _OPS).rglob("*.py")) if "tests" not in path.parts
         ]
@@ -200,11 +203,10 @@ class Module:
         if len(found) != 1:
             known = ", ".join(_dotted(file) for file in found or files)
             raise SystemExit(f"{name} is not one module of ops/; there are {known}")
-        (file,) = found
-        tests = _own_tests(file, project)
-        if not tests:
-            raise SystemExit(f"{file} has no unit tests of its own: no test_{_words(file)[-1]}.py in ops/tests")
-        return cls(_dotted(file), file, tests)
+        if found[0].stem == "__init__":
+            inside = [file for file in files if found[0].parent in file.parents]
+            found = [file for file in inside if mutants((project / file).read_text(encoding="utf-8"), 1)]
+        return [cls(_dotted(file), file, _own_tests(file, project)) for file in found]
 
 
 def _words(file: Path) -> list[str]:
@@ -217,7 +219,10 @@ def _dotted(file: Path) -> str:
 
 
 def _own_tests(file: Path, project: Path) -> tuple[Path, ...]:
-    """The module's own file of tests: by its name, by its package's and its own, or the one of the whole package."""
+    """The module's own file of tests: by its name, by its package's and its own, or the one of the whole package.
+
+    Raises SystemExit when there is none.
+    """
     words = _words(file)
     wanted = [f"test_{words[-1]}", f"test_{'_'.join(words[-2:])}", *(f"test_{word}" for word in words[-2:-1])]
     tests = sorted((project / _OPS).rglob("test_*.py"))
@@ -226,7 +231,7 @@ def _own_tests(file: Path, project: Path) -> tuple[Path, ...]:
         beside = [path for path in found if path.parent.name == file.parent.name]
         if found:
             return tuple(beside or found)
-    return ()
+    raise SystemExit(f"{file} has no unit tests of its own: no {wanted[0]}.py in ops/tests")
 
 
 @dataclass
@@ -325,12 +330,12 @@ def record(rows: Sequence[str], table: Path = TABLE) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try the modules that were asked for and print what survived."""
     parser = argparse.ArgumentParser(prog="mutants", description="Change one thing at a time; do the tests notice?")
-    parser.add_argument("modules", nargs="+", metavar="MODULE", help="e.g. data.restore, or restore")
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help="e.g. data.restore, or restore, or a package")
     parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"mutants of each (default {COUNT})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at the same time")
     parser.add_argument("--record", action="store_true", help=f"keep the table in {TABLE.relative_to(template.ROOT)}")
     options = parser.parse_args(arguments)
-    modules = [Module.find(name) for name in options.modules]
+    modules = [module for name in options.modules for module in Module.find(name)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         judges = [Judge(Path(folder) / str(number)) for number in range(options.jobs)]

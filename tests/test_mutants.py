@@ -89,7 +89,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def verdicts(project: Path) -> list[Verdict]:
-    return mutants.judge(Module.find("thing", project), 8, [Judge(project)])
+    (module,) = Module.find("thing", project)
+    return mutants.judge(module, 8, [Judge(project)])
 
 
 def test_tests_that_notice_kill_every_mutant(project: Path) -> None:
@@ -101,7 +102,7 @@ def test_tests_that_notice_nothing_kill_only_what_cannot_run(project: Path) -> N
     (project / "ops/tests/test_thing.py").write_text(BLIND)
     survivors = [each.mutant for each in verdicts(project) if not each.killed]
     assert len(survivors) >= 6
-    shown = mutants.difference(Module.find("part.thing", project), survivors[0])
+    shown = mutants.difference(*Module.find("part.thing", project), survivors[0])
     assert shown.splitlines()[0].startswith("@@ -") and len(shown.splitlines()) == 3
 
 
@@ -113,11 +114,13 @@ def test_tests_that_fail_without_a_mutant_prove_nothing(project: Path) -> None:
 
 def test_a_module_is_found_by_its_name_and_needs_tests(project: Path) -> None:
     assert Module.find("thing", project) == Module.find("part.thing", project)
+    (project / "ops/part/__init__.py").write_text('"""A package."""\n')
+    assert Module.find("part", project) == Module.find("thing", project)
     for name in ("hing", "other"):
-        with pytest.raises(SystemExit, match="is not one module of ops/; there are part.thing"):
+        with pytest.raises(SystemExit, match="is not one module of ops/; there are part, part.thing"):
             Module.find(name, project)
     (project / "ops/tests/test_thing.py").rename(project / "ops/tests/test_part_thing.py")
-    assert Module.find("thing", project).tests == (Path("ops/tests/test_part_thing.py"),)
+    assert [each.tests for each in Module.find("thing", project)] == [(Path("ops/tests/test_part_thing.py"),)]
     (project / "ops/tests/test_part_thing.py").unlink()
     with pytest.raises(SystemExit, match="no unit tests of its own"):
         Module.find("thing", project)

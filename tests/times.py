@@ -62,20 +62,25 @@ def by_module(tests: Iterable[Took]) -> dict[str, float]:
     return dict(seconds)
 
 
-def spent(tests: Iterable[Took], budgets: Mapping[str, float]) -> list[Spent]:
-    """Every module against its budget, the longest first.
+def budgets() -> dict[str, float]:
+    """What is committed: seconds, by module or by the package of the modules that are not named."""
+    with BUDGETS.open("rb") as file:
+        return tomllib.load(file)["seconds"]
 
-    budgets: by module, or by a package for all modules in it that are not named ("tests.stack"). Raises KeyError for a
-    module that has none.
-    """
-    found = []
-    for module, seconds in by_module(tests).items():
-        name = module
-        while name not in budgets:
-            if "." not in name:
-                raise KeyError(module)
-            name = name.rpartition(".")[0]
-        found.append(Spent(module, seconds, budgets[name]))
+
+def budget(module: str, budgets: Mapping[str, float]) -> float:
+    """Seconds that a module may take. Raises KeyError when neither it nor a package that it is in has a budget."""
+    name = module
+    while name not in budgets:
+        if "." not in name:
+            raise KeyError(module)
+        name = name.rpartition(".")[0]
+    return budgets[name]
+
+
+def spent(tests: Iterable[Took], budgets: Mapping[str, float]) -> list[Spent]:
+    """Every module against its budget, the longest first."""
+    found = [Spent(name, seconds, budget(name, budgets)) for name, seconds in by_module(tests).items()]
     return sorted(found, key=lambda each: -each.seconds)
 
 
@@ -103,11 +108,9 @@ def _verdict(each: Spent) -> str:
 def main(*rungs: str) -> int:
     """Print the report on these rungs (all that have one); 1 when a module took more than twice its budget."""
     files = [FOLDER / f"{rung}.xml" for rung in rungs] or sorted(FOLDER.glob("*.xml"))
-    with BUDGETS.open("rb") as file:
-        budgets = tomllib.load(file)["seconds"]
     if missing := [each.name for each in files if not each.is_file()]:
         print(f"No times of: {', '.join(missing)}. pytest ended before it wrote them.")
-    text, kept = report([test for each in files if each.is_file() for test in read(each)], budgets)
+    text, kept = report([test for each in files if each.is_file() for test in read(each)], budgets())
     print(text)
     return 0 if kept else 1
 

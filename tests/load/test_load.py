@@ -21,6 +21,9 @@ from tests.load.generator import Generator, Job, Sample
 from tests.load.http2 import Multiplexed
 from tests.load.report import Phase, Report, percentile
 
+# Rates and delays are measured.
+pytestmark = pytest.mark.alone
+
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GET = Request("GET", "/", {})
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

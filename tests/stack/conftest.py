@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import times
+
 from .project import Project
 from .shared import Shared
 
@@ -75,10 +77,41 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"an earlier chapter failed: {_broken[str(item.parent)]}", pytrace=False)
 
 
+# ── what runs, in which order, and beside what ────────────────────────────────────────────────────────────────────────
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="tests marked as faults, with the stories they belong to")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what runs on one stack (`--dist loadgroup`): a module, or all modules that share a stack."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the faults to a run of their own, keep together what runs on one stack, and begin with what takes longest.
+
+    A fault is a chapter of its module's story: with `--faults` the whole story is told, without it those are left out.
+    """
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    others = [item for item in items if item not in mine]
+    if config.getoption("--faults"):
+        with_faults = {item.path for item in mine if "fault" in item.keywords}
+        left_out = [*others, *(item for item in mine if item.path not in with_faults)]
+    else:
+        left_out = [item for item in mine if "fault" in item.keywords]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
     sharing = {item.path for item in mine if "dev_stack" in getattr(item, "fixturenames", ())}
+    groups: dict[str, list[pytest.Item]] = {}
     for item in mine:
-        item.add_marker(pytest.mark.xdist_group("dev_stack" if item.path in sharing else item.path.stem))
+        group = "dev_stack" if item.path in sharing else item.path.stem
+        # For `--dist loadgroup` of pytest-xdist.
+        item.add_marker(pytest.mark.xdist_group(group))
+        if item not in left_out:
+            groups.setdefault(group, []).append(item)
+    budgets = times.budgets()
+
+    def budget(group: list[pytest.Item]) -> float:
+        modules = {".".join(item.path.relative_to(times.ROOT).with_suffix("").parts) for item in group}
+        return sum(times.budget(module, budgets) for module in modules)
+
+    ordered = sorted(groups.values(), key=budget, reverse=True)
+    items[:] = [*(item for item in others if item not in left_out), *(item for group in ordered for item in group)]

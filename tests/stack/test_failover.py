@@ -1,6 +1,7 @@
 """PostgreSQL loses its primary on a real engine: nothing acknowledged is lost, and the old one becomes the standby.
 
-The short form; `python -m tests.bench.failover` measures, with all faults, more rounds and a control that loses some.
+Only in `nox -s faults`: the standby is lost, etcd is lost, etcd has lost its volume, the way to failover by hand and
+back. `python -m tests.bench.failover` measures, with all faults, more rounds and a control that loses some.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def test_the_standby_takes_over_when_the_primary_is_gone(project: Project) -> No
     assert max(account.acknowledged.values()) > max(at for at, _ in account.failures)
 
 
+@pytest.mark.fault
 def test_writes_go_on_without_the_standby_and_it_catches_up(project: Project) -> None:
     """Whoever looks at the health meanwhile reads that nobody could take over."""
     failover.settled(project)
@@ -128,6 +130,7 @@ def test_an_edit_restarts_the_nodes_one_after_the_other(project: Project) -> Non
     assert failover.lost(project, account) == []
 
 
+@pytest.mark.fault
 def test_without_etcd_the_primary_goes_on(project: Project) -> None:
     """Its lease ends, and the other node confirms that it is the primary. Nobody may be promoted meanwhile."""
     failover.settled(project)
@@ -146,6 +149,7 @@ def test_without_etcd_the_primary_goes_on(project: Project) -> None:
     assert failover.lost(project, account) == []
 
 
+@pytest.mark.fault
 def test_an_etcd_that_lost_everything_learns_from_the_nodes(project: Project) -> None:
     """It counts elections from the beginning, and Patroni takes a smaller count for that of a node left behind; each
     start is an election, and it was started once more than the new one (see the runbook)."""
@@ -162,6 +166,7 @@ def test_an_etcd_that_lost_everything_learns_from_the_nodes(project: Project) ->
     assert failover.lost(project, account) == []
 
 
+@pytest.mark.fault
 def test_the_pair_can_go_back_to_failover_by_hand(project: Project) -> None:
     """One setting, in either direction: the volumes stay, and so does every row."""
     rows = failover.sql(project, "SELECT count(*) FROM api.failover_probe")

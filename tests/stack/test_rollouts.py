@@ -1,17 +1,17 @@
 """Rollouts that nobody notices: deploys under load, releases that are no good, deployers that are killed.
 
-The short form, for every run; `ROLLOUTS=all` in the environment takes every bad release and every moment of a kill.
+The ladder has one bad release and one killed deployer on each side of the switch; `nox -s faults` has all of them.
 tests/bench/rollouts.py measures. The tests share one stack, in this order.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -41,9 +41,8 @@ from .rollouts import (
 
 pytestmark = [pytest.mark.story, pytest.mark.alone]
 
-ALL = os.environ.get("ROLLOUTS") == "all"
-# Of each way to fail before, at and after the start of a new container; moments before the switch and after it.
-SHORT = {"crash on start", "smoke request 500", "failing migration"}
+# In the ladder: before a new container starts and after it; before the switch and after it.
+SHORT = {"smoke request 500", "failing migration"}
 SHORT_KILLS = {"starting beside", "draining"}
 
 # Requests a second. Two cores that also send the load, build and start containers have no more to spare in every run;
@@ -60,6 +59,11 @@ def project(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield project
 
 
+def told(cases: Sequence[Bad | Kill], short: set[str]) -> list[Any]:
+    """Parameters of a test; those that are not in `short` are faults."""
+    return [pytest.param(each, marks=() if str(each) in short else pytest.mark.fault, id=str(each)) for each in cases]
+
+
 def assert_nothing_lost(load: Load) -> None:
     assert not load.report.all.lost, str(load.report)
     assert load.ledger.exact, str(load.ledger)
@@ -71,9 +75,8 @@ def assert_clean(project: Project) -> None:
 
 def test_first_deploy(project: Project) -> None:
     prepare(project)
-    deploy(project)
-    # The second version is built before the load, and leaves its image behind: no build takes the processor meanwhile.
-    for name in ("b", "a"):
+    # Both versions are built before the load, and leave their images behind: no build takes the processor meanwhile.
+    for name in ("a", "b"):
         version(project, name)
         deploy(project)
     assert_clean(project)
@@ -84,7 +87,7 @@ def test_two_rolling_deploys_lose_nothing(project: Project) -> None:
     before = serving(project)
     with Load(project, rate=RATE, transports=["kept", "kept", "fresh", "fresh", "http2"]) as load:
         time.sleep(10)
-        for name in ("b", "a"):
+        for name in ("a", "b"):
             load.enter(f"deploy of {name}")
             version(project, name)
             deploy(project)
@@ -115,7 +118,7 @@ def test_control_compose_alone_loses_requests(project: Project) -> None:
     assert "nothing to change" in deploy(project)
 
 
-@pytest.mark.parametrize("bad", [each for each in BAD_RELEASES if ALL or each.name in SHORT], ids=str)
+@pytest.mark.parametrize("bad", told(BAD_RELEASES, SHORT))
 def test_bad_release_hurts_nobody(project: Project, bad: Bad) -> None:
     """The old containers serve on, what is new is removed, its last words are shown, the next deploy works."""
     before = containers(project)
@@ -130,6 +133,7 @@ def test_bad_release_hurts_nobody(project: Project, bad: Bad) -> None:
     assert_clean(project)
 
 
+@pytest.mark.fault
 def test_release_that_hangs_on_sigterm_cannot_stop_the_next(project: Project) -> None:
     with Load(project, rate=EASY) as load:
         with edited(project, DEAF.edits):
@@ -140,7 +144,7 @@ def test_release_that_hangs_on_sigterm_cannot_stop_the_next(project: Project) ->
     assert_clean(project)
 
 
-@pytest.mark.parametrize("kill", [each for each in KILLS if ALL or str(each) in SHORT_KILLS], ids=str)
+@pytest.mark.parametrize("kill", told(KILLS, SHORT_KILLS))
 def test_killed_deployer_leaves_nothing_behind(project: Project, kill: Kill) -> None:
     """SIGKILL in the middle, and deploy again: it converges, nothing is lost, nothing is left over."""
     before = serving(project)

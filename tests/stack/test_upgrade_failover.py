@@ -1,4 +1,7 @@
-"""PostgreSQL from one major version to the next where two nodes agree on a primary, and back."""
+"""PostgreSQL from one major version to the next where two nodes agree on a primary.
+
+Only in `nox -s faults`: the way back, and forth again.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,7 @@ def test_the_upgrade(project: Project) -> None:
     sql(project, "CREATE TABLE api.written_on_18 ()")
 
 
+@pytest.mark.fault
 def test_the_way_back_and_forth_again(project: Project) -> None:
     before = sql(project, ROWS)
     project.invoke("upgrade-database", "--back", "--env", ENVIRONMENT, "--yes")
