@@ -114,7 +114,15 @@ def bake(session: nox.Session) -> None:
     """Bake every combination of answers, refuse the bad ones, test the hooks and the tests' own programs."""
     program = python(session)
     begin_images(session, program)
-    modules = ("test_bake", "test_answers", "test_hooks", "test_machine", "test_times", "test_mutants")
+    modules = (
+        "test_bake",
+        "test_answers",
+        "test_hooks",
+        "test_machine",
+        "test_supply_chain",
+        "test_times",
+        "test_mutants",
+    )
     pytest(session, program, *(f"tests/{name}.py" for name in modules), "tests/images")
 
 

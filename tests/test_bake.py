@@ -20,7 +20,7 @@ from tests.conftest import Bake
 
 # The few files that hold answers; all else is copied as it stands and can be tested in place. The CI files hold none,
 # but a name that renders to nothing is passed over only for a file that is rendered.
-RENDERED = ("README.md", "CHANGELOG.md", ".cookiecutter.json", "config/*/.env", "*ci.yml<% endif %>")
+RENDERED = ("README.md", "CHANGELOG.md", ".cookiecutter.json", "config/*/.env", "*.yml<% endif %>")
 DELIMITERS = template.CONTEXT["_jinja2_env_vars"]
 
 PRODUCT = pytest.mark.parametrize("answers", template.product(), ids=lambda answers: "-".join(answers.values()))
