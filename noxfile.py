@@ -131,7 +131,7 @@ def lint(session: nox.Session) -> None:
     """Lint the template, and what comes out of it."""
     # Types are checked against the versions that run, so what the services are locked to has to be there.
     program = python(session, PROJECT / "services" / "requirements.lock", PROJECT / "requirements.txt")
-    pytest(session, program, "tests/test_lint.py", "tests/test_docs.py")
+    pytest(session, program, "tests/test_lint.py", "tests/test_docs.py", "tests/test_metrics.py")
 
 
 @nox.session(venv_backend="none")
