@@ -8,6 +8,10 @@ umask 077
 mkdir -p "$config"
 cp -R /usr/share/elasticsearch/config/. "$config"
 cp /etc/elasticsearch-stack/elasticsearch.yml /etc/elasticsearch-stack/roles.yml "$config"
+# it would fetch databases from the internet, to which there is no way. Without the module the setting is unknown, and an error
+if [ -d /usr/share/elasticsearch/modules/ingest-geoip ]; then
+    echo "ingest.geoip.downloader.enabled: false" >> "$config/elasticsearch.yml"
+fi
 
 # the file realm's {SSHA256}: base64 of 8 bytes of salt, then base64 of SHA-256 over password and salt. Its usual slow hash
 # protects passwords that people choose; these are random and 32 characters or more
