@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from dotenv import dotenv_values
 
-from tests import compose, template
+from tests import compose, connections, template
 from tests.conftest import Bake
 
 pytestmark = pytest.mark.skipif(compose.unavailable() is not None, reason=str(compose.unavailable()))
@@ -44,30 +44,14 @@ WAITS_BY_ITSELF = {("postgres-replica", "postgres-primary")}
 CAPABILITIES: dict[str, set[str]] = {}
 WRITABLE: dict[str, str] = {}
 
-# Which networks a service may be on. `backend` is the way out to a mail server, `monitoring` is for what is scraped.
-NETWORKS = {
-    "nginx": {"frontend", "backend", "monitoring"},
-    "web": {"frontend", "backend", "monitoring"},
-    "api": {"backend", "database", "monitoring"},
-    "auth-service": {"backend", "database", "monitoring"},
-    "notification-service": {"backend", "database", "monitoring"},
-    "migrate": {"database"},
-    "mail": {"backend"},
-    "postgres-primary": {"database", "consensus"},
-    "postgres-replica": {"database", "consensus"},
-    "etcd": {"consensus"},
-    "redis-primary": {"database"},
-    "redis-replica": {"database"},
-    "redis-sentinel-1": {"database"},
-    "redis-sentinel-2": {"database"},
-    "redis-sentinel-3": {"database"},
-    "rabbitmq": {"database"},
-    "rabbitmq-2": {"database"},
-    "rabbitmq-3": {"database"},
-    "prometheus": {"monitoring", "database"},
-    "alertmanager": {"monitoring", "backend"},
-    "postgres-exporter": {"monitoring", "database"},
-    "redis-exporter": {"monitoring", "database"},
+# User ids that services with different secrets share, because the images or existing volumes ask for them. Harmless
+# while each sees its own processes and files only, which is why nobody who mounts the host may be among them.
+SHARED_USERS = {
+    "999": "the server's user in the images of PostgreSQL, Redis and RabbitMQ, which owns their volumes",
+    "1000": "the user in the images of Elasticsearch and Kibana, which owns the volume",
+    "10001": "made by services/Dockerfile for all of our own services",
+    "65534": "the user in the images of Prometheus and Alertmanager, which owns their volumes",
+    "101": "the user in the image of nginx",
 }
 
 each_switch = pytest.mark.parametrize("switches", list(itertools.product(("true", "false"), repeat=3)), ids="-".join)
@@ -187,10 +171,75 @@ def test_a_missing_setting_stops_at_once(project: Path, tmp_path: Path, setting:
 
 
 @each_environment
-def test_data_tier_has_no_way_out(model: compose.Model) -> None:
-    assert model["networks"]["database"]["internal"] is True
-    assert model["networks"].get("consensus", {"internal": True})["internal"] is True
-    assert not model["networks"]["frontend"].get("internal")
+def test_only_networks_that_need_one_have_a_way_out(model: compose.Model) -> None:
+    """frontend: nginx is published. backend: mail. access: alert mails, and pages that are published on loopback."""
+    open_ones = {name for name, network in model["networks"].items() if not (network or {}).get("internal")}
+    assert open_ones == {"frontend", "backend", "access"}
+
+
+# -- who reaches whom: tests/connections.yml --------------------------------------------------------------------------
+
+
+def variants(project: Path, environment: str) -> list[compose.Model]:
+    """What an environment deploys as it is, and with every profile and optional file."""
+    return [compose.resolve(project, environment, everything) for everything in (False, True)]
+
+
+@each_environment
+def test_networks_allow_what_the_matrix_allows_and_nothing_else(project: Path, environment: str) -> None:
+    matrix = connections.load()
+    for model in variants(project, environment):
+        services = model["services"]
+        possible = connections.possible(services, matrix)
+        allowed = connections.between(services, matrix.allowed)
+        needed = connections.between(services, frozenset().union(*(rule.connections for rule in matrix.needed)))
+        assert sorted(map(str, possible - allowed)) == [], "possible, but not in tests/connections.yml"
+        assert sorted(map(str, needed - possible)) == [], "needed, but no network makes it possible"
+
+
+def test_the_matrix_is_no_wider_than_the_networks(project: Path) -> None:
+    """Every connection that it allows exists in some environment: it cannot allow what a later change would open."""
+    matrix = connections.load()
+    models = [model for environment in template.ENVIRONMENTS for model in variants(project, environment)]
+    anywhere = frozenset().union(*(connections.possible(model["services"], matrix) for model in models))
+    assert sorted(map(str, matrix.allowed - anywhere)) == []
+
+
+@each_environment
+def test_the_matrix_knows_every_service_with_a_port(model: compose.Model) -> None:
+    assert model["services"].keys() - connections.load().listens.keys() == ONE_SHOT
+
+
+@each_environment
+def test_a_service_bound_to_one_network_has_its_name_there(model: compose.Model) -> None:
+    """It listens on NAME.NETWORK, which only an alias on that network may resolve to."""
+    for name, network in connections.load().bound.items():
+        joined = model["services"][name]["networks"]
+        aliases = {key: set((entry or {}).get("aliases") or ()) for key, entry in joined.items()}
+        assert [key for key, names in aliases.items() if f"{name}.{network}" in names] == [network], name
+
+
+@each_environment
+def test_services_reach_nothing_that_watches_them(model: compose.Model) -> None:
+    """Exporters connect where a request says, and Alertmanager can be silenced: not by what visitors talk to."""
+    matrix = connections.load()
+    possible = connections.possible(model["services"], matrix)
+    faces_visitors = matrix.groups["services"] | {"nginx"}
+    assert [
+        str(each) for each in possible if each.source in faces_visitors and each.target in matrix.groups["monitoring"]
+    ] == []
+    networks = {name: set(service.get("networks", ())) for name, service in model["services"].items()}
+    assert networks["alertmanager"].isdisjoint(networks["web"])
+
+
+def test_the_comparison_notices_a_wrong_network() -> None:
+    """A control: one service on one network too many must show."""
+    matrix = connections.load()
+    services = {"web": {"networks": {"backend": None}}, "redis-exporter": {"networks": {"monitoring": None}}}
+    assert connections.possible(services, matrix) == frozenset()
+    services["web"]["networks"]["monitoring"] = None
+    opened = connections.possible(services, matrix) - matrix.allowed
+    assert {str(each) for each in opened} == {"web -> redis-exporter:9121", "redis-exporter -> web:8000"}
 
 
 @each_environment
@@ -297,11 +346,26 @@ def test_environments_but_dev_run_what_is_built_for_production(model: compose.Mo
     assert targets <= ({"dev", "production"} if environment == "dev" else {"production"})
 
 
-@each_service
-def test_only_its_networks(service: dict[str, Any], name: str, environment: str) -> None:
-    # dev publishes RabbitMQ's page on loopback, which takes a network with a way in
-    more = {"monitoring"} if (name, environment) == ("rabbitmq", "dev") else set()
-    assert set(service.get("networks", {"default": None})) <= NETWORKS.get(name, {"monitoring"}) | more
+@each_environment
+def test_who_sees_the_host_shares_its_user_with_nobody(model: compose.Model, project: Path) -> None:
+    """Through /proc of the host a process reads memory, environment and secrets of every other one of the same user."""
+    users: dict[str, set[str]] = {}
+    for name, service in model["services"].items():
+        users.setdefault(str(service["user"]).split(":")[0], set()).add(name)
+    for name, service in model["services"].items():
+        binds = [volume["source"] for volume in service.get("volumes", []) if volume["type"] == "bind"]
+        if any(not Path(source).is_relative_to(project) for source in binds):
+            assert users[str(service["user"]).split(":")[0]] == {name}
+
+
+@each_environment
+def test_users_with_different_secrets_are_different(model: compose.Model) -> None:
+    """Where an image allows it; the exceptions are named in SHARED_USERS."""
+    users: dict[str, set[frozenset[str]]] = {}
+    for service in model["services"].values():
+        secrets = frozenset(secret["source"] for secret in service.get("secrets", []))
+        users.setdefault(str(service["user"]).split(":")[0], set()).add(secrets)
+    assert {user for user, secrets in users.items() if len(secrets) > 1} <= SHARED_USERS.keys()
 
 
 @each_service

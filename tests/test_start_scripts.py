@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,3 +82,13 @@ def test_postgres(start: Start, role: str) -> None:
     psql = ("psql", "--host=127.0.0.1", f"--username={role}", "--dbname=appdb", "--tuples-only", "--command=SELECT 1")
     done = docker("exec", f"--env=PGPASSWORD={PASSWORD}", node, *psql)
     assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
+def test_redis_exporter(start: Start) -> None:
+    """It has the password for every node and sentinel by name, and for no other address."""
+    here = "redis-exporter.monitoring"
+    exporter = start("redis-exporter", f"--add-host={here}:127.0.0.1", failover=True)
+    ask(exporter, "wget", "-q", "-O", "-", f"http://{here}:9121/health")
+    passwords = json.loads(ask(exporter, "cat", "/run/redis-exporter/passwords.json"))
+    nodes = {f"redis://redis-{name}:6379" for name in ("primary", "replica")}
+    assert passwords == dict.fromkeys(nodes | {f"redis://redis-sentinel-{n}:26379" for n in (1, 2, 3)}, PASSWORD)

@@ -81,3 +81,8 @@ def test_blackbox_exporter(judge: Judge) -> None:
 @each_environment
 def test_collector(judge: Judge, environment: str) -> None:
     judge(environment, "otel-collector", "validate", "--config=/etc/otel-collector/config.yml")
+
+
+def test_monitoring_proxy(judge: Judge) -> None:
+    said = judge("prod", "monitoring-proxy", "-t", "-c", "/etc/nginx/stack/nginx.conf", entrypoint="nginx")
+    assert "[warn]" not in said

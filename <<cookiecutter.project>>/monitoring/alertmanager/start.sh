@@ -47,6 +47,8 @@ receivers() {
 exec /bin/alertmanager \
     --config.file="$config" \
     --storage.path=/alertmanager \
+    --web.listen-address=127.0.0.1:9093 \
+    --web.listen-address=alertmanager.monitoring:9093 \
     --web.external-url="$EXTERNAL_URL" \
     --web.route-prefix=/ \
     --cluster.listen-address= \

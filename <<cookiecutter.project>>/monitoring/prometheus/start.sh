@@ -36,6 +36,8 @@ exec /bin/prometheus \
     --storage.tsdb.path=/prometheus \
     --storage.tsdb.retention.time="$RETENTION_TIME" \
     --storage.tsdb.retention.size="$RETENTION_SIZE" \
+    --web.listen-address=127.0.0.1:9090 \
+    --web.listen-address=prometheus.monitoring:9090 \
     --web.external-url="$EXTERNAL_URL" \
     --web.route-prefix=/ \
     --log.format=json

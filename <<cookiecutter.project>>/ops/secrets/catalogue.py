@@ -72,7 +72,7 @@ CATALOGUE: tuple[Secret, ...] = (
     _role("AUTH_DB_PASSWORD", "auth", "auth-service", "migrate"),
     _role("API_DB_PASSWORD", "api", "api", "migrate"),
     _role("NOTIFICATION_DB_PASSWORD", "notification", "notification-service", "migrate"),
-    _role("METRICS_DB_PASSWORD", "metrics (pg_monitor)", "postgres-exporter"),
+    _role("METRICS_DB_PASSWORD", "metrics (pg_monitor)", "postgres-exporter-primary", "postgres-exporter-replica"),
     Secret(
         "PATRONI_PASSWORD",
         "the PostgreSQL nodes' orders to each other (switchover, restart), with docker-compose.failover.yml",
