@@ -54,6 +54,11 @@ def read(report: Path) -> Iterator[Took]:
         yield Took(case.get("classname", ""), case.get("name", ""), float(case.get("time", 0)))
 
 
+def lasted(report: Path) -> float:
+    """Seconds from the beginning of a rung to its end; less than its tests together where some ran side by side."""
+    return sum(float(suite.get("time", 0)) for suite in ElementTree.parse(report).iter("testsuite"))
+
+
 def by_module(tests: Iterable[Took]) -> dict[str, float]:
     """Seconds of each module."""
     seconds: dict[str, float] = defaultdict(float)
@@ -69,13 +74,10 @@ def budgets() -> dict[str, float]:
 
 
 def budget(module: str, budgets: Mapping[str, float]) -> float:
-    """Seconds that a module may take. Raises KeyError when neither it nor a package that it is in has a budget."""
-    name = module
-    while name not in budgets:
-        if "." not in name:
-            raise KeyError(module)
-        name = name.rpartition(".")[0]
-    return budgets[name]
+    """Seconds that a module may take: its own budget, or that of the nearest package around it; "" is around all."""
+    while module not in budgets:
+        module = module.rpartition(".")[0]
+    return budgets[module]
 
 
 def spent(tests: Iterable[Took], budgets: Mapping[str, float]) -> list[Spent]:
@@ -110,8 +112,9 @@ def main(*rungs: str) -> int:
     files = [FOLDER / f"{rung}.xml" for rung in rungs] or sorted(FOLDER.glob("*.xml"))
     if missing := [each.name for each in files if not each.is_file()]:
         print(f"No times of: {', '.join(missing)}. pytest ended before it wrote them.")
-    text, kept = report([test for each in files if each.is_file() for test in read(each)], budgets())
-    print(text)
+    files = [each for each in files if each.is_file()]
+    text, kept = report([test for each in files for test in read(each)], budgets())
+    print(text, "", "Rungs:", *(f"{lasted(each):8.1f} s  {each.stem}" for each in files), sep="\n")
     return 0 if kept else 1
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.bench.locks [--rounds 100] [--deploys 100] [--seed 1]
 
-Rounds are of processes that hold the lock for some seconds; deploys are rounds of real ones that change something.
-Needs an engine, and the images of a stack on it.
+Rounds are of processes that hold the lock until the others were refused; deploys are rounds of real ones that change
+something. Needs an engine, and the images of a stack on it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from tests.stack import locks
 from tests.stack.project import Project
 
 KILLS = 20
-# For which the winner of a round keeps the lock: eight of them start within two on an idle machine of two cores.
-HOLD_SECONDS = 6
 
 
 def main() -> int:
@@ -36,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         project = Project.bake(Path(folder), project_name="Lock Stack", organisation="Lock")
         try:
-            played = [locks.simultaneous(project, chance.randint(2, 8), HOLD_SECONDS) for _ in range(rounds)]
+            played = [locks.simultaneous(project, chance.randint(2, 8)) for _ in range(rounds)]
             freed = []
             for _ in range(KILLS):
                 holder = locks.holding(project)

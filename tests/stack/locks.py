@@ -9,19 +9,18 @@ from dataclasses import dataclass
 
 from .project import Project, docker
 
-# What a command does, without a deploy in between: take the lock, say so, keep it, look whether it is still there.
+# What a command does, without a deploy in between: take the lock, say so, keep it until its input ends, and look
+# whether it is still there.
 _CONTENDER = """\
-import sys, time
+import select, sys
 from ops.base import environments
 from ops.base.errors import OpsError
 from ops.state import lock
 try:
     with lock.hold(environments.load("dev"), "deploy --env dev") as held:
         print("holds", flush=True)
-        end = time.monotonic() + float(sys.argv[1])
-        while time.monotonic() < end:
+        while not select.select([sys.stdin], [], [], 0.05)[0]:
             held.check()
-            time.sleep(0.05)
     print("released")
 except OpsError as error:
     print(error, file=sys.stderr)
@@ -44,9 +43,9 @@ except OpsError as error:
 HELD, REFUSED = 0, 3
 
 
-def contend(project: Project, seconds: float) -> subprocess.Popen[str]:
-    """Start one that wants the lock and keeps it for some seconds."""
-    return _start(project, _CONTENDER, str(seconds))
+def contend(project: Project) -> subprocess.Popen[str]:
+    """Start one that wants the lock, and keeps it until its input is closed."""
+    return _start(project, _CONTENDER)
 
 
 def _start(project: Project, program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -60,9 +59,9 @@ def _start(project: Project, program: str, *arguments: str) -> subprocess.Popen[
     )
 
 
-def holding(project: Project, seconds: float = 60) -> subprocess.Popen[str]:
+def holding(project: Project) -> subprocess.Popen[str]:
     """One that has the lock already."""
-    holder = contend(project, seconds)
+    holder = contend(project)
     said = holder.stdout.readline()
     assert said == "holds\n", said + holder.stderr.read()
     return holder
@@ -80,9 +79,12 @@ class Round:
         return sorted(self.codes) == [HELD, *[REFUSED] * (len(self.codes) - 1)]
 
 
-def simultaneous(project: Project, count: int, seconds: float) -> Round:
-    """So many at once. seconds: for how long the winner keeps it; long enough that everybody comes meanwhile."""
-    contenders = [contend(project, seconds) for _ in range(count)]
+def simultaneous(project: Project, count: int) -> Round:
+    """So many at once; who gets it keeps it until all others have had their answer."""
+    contenders = [contend(project) for _ in range(count)]
+    deadline = time.monotonic() + 120
+    while sum(each.poll() is None for each in contenders) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
     for each in contenders:
         each.communicate(timeout=120)
     return Round(tuple(each.returncode for each in contenders))

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.story
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
 def test_one_of_several_at_once_has_it(project: Project, count: int) -> None:
-    assert locks.simultaneous(project, count, seconds=4).fair
+    assert locks.simultaneous(project, count).fair
     assert locks.container(project) == ""
 
 
@@ -40,8 +40,7 @@ def test_a_killed_holder_frees_it(project: Project) -> None:
 def test_a_holder_notices_that_it_was_broken(project: Project) -> None:
     holder = locks.holding(project)
     assert "unlocked" in project.invoke("unlock", "--yes").stdout
-    said = holder.communicate(timeout=30)[1]
-    assert holder.returncode == 1 and "is gone" in said
+    assert holder.wait(timeout=30) == 1 and "is gone" in holder.stderr.read()
     assert "nobody holds a lock" in project.invoke("unlock", "--yes").stdout
 
 
