@@ -200,15 +200,19 @@ def check_secrets(env: Environment, findings: Sequence[Any]) -> Iterator[Check]:
         yield Check("secrets", OK, f"complete and strong in {relative(env.secrets_dir)}")
 
 
-def check_certificate(env: Environment, validate: Callable[[Environment], Any]) -> Check:
-    """The TLS certificate. Outside production a deploy makes one when it is missing or unfit."""
+def check_certificate(
+    env: Environment, validate: Callable[[Environment], Any], issuable: Callable[[Environment], bool]
+) -> Check:
+    """The TLS certificate. issuable: whether a deploy may make one when it is missing or unfit."""
     try:
         certificate = validate(env)
     except OpsError as error:
-        if env.name == "prod":
+        if not issuable(env):
             return Check("certificate", FAILED, error.message, error.remedy)
         return Check("certificate", OK, "a deploy makes one, signed by a local authority")
     detail = f"{', '.join(certificate.names)}; {certificate.days_left} days left"
+    if certificate.warning:
+        return Check("certificate", WARNING, certificate.warning, "Append it: fullchain.pem, not cert.pem.")
     return Check("certificate", OK if certificate.days_left > CERTIFICATE_DAYS else WARNING, detail)
 
 
@@ -235,7 +239,7 @@ def run(
         check_disk(shutil.disk_usage(where).free, str(where)),
         check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),
         *check_secrets(env, check(env)),
-        check_certificate(env, certificates.validate),
+        check_certificate(env, certificates.validate, certificates.issuable),
         *majors.check(env, stack, containers),
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import socket
+import ssl
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,7 +45,7 @@ class Certificate:
     """What nginx shows.
 
     `days_left` counts whole days; `local`: signed by the authority that `self_sign` made; `issued`: made just now, so a
-    running nginx must reload.
+    running nginx must reload. `warning`: what some browsers will not like, "" when nothing is wrong.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Certificate:
     not_after: datetime
     local: bool
     issued: bool = False
+    warning: str = ""
 
     @property
     def days_left(self) -> int:
@@ -70,10 +73,11 @@ def authority_of(env: Environment) -> Path:
 def ensure(env: Environment) -> Certificate:
     """A usable certificate for DOMAIN.
 
-    dev and staging: issued again by itself when missing, damaged, for another DOMAIN or with less than RENEW_DAYS left.
-    prod: the files that were put there are checked; OpsError says what is wrong with them and where they belong.
+    dev and staging: made when there is none, and our own is issued again when it is damaged, for another DOMAIN or has
+    less than RENEW_DAYS left. What somebody put there, and everything in prod, is only checked: OpsError says what is
+    wrong and where it belongs.
     """
-    if env.name == "prod":
+    if not issuable(env):
         return validate(env)
     with contextlib.suppress(OpsError):
         current = validate(env)
@@ -81,6 +85,26 @@ def ensure(env: Environment) -> Certificate:
         if current.days_left >= RENEW_DAYS and (local or not current.local):
             return current
     return self_sign(env)
+
+
+def issuable(env: Environment) -> bool:
+    """Whether a deploy may make or replace the certificate: outside prod, when there is none or ours signed it.
+
+    A certificate or a key that somebody put there cannot be recovered.
+    """
+    if env.name == "prod":
+        return False
+    chain_file, key_file = _files(env)
+    if not os.path.lexists(chain_file) and not os.path.lexists(key_file):
+        return True
+    with contextlib.suppress(OpsError):
+        return _is_local(env, _load_chain(chain_file, "")[0])
+    return False
+
+
+def _files(env: Environment) -> tuple[Path, Path]:
+    """The certificate with its chain, and its key."""
+    return folder_of(env) / "fullchain.pem", folder_of(env) / "privkey.pem"
 
 
 def self_sign(env: Environment) -> Certificate:
@@ -104,19 +128,23 @@ def self_sign(env: Environment) -> Certificate:
     folder.mkdir(exist_ok=True)
     # nginx runs as another user; the folder above keeps everybody else out.
     folder.chmod(0o755)
-    replace_file(folder / "privkey.pem", _private_pem(key))
+    # This order: killed in between, it is told to be ours and made again.
     replace_file(folder / "fullchain.pem", _pem(leaf) + _pem(authority))
+    replace_file(folder / "privkey.pem", _private_pem(key))
     return Certificate(folder / "fullchain.pem", tuple(names), leaf.not_valid_after_utc, local=True, issued=True)
 
 
 def validate(env: Environment) -> Certificate:
     """The certificate that is there. Raises OpsError when nginx could not use it, or no browser would accept it."""
     folder = folder_of(env)
-    chain_file, key_file = folder / "fullchain.pem", folder / "privkey.pem"
+    chain_file, key_file = _files(env)
     put_there = f"Put the certificate with its chain and its key there: {relative(folder)}/{{fullchain,privkey}}.pem"
     if env.name == "prod":
         put_there += f"; for a first try: invoke certificate --self-signed --env {env.name}"
+    else:
+        put_there += f", or remove what is there and a deploy makes one: rm -r {relative(folder)}"
     for path in (chain_file, key_file):
+        _check_links(path, folder)
         if not path.is_file():
             raise OpsError(f"{relative(path)} is missing.", put_there)
     chain = _load_chain(chain_file, put_there)
@@ -141,7 +169,33 @@ def validate(env: Environment) -> Certificate:
         if certificate.not_valid_before_utc > now:
             start = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
             raise OpsError(f"{relative(chain_file)}: {_name(certificate)} begins at {start}.", "Check the clock.")
-    return Certificate(chain_file, names, leaf.not_valid_after_utc, local=_is_local(env, leaf))
+    _check_openssl(chain_file, key_file, put_there)
+    local = _is_local(env, leaf)
+    warning = "" if local else _chain_warning(chain)
+    return Certificate(chain_file, names, leaf.not_valid_after_utc, local=local, warning=warning)
+
+
+def served(env: Environment, address: str, port: int, timeout: float = 5) -> Certificate:
+    """The certificate that a server shows for DOMAIN, which may be older than the file. timeout: seconds.
+
+    Raises OpsError when it does not answer.
+    """
+    domain = _domain(env)
+    context = ssl.create_default_context()
+    # Whether clients trust it is another question.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((address, port), timeout) as plain,
+            context.wrap_socket(plain, server_hostname=domain) as connection,
+        ):
+            shown = connection.getpeercert(binary_form=True)
+    except OSError as error:
+        raise OpsError(f"{address}:{port} shows no certificate: {error}.", f"invoke health --env {env.name}") from error
+    if not shown:
+        raise OpsError(f"{address}:{port} shows no certificate.", f"invoke health --env {env.name}")
+    leaf = x509.load_der_x509_certificate(shown)
+    return Certificate(folder_of(env), _names(leaf), leaf.not_valid_after_utc, local=_is_local(env, leaf))
 
 
 def days_left(env: Environment) -> int:
@@ -172,8 +226,8 @@ def _authority(env: Environment, domain: str) -> tuple[ec.EllipticCurvePrivateKe
         constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         lasts = certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=LEAF_DAYS)
         permitted = _constraint(domain) in (constraints.permitted_subtrees or [])
-        pair = isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key()
-        if lasts and permitted and pair:
+        usable = lasts and permitted and key.public_key() == certificate.public_key()
+        if usable and isinstance(key, ec.EllipticCurvePrivateKey):
             return key, certificate
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name(
@@ -270,6 +324,38 @@ def _load_chain(path: Path, put_there: str) -> list[x509.Certificate]:
         raise OpsError(f"{relative(path)} holds no readable certificate.", put_there) from error
     except OSError as error:
         raise OpsError(f"{relative(path)} cannot be read: {error.strerror}.", "Run this as its owner.") from error
+
+
+def _check_links(path: Path, folder: Path) -> None:
+    """Raise OpsError for a link that leads out of the folder: nginx mounts the folder and nothing else."""
+    if not path.is_symlink():
+        return
+    target = path.readlink()
+    if target.is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+        raise OpsError(
+            f"{relative(path)} is a link to {target}, which nginx cannot see: it has only {relative(folder)}.",
+            f"Copy the file, after each renewal too: cp --remove-destination {path.resolve()} {relative(path)}",
+        )
+
+
+def _check_openssl(chain_file: Path, key_file: Path, put_there: str) -> None:
+    """Raise OpsError for what OpenSSL, and so nginx, does not read, such as an indented file."""
+    try:
+        # An empty passphrase, or it would ask for one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain_file, key_file, password="")
+    except ssl.SSLError as error:
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        raise OpsError(
+            f"nginx cannot read {relative(chain_file)} or its key: {reason}.",
+            f"Lines must not be indented, and only PEM blocks may be in it. {put_there}",
+        ) from error
+
+
+def _chain_warning(chain: list[x509.Certificate]) -> str:
+    if len(chain) > 1 or chain[0].issuer == chain[0].subject:
+        return ""
+    issuer = chain[0].issuer.rfc4514_string()
+    return f"the certificate of its issuer ({issuer}) is not in the file: some clients refuse it"
 
 
 def _check_key(path: Path, leaf: x509.Certificate, put_there: str) -> None:

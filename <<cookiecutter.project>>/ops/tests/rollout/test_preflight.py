@@ -149,6 +149,7 @@ def test_the_same_finding_about_many_secrets_is_one_line(project) -> None:
 class Certificate:
     days_left: int
     names: tuple[str, ...] = ("example.com",)
+    warning: str = ""
 
 
 def test_certificate(project) -> None:
@@ -157,11 +158,16 @@ def test_certificate(project) -> None:
     def missing(_env: object) -> Certificate:
         raise OpsError("fullchain.pem is missing.", "Put it there.")
 
-    refused = preflight.check_certificate(prod, missing)
+    def ours(env: object) -> bool:
+        return env is dev
+
+    refused = preflight.check_certificate(prod, missing, ours)
     assert (refused.status, refused.detail, refused.remedy) == (FAILED, "fullchain.pem is missing.", "Put it there.")
-    assert preflight.check_certificate(dev, missing).status == OK
-    assert preflight.check_certificate(prod, lambda _env: Certificate(60)).status == OK
-    assert preflight.check_certificate(prod, lambda _env: Certificate(3)).status == WARNING
+    assert preflight.check_certificate(dev, missing, ours).status == OK
+    assert preflight.check_certificate(prod, lambda _env: Certificate(60), ours).status == OK
+    assert preflight.check_certificate(prod, lambda _env: Certificate(3), ours).status == WARNING
+    partial = Certificate(60, warning="its issuer is missing")
+    assert preflight.check_certificate(prod, lambda _env: partial, ours).status == WARNING
 
 
 def test_refusal_says_everything_at_once() -> None:

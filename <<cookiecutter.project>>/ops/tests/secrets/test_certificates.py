@@ -1,9 +1,12 @@
 """The certificate: made for dev and staging, checked for prod."""
 
+import contextlib
 import dataclasses
 import ipaddress
+import socket
 import ssl
 import subprocess
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -119,11 +122,10 @@ def test_it_is_issued_again_in_time_by_the_same_authority(env, monkeypatch):
     assert not certificates.ensure(env).issued
 
 
-@pytest.mark.parametrize("name", ["tls/fullchain.pem", "tls/privkey.pem"])
 @pytest.mark.parametrize("damage", [b"", b"-----BEGIN CERTIFICATE-----\nnonsense\n", None])
-def test_it_is_issued_again_when_damaged(env, name, damage):
+def test_it_is_issued_again_when_its_key_is_damaged(env, damage):
     certificates.ensure(env)
-    path = env.secrets_dir / name
+    path = env.secrets_dir / "tls/privkey.pem"
     path.unlink()
     if damage is not None:
         path.write_bytes(damage)
@@ -135,6 +137,44 @@ def test_it_is_issued_again_when_damaged(env, name, damage):
 def test_a_real_certificate_in_staging_is_left_alone(env):
     put(env, [certificate("acme.example")])
     assert not certificates.ensure(env).issued
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda env: (env.secrets_dir / "tls/privkey.pem").chmod(0o600), "hides it from nginx"),
+        (lambda env: put(env, [certificate("acme.example", start=NOW - timedelta(days=91))]), "expired on"),
+        (lambda env: put(env, [certificate("old.example")]), "is for old.example"),
+        (lambda env: nonsense(env, "fullchain.pem"), "no readable certificate"),
+        (lambda env: (env.secrets_dir / "tls/fullchain.pem").unlink(), "is missing"),
+    ],
+)
+def test_what_somebody_put_there_is_never_replaced(env, spoil, message):
+    certificates.self_sign(env)  # so that there is an authority that could issue one
+    put(env, [certificate("acme.example")])
+    spoil(env)
+    before = {path: path.read_bytes() for path in (env.secrets_dir / "tls").iterdir()}
+    assert not certificates.issuable(env)
+    with pytest.raises(OpsError, match=message):
+        certificates.ensure(env)
+    assert {path: path.read_bytes() for path in (env.secrets_dir / "tls").iterdir()} == before
+
+
+def test_a_kill_while_it_is_made_leaves_one_that_is_made_again(env, monkeypatch):
+    written = []
+
+    def killed(target, content, mode=0o444):
+        if target.name == "privkey.pem":
+            raise KeyboardInterrupt
+        target.write_bytes(content)
+        written.append(target)
+
+    monkeypatch.setattr(certificates, "replace_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        certificates.ensure(env)
+    assert written
+    monkeypatch.undo()
+    assert certificates.ensure(env).issued
 
 
 # ── checked ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,6 +259,9 @@ def test_a_wildcard_covers_one_label(prod):
         (lambda prod, chain: hidden(prod, chain, 0o400), "hides it from nginx"),
         (lambda prod, chain: hidden(prod, chain, 0o666), "lets others write"),
         (lambda prod, chain: (put(prod, chain), prod.secrets_dir.chmod(0o755)), "is open to other users"),
+        (lambda prod, chain: indented(prod, chain), "nginx cannot read"),
+        (lambda prod, chain: linked(prod, chain, absolute=True), "is a link to .*, which nginx cannot see"),
+        (lambda prod, chain: linked(prod, chain, absolute=False), "is a link to .*, which nginx cannot see"),
     ],
 )
 def test_what_is_refused(prod, chain, make, message):
@@ -235,6 +278,64 @@ def nonsense(env, name):
     path.chmod(0o644)
     path.write_text("nonsense")
     path.chmod(0o444)
+
+
+def indented(env, chain):
+    put(env, chain)
+    path = env.secrets_dir / "tls/fullchain.pem"
+    path.chmod(0o644)
+    path.write_text("".join(f"    {line}" for line in path.read_text().splitlines(keepends=True)))
+    path.chmod(0o444)
+
+
+def linked(env, chain, absolute):
+    """As certbot leaves it: tls/fullchain.pem leads to live/ outside of the folder."""
+    put(env, chain)
+    path = env.secrets_dir / "tls/fullchain.pem"
+    live = env.secrets_dir / "fullchain1.pem"
+    path.rename(live)
+    path.symlink_to(live if absolute else "../fullchain1.pem")
+
+
+def test_a_link_inside_of_the_folder_is_fine(prod, chain):
+    put(prod, chain)
+    folder = prod.secrets_dir / "tls"
+    (folder / "archive").mkdir()
+    (folder / "fullchain.pem").rename(folder / "archive/1.pem")
+    (folder / "fullchain.pem").symlink_to("archive/1.pem")
+    assert certificates.ensure(prod).names == ("acme.example",)
+
+
+def test_a_missing_intermediate_is_a_warning(prod, chain):
+    put(prod, chain[:1])
+    assert "CN=Intermediate" in certificates.validate(prod).warning
+    put(prod, chain[:2])
+    assert certificates.validate(prod).warning == ""
+
+
+def test_what_is_served_may_be_older_than_the_file(env):
+    put(env, [certificate("acme.example", days=20)])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(env.secrets_dir / "tls/fullchain.pem", env.secrets_dir / "tls/privkey.pem")
+    put(env, [certificate("acme.example", days=90)])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError), server.accept()[0] as plain, context.wrap_socket(plain, True):
+                pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        shown = certificates.served(env, "127.0.0.1", server.getsockname()[1])
+        thread.join()
+    assert (shown.days_left, certificates.days_left(env)) == (18, 88)
+
+
+def test_nobody_who_serves_is_an_error(env):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(OpsError, match="shows no certificate"):
+        certificates.served(env, "127.0.0.1", port)
 
 
 def hidden(env, chain, mode):
