@@ -212,11 +212,12 @@ class Outcome:
 def announced(project: Project) -> frozenset[str]:
     """Services whose containers would change, and RELOAD, as `invoke deploy --plan` says."""
     plan = json.loads(project.invoke("deploy", "--plan", "--json").stdout)
-    changed = {step["service"] for step in plan["steps"] if step["containers"]}
+    operations = plan["operations"]
+    changed = {each["subject"] for each in operations if each["replaces"]}
     # Containers that are rolled out or scaled are told to nginx by a reload, if it is not another one anyway.
-    told = {step["service"] for step in plan["steps"] if step["change"] in {"roll out", "scale"}} & set(_ROUTED)
-    reload = told or any(step["change"] == "reload" for step in plan["steps"])
-    return frozenset(changed | set(plan["removes"]) | ({RELOAD} if reload and "nginx" not in changed else set()))
+    told = {each["subject"] for each in operations if each["phase"] == "rollout"} & set(_ROUTED)
+    reload = told or any(each["operation"] == "reload" for each in operations)
+    return frozenset(changed | ({RELOAD} if reload and "nginx" not in changed else set()))
 
 
 def dry_run(project: Project) -> frozenset[str]:

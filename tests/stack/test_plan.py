@@ -66,7 +66,9 @@ def test_reasons_are_told_and_nothing_is_touched(editor: Editor) -> None:
     assert "memory limit 256.0 MiB → 333.0 MiB" in said
     assert "its source changed" in said
     plan = json.loads(project.invoke("deploy", "--plan", "--json").stdout)
-    assert (plan["idle"], plan["builds"]) == (False, ["web"])
+    assert plan["idle"] is False
+    steps = [(each["operation"], each["subject"]) for each in plan["operations"]]
+    assert steps == [("build", "web"), ("roll out", "web")]
     assert project.containers() == before
 
 

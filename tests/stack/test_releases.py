@@ -92,7 +92,7 @@ def test_what_cannot_be_gone_back_to(project: Project) -> None:
 
 def test_the_files_still_say_what_came_after(project: Project, kept: dict[str, Any]) -> None:
     plan = json.loads(project.invoke("deploy", "--plan", "--json").stdout)
-    assert {step["service"] for step in plan["steps"]} >= {"web", "api", "auth-service", "notification-service"}
+    assert {each["subject"] for each in plan["operations"]} >= {"web", "api", "auth-service", "notification-service"}
     project.invoke("deploy")
     assert images(project)["web"] != kept["images"]["web"]
     assert "nothing to do" in project.invoke("deploy", "--plan").stdout

@@ -49,6 +49,11 @@ class Container:
         """Running, and healthy as far as it can say."""
         return self.running and self.health in {"healthy", ""}
 
+    @property
+    def looping(self) -> bool:
+        """It keeps restarting: it serves nobody, and whatever is started in it may end at once."""
+        return self.state == "restarting" or (self.restarts > 0 and self.health == "starting")
+
 
 def processors() -> int:
     """How many processors the engine has; at least 1."""

@@ -18,24 +18,27 @@ def up_argv(env: Environment, services: Sequence[str], *options: str) -> list[st
     return engine.compose_argv(env, "up", *fixed, *options, *services)
 
 
-def bring_up(env: Environment, argv: list[str] | None, judge: gate.Gate, timeout: float) -> Sequence[gate.Row]:
+def bring_up(
+    env: Environment, argv: list[str] | None, judge: gate.Gate, timeout: float, patient: bool = False
+) -> Sequence[gate.Row]:
     """Run a Compose command (None: it is done already) while the gate looks on; the rows once every service is healthy.
 
-    Raises OpsError that says who is not, and why.
+    patient: let Compose finish although a service has failed. Raises OpsError that says who is not, and why.
     """
 
     def look() -> list[Container]:
         return engine.containers(env)
 
+    code: int | None = 0
     if argv is None:
-        verdict, code = gate.watch(judge, look, timeout), 0
+        verdict = gate.watch(judge, look, timeout)
     else:
         log = env.state_dir / "up.log"
         with (
             log.open("wb") as output,
             engine.popen(argv, stdout=output, stderr=output, **engine.surroundings(env)) as work,
         ):
-            verdict = gate.watch(judge, look, timeout, work)
+            verdict = gate.watch(judge, look, timeout, work, patient=patient)
             code = work.poll()
             if code is None:
                 engine.end([work])

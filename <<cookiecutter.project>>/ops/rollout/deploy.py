@@ -1,8 +1,9 @@
 """Deploy and update: bring what runs to what is declared.
 
-The order is look, decide, check, fetch images, data tier, migrations, rollout of the services, everything else, gate.
-Up to the rollout a failure leaves the old version running, and a rollout leads back to it (see rollout.py). With
-nothing to change it ends after "decide", so running it again is cheap.
+It observes, decides (plan.py) and executes the plan phase by phase: images, data tier, migrations, rollout of the
+services, everything else, monitoring. Then it looks once more and says what is left to do. Up to the rollout a failure
+leaves the old version running, and a rollout leads back to it (see roll.py). With nothing to do it ends after
+"decide", so running it again is cheap.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ops import engine
 from ops.base import console, findings, signals, undo
 from ops.base.environments import Environment, relative
-from ops.base.errors import INTERRUPTED, MIGRATION, OpsError
+from ops.base.errors import INTERRUPTED, OpsError
 from ops.engine import Container
 from ops.parts import postgres, redis
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
-from ops.rollout import gate, plan, preflight
+from ops.rollout import gate, jobs, plan, preflight
 from ops.rollout.compose_up import bring_up, up_argv
-from ops.rollout.observe import Survey, decide, survey
-from ops.rollout.plan import Plan
-from ops.rollout.roll import Move, Rollout, move
+from ops.rollout.observe import Survey, survey
+from ops.rollout.plan import Operation, Phase, Plan
+from ops.rollout.roll import Move, Rollout
 from ops.stack import images, model
 from ops.stack.model import Stack
 from ops.state import digests, lock, releases
@@ -37,21 +39,11 @@ TIMEOUT = ("DEPLOY_TIMEOUT", 180)
 # Of the deployer and all that it starts: a tenth of the weight of what serves, when there is too little for both.
 _NICE = 10
 
-_DONE = {
-    plan.CREATE: "created",
-    plan.RECREATE: "replaced",
-    plan.REFRESH: "replaced",
-    plan.SCALE: "scaled",
-    plan.START: "started",
-    plan.RELOAD: "reloaded",
-    plan.RUN: "ran",
-    plan.UNCHANGED: "unchanged",
-}
-
 
 @dataclass
 class Deployment:
-    """One deploy. doing: what it is at, for the message after Ctrl-C."""
+    """One deploy. doing: what it is at, for the message after Ctrl-C; took: seconds by service; unwell: parts of
+    monitoring that are not healthy."""
 
     env: Environment
     held: lock.Lock
@@ -61,7 +53,8 @@ class Deployment:
     doing: str = "looking around"
     touched: bool = False
     not_undone: list[str] = field(default_factory=list)
-    ready_after: dict[str, float] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
+    unwell: tuple[str, ...] = ()
 
     @property
     def timeout(self) -> float:
@@ -71,34 +64,32 @@ class Deployment:
     def run(self) -> None:
         """Deploy. Raises OpsError when it is refused or fails."""
         env = self.env
-        seen = survey(env)
-        decided = decide(seen)
-        if decided.idle and not seen.needs():
-            self._confirm_healthy(seen)
+        decided = plan.decide(survey(env))
+        if decided.idle:
+            self._confirm_healthy(decided.seen)
             return
         self._prepare()
-        self.doing = "checking"
-        beside = {each.service.name: each.fresh for each in moving(seen.stack, decided, seen.containers)}
-        findings.refuse(report_warnings(preflight.run(env, seen.stack, seen.containers, beside)))
-        self._agree_to_restarts(seen, decided)
+        self._check(decided)
+        agreed = self._agree(decided)
         self._make_certificate()
-        with self.released(seen.stack.document, seen.own, changed(decided), self.command) as release:
-            if needs := seen.needs():
-                self._fetch(needs)
+        changes = {name: each.cause or each.word for name, each in decided.of_services().items()}
+        with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command) as release:
+            self._fetch(decided)
+            self._finish_jobs(decided)
             self.doing = "deciding"
-            seen = survey(env)
-            if needs:
-                # What was not here before could not be asked which major version it is.
-                findings.refuse(list(majors.check(env, seen.stack, seen.containers)))
-            decided = decide(seen)
-            self._apply(seen, decided, release)
-            digests.write_notes(env, engine.containers(env), seen.files)
+            decided = plan.decide(survey(env))
+            # What was not here before could not be asked which major version it is.
+            findings.refuse(list(majors.check(env, decided.seen.stack, decided.seen.containers)))
+            self._agree(decided, agreed)
+            self._execute(decided, release)
+            digests.write_notes(env, engine.containers(env), decided.seen.files)
         self._prune()
-        self._summarise(seen, decided)
+        self._summarise(decided)
+        self._look_again()
 
     @contextlib.contextmanager
     def released(
-        self, document: Mapping, own: Sequence[images.OwnImage], changes: Mapping[str, str], command: str
+        self, document: Mapping[str, Any], own: Sequence[images.OwnImage], changes: Mapping[str, str], command: str
     ) -> Iterator[Release]:
         """A new entry in the history of releases, with how it ended.
 
@@ -132,16 +123,24 @@ class Deployment:
     def _elapsed(self) -> float:
         return time.monotonic() - self.began
 
-    def _agree_to_restarts(self, seen: Survey, decided: Plan) -> None:
-        """Ask before something restarts that cannot be rolled out. Raises OpsError when the answer is no."""
-        restarts = restarting(seen.stack, decided, seen.containers)
-        if not restarts:
-            return
-        console.say("These restart, and are away for some seconds while they do:")
-        for change in restarts:
-            console.say(f"  {change.service:<24} {change.reason}")
-        if not console.confirm(f"Restart {len(restarts)} of {self.env.name}?", self.assume_yes):
-            raise OpsError("Nothing was changed.")
+    def _check(self, decided: Plan) -> None:
+        """Raise OpsError (REFUSED) when something is not as it must be before anything is touched."""
+        self.doing = "checking"
+        beside = {each.service.name: each.fresh for each in decided.moves}
+        seen = decided.seen
+        findings.refuse(report_warnings(preflight.run(self.env, seen.stack, seen.containers, beside)))
+
+    def _agree(self, decided: Plan, agreed: Collection[str] = ()) -> set[str]:
+        """Ask before something restarts that cannot be rolled out, and was not agreed to before; all that is agreed to.
+        Raises OpsError when the answer is no."""
+        restarts = [each for each in decided.operations if each.asks and each.subject not in agreed]
+        if restarts:
+            console.say("These will restart and be unavailable for a few seconds:")
+            for each in restarts:
+                console.say(f"  {each.subject:<24} {each.cause}")
+            if not console.confirm(f"Restart {len(restarts)} of {self.env.name}?", self.assume_yes):
+                raise OpsError("Nothing that runs was changed.")
+        return {*agreed, *(each.subject for each in restarts)}
 
     def standing(self) -> str:
         """How far it came, for the message after Ctrl-C."""
@@ -156,8 +155,8 @@ class Deployment:
     def _confirm_healthy(self, seen: Survey) -> None:
         """Nothing to change: make sure that what runs is well."""
         self.doing = "waiting for health"
-        lasting = seen.stack.lasting
-        checked = gate.Gate(lasting, before=seen.containers)
+        site = seen.stack.site
+        checked = gate.Gate(site, before=seen.containers)
         verdict = checked.observe(seen.containers, time.monotonic())
         if verdict.status != gate.READY:
             # A database that refuses its volume stays as it is however long one waits.
@@ -165,8 +164,15 @@ class Deployment:
         if verdict.status == gate.WAITING:
             verdict = gate.watch(checked, lambda: engine.containers(self.env), self.timeout)
         gate.demand(verdict)
-        elapsed = console.duration(time.monotonic() - self.began)
-        console.say(f"nothing to change: {len(lasting)} services healthy in {self.env.name} ({elapsed})", "green")
+        self._bring_up_monitoring([], seen.stack)
+        console.say(f"nothing to change: {self._healthy(seen.stack)} in {self.env.name} ({self._duration()})", "green")
+
+    def _healthy(self, stack: Stack) -> str:
+        well = f"{len(stack.lasting) - len(self.unwell)} services healthy"
+        return f"{well}, monitoring incomplete ({', '.join(self.unwell)})" if self.unwell else well
+
+    def _duration(self) -> str:
+        return console.duration(time.monotonic() - self.began)
 
     def _prepare(self) -> None:
         """What dev makes by itself. Elsewhere secrets are made by a person's decision, and preflight says so."""
@@ -185,58 +191,99 @@ class Deployment:
         if certificate.issued:
             authority = relative(certificates.authority_of(self.env))
             console.say(
-                f"made a certificate for {', '.join(certificate.names)}; trust {authority} to be rid of warnings"
+                f"made a certificate for {', '.join(certificate.names)}; import {authority} into your browser to avoid"
+                " certificate warnings"
             )
 
-    def _fetch(self, needs: images.Needs) -> None:
+    # ── what can be known only when it is done ────────────────────────────────────────────────────────────────────────
+
+    def _fetch(self, decided: Plan) -> None:
+        """Pull, build and tag images."""
         env = self.env
-        if needs.pull:
+        if pulls := [each.subject for each in decided.every(plan.Pull)]:
             self.doing = "pulling images"
-            with console.activity(f"pulling {', '.join(needs.pull)}") as tick:
-                failed = images.pull(needs.pull, tick)
+            with console.activity(f"pulling {', '.join(pulls)}") as tick:
+                failed = images.pull(pulls, tick)
             if failed:
                 raise images.unavailable(env, failed)
-        if needs.build:
+        if builds := [each.image for each in decided.every(plan.Build)]:
             self.doing = "building images"
-            names = ", ".join(each.service for each in needs.build)
+            names = ", ".join(each.service for each in builds)
             with console.activity(f"building {names} (log: {relative(env.state_dir / 'build.log')})") as tick:
-                images.build(env, needs.build, tick)
-        images.tag((each.content, each.reference) for each in needs.tag)
+                images.build(env, builds, tick)
+        images.tag((each.image.content, each.image.reference) for each in decided.every(plan.Tag))
 
-    def _apply(self, seen: Survey, decided: Plan, release: Release) -> None:
-        declared = seen.stack
+    def _finish_jobs(self, decided: Plan) -> None:
+        """Wait for jobs that an earlier deploy began: two at once would be in each other's way."""
+        for each in decided.every(plan.AwaitJob):
+            self.doing = f"waiting for {each.subject}"
+            console.say(f"{each.subject} is {each.cause}: waiting for it")
+            # How it ends is the next look's to judge.
+            for job in engine.look([each.container]):
+                with contextlib.suppress(jobs.Failed):
+                    jobs.finish(self.env, job)
+
+    # ── phases ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _execute(self, decided: Plan, release: Release) -> None:
+        """Carry out a plan, except for what comes first (images)."""
+        stack, of = decided.seen.stack, decided.of
         self.touched = True
-        self._tidy(decided)
-        foundation = declared.foundation
-        jobs = decided.of_kind(plan.RUN, among=declared.migrations)
-        first = [name for name in foundation if decided.changes[name].kind != plan.UNCHANGED]
-        if first or (jobs and foundation):
-            self._up("starting the data tier", first, decided, foundation)
-        for job in jobs:
-            self._run_job(job, seen)
-        for name in decided.of_kind(plan.RELOAD):
-            self._reload([each for each in seen.containers if each.service == name])
-        moves = moving(declared, decided, seen.containers)
-        if moves:
-            self.roll_out(moves, seen.stack, release)
-        elif decided.pinned and (nginx := edge.find(seen.containers)):
-            edge.release(nginx)
-        done = {*foundation, *jobs, *(each.service.name for each in moves)}
-        rest = [
-            name
-            for name, change in decided.changes.items()
-            if name not in done and change.kind not in {plan.UNCHANGED, plan.RELOAD}
-        ]
-        self._up("starting the services", rest, decided, declared.lasting)
-        # Only now: what was replaced may have leaned on it, as a primary does on the lease in etcd.
-        self._remove([each for each in decided.orphans if not each.ports])
+        self._tidy(of(Phase.TIDY))
+        if of(Phase.DATA_TIER) or of(Phase.JOBS):
+            self._bring_up("starting the data tier", of(Phase.DATA_TIER), stack.foundation)
+        for each in of(Phase.JOBS):
+            self._run_job(each.subject, decided.seen)
+        for each in of(Phase.EDGE):
+            self._reload(each, decided.seen)
+        self._roll_out(decided, release)
+        self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
+        self._bring_up_monitoring(of(Phase.MONITORING), stack)
+        self._remove(decided.of(Phase.LEFTOVERS))
 
-    def _reload(self, containers: Sequence[Container]) -> None:
-        self.doing = "reloading nginx"
+    def _tidy(self, operations: Sequence[Operation]) -> None:
+        """Remove what an interrupted run left behind, and what holds a port that its successor may want."""
+        self._remove(operations)
+        for each in operations:
+            if isinstance(each, plan.Rename):
+                engine.docker("rename", each.container, each.name)
+
+    def _remove(self, operations: Sequence[Operation]) -> None:
+        self.doing = "removing what is no longer needed"
+        removals = [each for each in operations if isinstance(each, plan.Remove)]
+        for each in removals:
+            console.say(f"removing {each.subject}: {each.cause}")
+        if ids := [identity for each in removals for identity in each.containers]:
+            engine.docker("stop", *ids, timeout=None)
+            engine.docker("rm", "--force", *ids)
+
+    def _run_job(self, name: str, seen: Survey) -> None:
+        """Run a one-shot service to its end; the services that wait for it are not touched when it fails."""
+        self.doing = f"running {name}"
         self.held.check()
-        console.say("reloading nginx: its configuration has changed")
-        for each in containers:
-            edge.reload(each)
+        began = time.monotonic()
+        untouched = seen.stack.lasting.keys() - seen.stack.foundation.keys()
+        running = any(each.running for each in seen.containers if each.service in untouched)
+        jobs.run(
+            self.env, name, f"The services were not touched{': the old version keeps running' if running else ''}."
+        )
+        self.took[name] = time.monotonic() - began
+
+    def _reload(self, operation: Operation, seen: Survey) -> None:
+        self.doing = f"reloading {operation.subject}"
+        self.held.check()
+        console.say(f"reloading {operation.subject}: its configuration has changed")
+        began = time.monotonic()
+        for each in seen.containers:
+            if each.service == operation.subject:
+                edge.reload(each)
+        self.took[operation.subject] = time.monotonic() - began
+
+    def _roll_out(self, decided: Plan, release: Release) -> None:
+        if decided.moves:
+            self.roll_out(decided.moves, decided.seen.stack, release)
+        elif decided.every(plan.Release) and (nginx := edge.find(decided.seen.containers)):
+            edge.release(nginx)
 
     def roll_out(self, moves: Sequence[Move], declared: Stack, release: Release) -> None:
         """Roll services out as they are declared in a release."""
@@ -249,127 +296,119 @@ class Deployment:
             self.timeout,
             self.held.check,
         )
+        began = time.monotonic()
         try:
             rollout.run()
         finally:
             self.doing = rollout.doing
             self.not_undone += rollout.not_undone
-            self.ready_after.update(rollout.ready_after)
+        self.took.update(dict.fromkeys((each.service.name for each in moves), time.monotonic() - began))
+
+    def _bring_up(
+        self,
+        doing: str,
+        operations: Sequence[Operation],
+        watched: Mapping[str, model.Service],
+        patient: bool = False,
+    ) -> None:
+        """Let Compose bring some services up, and wait until all of `watched` are healthy.
+
+        patient: let Compose start all of them although one has failed.
+        """
+        self.doing = doing
+        self.held.check()
+        if operations:
+            console.say(f"{doing}: {', '.join(each.subject for each in operations)}")
+
+        def up(names: Sequence[str], *options: str) -> None:
+            argv = up_argv(self.env, names, *options)
+            self._watch(argv, names, {name: watched[name] for name in names if name in watched}, patient)
+
+        replaced = [each for each in operations if isinstance(each, plan.Replace)]
+        # What is new comes first: those that are replaced may ask it for their role.
+        if others := [each.subject for each in operations if each not in replaced]:
+            up(others)
+        # Nothing is away for what is not in use anyhow; and nodes that were stopped find their roles only together.
+        if stopped := [each.subject for each in replaced if not each.running]:
+            up(stopped, "--force-recreate")
+        # One after the other, and a standby before what it follows: as little as can be is away at a time.
+        names = [each.subject for each in replaced if each.running]
+        leading = primaries(self.env, engine.containers(self.env)) if names else set()
+        ordered = sorted(names, key=lambda name: (name in leading, -len(watched[name].depends_on)))
+        rest = [name for name in ordered if name not in postgres.NODES]
+        # Asked for one by one: the primary hands its role over when its turn has come.
+        for name in itertools.chain(rest, failover.one_after_the_other(self.env, ordered, watched)):
+            up([name], "--force-recreate")
+        self._watch(None, (), watched, patient)
+
+    def _watch(
+        self, argv: list[str] | None, names: Sequence[str], watched: Mapping[str, model.Service], patient: bool
+    ) -> None:
+        judge = gate.Gate(watched, before=engine.containers(self.env))
+        for row in bring_up(self.env, argv, judge, self.timeout, patient):
+            if row.service in names and row.since:
+                self.took[row.service] = row.since
+
+    def _bring_up_monitoring(self, operations: Sequence[Operation], stack: Stack) -> None:
+        """Bring up what watches the site. The site serves without it: what fails there is a warning for each part."""
+        if not (operations or stack.monitoring):
+            return
+        try:
+            self._bring_up("starting monitoring", operations, stack.monitoring, patient=True)
+        except OpsError as error:
+            # A lost lock is another matter.
+            self.held.check()
+            console.warn(f"The site is up, but its monitoring is not complete. {error.message}")
+            containers = engine.containers(self.env)
+            for name, service in stack.monitoring.items():
+                mine = [each for each in containers if each.service == name]
+                if len(mine) != service.replicas or not all(each.ready for each in mine):
+                    self.unwell += (name,)
+                    see = f"invoke logs --service {name} --env {self.env.name}"
+                    console.warn(f"{name} is not healthy ({gate.unready(mine)}). See: {see}")
+
+    # ── afterwards ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _prune(self) -> None:
         self.doing = "removing old images"
         if removed := images.prune(self.env, releases.images_kept(self.env)):
-            console.say(f"removed {len(removed)} old images, of which no release is kept")
+            console.say(f"removed {len(removed)} old images that no kept release uses")
 
-    def _tidy(self, decided: Plan) -> None:
-        """Remove what an interrupted run left behind, and what holds a port that its successor may want."""
-        self._remove([each for each in decided.orphans if each.ports])
-        self.doing = "removing what an interrupted run left behind"
-        if decided.discard:
-            engine.docker("rm", "--force", *(each.id for each in decided.discard))
-        for container, name in decided.rename:
-            engine.docker("rename", container.id, name)
+    def _look_again(self) -> None:
+        """Look once more, and say what is left to do. Raises OpsError when that is more than monitoring."""
+        self.doing = "looking once more"
+        left = plan.decide(survey(self.env)).operations
+        if not left:
+            console.say("nothing left to do")
+            return
+        rows = "\n".join(f"  {each.word} {each.subject}{f': {each.cause}' if each.cause else ''}" for each in left)
+        if all(each.phase == Phase.MONITORING for each in left):
+            console.warn(f"Left to do for monitoring:\n{rows}")
+            return
+        raise OpsError(
+            f"{self.env.name} is deployed, but something has changed meanwhile. Left to do:\n{rows}",
+            f"Run the same command again, or see what it would do: invoke deploy --plan --env {self.env.name}",
+        )
 
-    def _remove(self, orphans: Sequence[Container]) -> None:
-        self.doing = "removing what is no longer declared"
-        if orphans:
-            gone = sorted({each.service for each in orphans})
-            console.say(f"removing {', '.join(gone)}: no longer part of {self.env.name}")
-            ids = [each.id for each in orphans]
-            engine.docker("stop", *ids, timeout=None)
-            engine.docker("rm", "--force", *ids)
-
-    def _up(self, doing: str, names: Sequence[str], decided: Plan, watched: Mapping[str, model.Service]) -> None:
-        """Let Compose bring some services up, and wait until all of `watched` are healthy."""
-        self.doing = doing
-        self.held.check()
-        if names:
-            console.say(f"{doing}: {', '.join(names)}")
-        replaced = decided.of_kind(plan.RECREATE, plan.REFRESH, among=names)
-        # What is new comes first: those that are replaced may ask it for their role.
-        if others := [name for name in names if name not in replaced]:
-            fresh = {name: service for name, service in watched.items() if name in others}
-            self._watch(up_argv(self.env, others), others, fresh)
-        containers = engine.containers(self.env)
-        running = {each.service for each in containers if each.running}
-        # Nothing is away for what does not run anyhow; and nodes that were stopped find their roles only together.
-        if stopped := [name for name in replaced if name not in running]:
-            argv = up_argv(self.env, stopped, "--force-recreate")
-            self._watch(argv, stopped, {name: watched[name] for name in stopped})
-        # One after the other, and a standby before what it follows: as little as can be is away at a time.
-        replaced = [name for name in replaced if name in running]
-        leading = primaries(self.env, containers) if replaced else set()
-        ordered = sorted(replaced, key=lambda name: (name in leading, -len(watched[name].depends_on)))
-        rest = [name for name in ordered if name not in postgres.NODES]
-        # Asked for one by one: the primary hands its role over when its turn has come.
-        for name in itertools.chain(rest, failover.one_after_the_other(self.env, ordered, watched)):
-            argv = up_argv(self.env, [name], "--force-recreate")
-            self._watch(argv, [name], {name: watched[name]})
-        self._watch(None, (), watched)
-
-    def _watch(self, argv: list[str] | None, names: Sequence[str], watched: Mapping[str, model.Service]) -> None:
-        judge = gate.Gate(watched, before=engine.containers(self.env))
-        for row in bring_up(self.env, argv, judge, self.timeout):
-            if row.service in names:
-                self.ready_after[row.service] = row.since
-
-    def _run_job(self, name: str, seen: Survey) -> None:
-        """Run a one-shot service to its end; the services that wait for it are not touched when it fails."""
-        self.doing = f"running {name}"
-        self.held.check()
-        began = time.monotonic()
-        console.say(f"running {name}")
-        argv = ("up", "--detach", "--no-deps", "--no-build", "--pull", "never", "--force-recreate", name)
-        engine.compose(self.env, *argv, timeout=self.timeout)
-        job = next(each for each in reversed(engine.containers(self.env)) if each.service == name)
-        try:
-            code = engine.docker("wait", job.id, timeout=self.timeout).stdout.strip()
-            problem = "" if code == "0" else f"failed with exit code {code}"
-        except engine.TimedOut:
-            problem = f"did not end within {self.timeout:.0f} s"
-        if problem:
-            lines = "\n".join(f"  {line}" for line in engine.logs(job.id, 15))
-            untouched = seen.stack.lasting.keys() - seen.stack.foundation.keys()
-            running = any(each.running for each in seen.containers if each.service in untouched)
-            raise OpsError(
-                f"{name} {problem}. Its last lines:\n{lines}",
-                f"The services were not touched{': the old version keeps running' if running else ''}.",
-                MIGRATION,
+    def _summarise(self, decided: Plan) -> None:
+        operations = decided.of_services()
+        rows = []
+        for name in decided.seen.stack.services:
+            operation = operations.get(name)
+            rows.append(
+                (
+                    name,
+                    operation.done if operation else "unchanged",
+                    console.plain(operation.cause) if operation else "",
+                    console.duration(self.took[name]) if name in self.took else "",
+                )
             )
-        self.ready_after[name] = time.monotonic() - began
-
-    def _summarise(self, seen: Survey, decided: Plan) -> None:
-        rows = [
-            (
-                name,
-                _DONE[change.kind],
-                console.plain(change.reason),
-                console.duration(self.ready_after[name]) if name in self.ready_after else "",
-            )
-            for name, change in decided.changes.items()
-        ]
         console.say()
         console.print_table(("SERVICE", "CHANGE", "REASON", "TOOK"), rows)
         console.say()
-        for name, url in urls(self.env, seen.stack):
+        for name, url in urls(self.env, decided.seen.stack):
             console.say(f"  {name:<16} {url}")
-        elapsed = console.duration(time.monotonic() - self.began)
-        console.say(f"\n{self.env.name} is deployed: {len(seen.stack.lasting)} services healthy ({elapsed})", "green")
-
-
-def changed(decided: Plan) -> dict[str, str]:
-    """What changes, by service, in a few words."""
-    return {name: each.reason or each.kind for name, each in decided.changes.items() if each.kind != plan.UNCHANGED}
-
-
-def moving(declared: Stack, decided: Plan, containers: Sequence[Container]) -> list[Move]:
-    """The services that are rolled out: what changes of them while they serve. What does not run is just started."""
-    mine = {name: [each for each in containers if each.service == name] for name in declared.rolling}
-    return [
-        move(service, mine[name], lambda each: each.id not in decided.outdated)
-        for name, service in declared.rolling.items()
-        if decided.changes[name].kind != plan.UNCHANGED and any(each.running for each in mine[name])
-    ]
+        console.say(f"\n{self.env.name} is deployed: {self._healthy(decided.seen.stack)} ({self._duration()})", "green")
 
 
 def primaries(env: Environment, containers: Sequence[Container]) -> set[str]:
@@ -377,16 +416,6 @@ def primaries(env: Environment, containers: Sequence[Container]) -> set[str]:
     with contextlib.suppress(OpsError):
         return {redis.primary(env, containers).service}
     return set()
-
-
-def restarting(declared: Stack, decided: Plan, containers: Sequence[Container]) -> list[plan.Change]:
-    """Changes that take something away for a moment although it is in use: the data tier, and nginx itself."""
-    running = {each.service for each in containers if each.running}
-    return [
-        decided.changes[name]
-        for name in decided.of_kind(plan.RECREATE, plan.REFRESH, among=(*declared.foundation, edge.SERVICE))
-        if name in running
-    ]
 
 
 @contextlib.contextmanager
@@ -485,12 +514,12 @@ def urls(env: Environment, declared: Stack) -> list[tuple[str, str]]:
     port = env.values.get("SSL_PORT", "443")
     host = env.values.get("DOMAIN") or "localhost"
     site = ("site", f"https://{host}{'' if port == '443' else f':{port}'}")
-    edge = {env.values.get("WEB_PORT"), port}
+    public = {env.values.get("WEB_PORT"), port}
     others = [
         (name, f"http://{'localhost' if each.address in {'', '0.0.0.0', '127.0.0.1'} else each.address}:{each.number}")
         for name, service in declared.services.items()
         for each in service.ports
-        if str(each.number) not in edge
+        if str(each.number) not in public
     ]
     return [site, *others]
 

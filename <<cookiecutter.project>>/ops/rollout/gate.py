@@ -194,7 +194,7 @@ def explain(verdict: Verdict) -> OpsError:
         if lines := engine.logs(verdict.container.id, 15):
             parts.append(f"The last lines of {verdict.container.name}:")
             parts.extend(f"  {shorten(line)}" for line in lines)
-    remedy = "What is healthy keeps running. Mend the cause and run the same command again."
+    remedy = "What is healthy keeps running. Fix the cause and run the same command again."
     return OpsError("\n".join(parts), remedy, verdict.code)
 
 
@@ -210,7 +210,7 @@ def shorten(line: str) -> str:
     return line if len(line) <= LINE_LENGTH else f"{line[:half]} … {line[-half:]}"
 
 
-def rows_table(rows: Sequence[Row]) -> Any:
+def rows_table(rows: Sequence[Row], title: str = "") -> Any:
     """A table of services for the live display."""
     return console.table(
         ("SERVICE", "READY", "STATE", "AFTER"),
@@ -223,6 +223,7 @@ def rows_table(rows: Sequence[Row]) -> Any:
             )
             for row in rows
         ],
+        title,
     )
 
 
@@ -233,11 +234,13 @@ def watch(
     work: Work | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    patient: bool = False,
 ) -> Verdict:
     """Look until the gate has a verdict, drawing a live table on a terminal and a line for every change elsewhere.
 
     look: reads the containers. timeout: seconds. work: Compose, while it is still at it; a non-zero exit code of it is
-    the caller's to report, and ends the watch. Returns the last verdict.
+    the caller's to report, and ends the watch. patient: a failure does not end the watch while that works. Returns the
+    last verdict.
     """
     began = clock()
     shown: dict[str, str] = {}
@@ -248,11 +251,13 @@ def watch(
             verdict = gate.observe(containers, clock(), working=code is None)
             if verdict.status == WAITING and clock() - began > timeout:
                 verdict = gate.late(containers, verdict, timeout)
+            elapsed = clock() - began
             if draw:
-                draw(rows_table(verdict.rows))
+                draw(rows_table(verdict.rows, f"{elapsed:.0f} s of at most {timeout:.0f} s"))
             else:
-                _print_changes(verdict.rows, shown, clock() - began)
-            if verdict.status != WAITING or code:
+                _print_changes(verdict.rows, shown, elapsed)
+            bears = patient and code is None and elapsed <= timeout
+            if code or (verdict.status != WAITING and not (verdict.status == FAILED and bears)):
                 return verdict
             sleep(LOOK_SECONDS)
 

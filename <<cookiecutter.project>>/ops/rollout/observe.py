@@ -1,18 +1,19 @@
-"""A survey of an environment: what is declared and what exists, read at one moment, before anything is decided."""
+"""What is declared and what exists in an environment, read at one moment, before anything is decided."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ops import engine
 from ops.base.environments import Environment
+from ops.base.errors import OpsError
 from ops.engine import Container
 from ops.parts.nginx import edge
-from ops.rollout import plan
-from ops.rollout.plan import Plan
 from ops.stack import images, model, networks
 from ops.stack.model import Stack
-from ops.state import digests
+from ops.state import digests, releases
 from ops.state.drift import Declared, Drift, drift
 
 # Stands for the id of an image that is still to be built.
@@ -24,7 +25,8 @@ class Survey:
     """What is declared and what exists, read at one moment.
 
     hashes: Compose's hash of the declared configuration, by container id; files: of a service; notes: what containers
-    have mounted; pinned: services whose requests go to fixed addresses, as they do during a rollout.
+    have mounted; pinned: services whose requests go to fixed addresses, as they do during a rollout; deployed: services
+    as the last deploy declared them.
     """
 
     stack: Stack
@@ -35,6 +37,7 @@ class Survey:
     files: dict[str, dict[str, digests.FileState]]
     notes: digests.Notes = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
+    deployed: Mapping[str, Any] = field(default_factory=dict)
 
     def needs(self) -> images.Needs:
         """Images to build, tag or pull."""
@@ -82,13 +85,30 @@ def survey(env: Environment) -> Survey:
             files,
             digests.read_notes(env),
             pinned,
+            _deployed(env),
         )
 
 
 def _containers(env: Environment) -> tuple[list[Container], tuple[str, ...]]:
     found = engine.containers(env)
     nginx = edge.find(found)
-    return found, tuple(name for name, addresses in edge.peers(nginx).items() if addresses) if nginx else ()
+    return found, tuple(name for name, addresses in _peers(nginx).items() if addresses) if nginx else ()
+
+
+def _peers(nginx: Container) -> dict[str, list[str]]:
+    """What nginx sends requests to; nothing when it cannot be asked: one that ends has forgotten it anyway."""
+    try:
+        return edge.peers(nginx)
+    except OpsError:
+        return {}
+
+
+def _deployed(env: Environment) -> Mapping[str, Any]:
+    current = releases.current(env)
+    try:
+        return releases.document(env, current)["services"] if current else {}
+    except (OpsError, KeyError):
+        return {}
 
 
 @dataclass(frozen=True)
@@ -105,8 +125,3 @@ def glance(env: Environment) -> Glance:
     with engine.pool(1) as pool:
         containers = pool.submit(engine.containers, env)
         return Glance(model.load(env), containers.result())
-
-
-def decide(seen: Survey) -> Plan:
-    """The plan for what was seen."""
-    return plan.decide(seen.stack, seen.containers, seen.drifts(), seen.pinned)

@@ -1,146 +1,353 @@
-"""What a deploy would change, decided before anything is touched.
+"""What a deploy does, decided in one place and before anything is touched, as data.
 
-Compose compares a service's configuration and image, and is blind to the content of mounted files and secrets. So this
-compares both: Compose's own configuration hash and image ids with the containers, and a digest of every mounted file
-with the digests noted for each container when it was made.
+A plan is a row of small operations in the order in which they are carried out, each about one service or image and with
+its cause. `invoke deploy --plan` prints it (preview.py), a deploy executes it and then looks once more (deploy.py).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, TypeVar
 
 from ops.engine import Container
-from ops.stack.model import Service, Stack
-from ops.state.drift import LEFT_BEHIND, NEW_CONFIGURATION, NEW_IMAGE, Drift
-
-# Services that take a changed configuration without a restart. A changed start script still needs a new container.
-RELOADABLE = frozenset({"nginx"})
-# Compose names a replacement like this until the container it replaces is gone; left behind by an interruption.
-_TEMPORARY_NAME = re.compile(r"[0-9a-f]{12}_(?P<name>.+)")
-
-CREATE = "create"
-RECREATE = "recreate"
-SCALE = "scale"
-START = "start"
-RELOAD = "reload"
-RUN = "run"
-UNCHANGED = "unchanged"
-# Compose sees no difference, but a mounted file has changed: a new container has to be asked for.
-REFRESH = "refresh"
+from ops.parts.nginx import edge
+from ops.rollout import changes
+from ops.rollout.changes import Change, Changes
+from ops.rollout.observe import Survey
+from ops.rollout.roll import Move, move
+from ops.stack import differences, images
+from ops.stack.model import Stack
+from ops.state.drift import NEW_CONFIGURATION, NEW_IMAGE, Drift
 
 
-class Change(NamedTuple):
-    """What happens to a service, and why."""
+class Phase(IntEnum):
+    """When an operation is carried out. What stands in one phase belongs together, and is done together."""
 
-    service: str
-    kind: str
-    reason: str = ""
+    IMAGES = 1
+    RUNNING_JOBS = 2  # of an earlier deploy: how they end is not known yet
+    TIDY = 3
+    DATA_TIER = 4
+    JOBS = 5
+    EDGE = 6
+    ROLLOUT = 7
+    SERVICES = 8
+    MONITORING = 9
+    LEFTOVERS = 10  # what they are no longer needed by may have been replaced only now
+
+
+# What these bring is known only when they are done: then the rest is decided anew.
+FIRST = (Phase.IMAGES, Phase.RUNNING_JOBS)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that a deploy does. subject: the service it is about, or the image that is pulled; causes: why.
+
+    word, done: what it does, and what it did, for people. replaces: whether a container of the service is another one
+    afterwards. asks: whether a person is asked first.
+    """
+
+    phase: Phase
+    subject: str
+    causes: tuple[str, ...] = ()
+
+    word: ClassVar[str] = ""
+    done: ClassVar[str] = ""
+    replaces: ClassVar[bool] = True
+    asks: ClassVar[bool] = False
+
+    @property
+    def cause(self) -> str:
+        """Why, in one line."""
+        first, *more = self.causes or ("",)
+        return f"{first} and {len(more)} more" if more else first
+
+
+@dataclass(frozen=True)
+class Pull(Operation):
+    """Pull an image that is not on the engine."""
+
+    word, done, replaces = "pull", "pulled", False
+
+
+@dataclass(frozen=True)
+class Build(Operation):
+    """Build an image of ours."""
+
+    image: images.OwnImage = field(kw_only=True)
+    word, done, replaces = "build", "built", False
+
+
+@dataclass(frozen=True)
+class Tag(Operation):
+    """Give an image of ours that was built before the name that is deployed."""
+
+    image: images.OwnImage = field(kw_only=True)
+    word, done, replaces = "tag", "tagged", False
+
+
+@dataclass(frozen=True)
+class AwaitJob(Operation):
+    """Wait for a job that an earlier deploy began."""
+
+    container: str = field(kw_only=True)
+    word, done, replaces = "wait for", "ended", False
+
+
+@dataclass(frozen=True)
+class Remove(Operation):
+    """Stop and remove containers: of a service that nothing declares, or left behind by an interruption."""
+
+    containers: tuple[str, ...] = field(kw_only=True)
+    word, done = "remove", "removed"
+
+
+@dataclass(frozen=True)
+class Rename(Operation):
+    """Give a container the name that it should have got."""
+
+    container: str = field(kw_only=True)
+    name: str = field(kw_only=True)
+    word, done, replaces = "rename", "renamed", False
+
+
+@dataclass(frozen=True)
+class Create(Operation):
+    """Create the containers of a service that has none."""
+
+    word, done = "create", "created"
+
+
+@dataclass(frozen=True)
+class Scale(Operation):
+    """Run another number of containers of a service that cannot be rolled out, or does not run."""
+
+    word, done = "scale", "scaled"
+
+
+@dataclass(frozen=True)
+class Start(Operation):
+    """Start containers that exist and are as declared."""
+
+    word, done, replaces = "start", "started", False
+
+
+@dataclass(frozen=True)
+class Replace(Operation):
+    """Replace the containers of a service. running: whether it is in use, so that it is replaced by itself."""
+
+    running: bool = field(kw_only=True)
+    word, done = "replace", "replaced"
+
+
+@dataclass(frozen=True)
+class Restart(Replace):
+    """Replace a container that is in use and that nothing can stand in for: the data tier, and nginx."""
+
+    word, asks = "restart", True
+
+
+@dataclass(frozen=True)
+class Run(Operation):
+    """Run a job to its end."""
+
+    word, done = "run", "ran"
+
+
+@dataclass(frozen=True)
+class Reload(Operation):
+    """Let a service take its changed configuration without a new container."""
+
+    word, done, replaces = "reload", "reloaded", False
+
+
+@dataclass(frozen=True)
+class RollOut(Operation):
+    """Replace the containers of a service that serves, without losing a request."""
+
+    move: Move = field(kw_only=True)
+    word, done = "roll out", "replaced"
+
+
+@dataclass(frozen=True)
+class RollOutMore(RollOut):
+    """Run more or fewer containers of a service that serves, without losing a request."""
+
+    word, done = "scale", "scaled"
+
+
+@dataclass(frozen=True)
+class Release(Operation):
+    """Let nginx find a service by its name again."""
+
+    word, done, replaces = "release", "released", False
+
+
+T = TypeVar("T", bound=Operation)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Changes by service, and the ids of containers that are not as declared; containers to remove, left-over temporary
-    containers by what to do with them, and services whose requests an interrupted rollout left pinned to addresses."""
+    """What a deploy does, in order. seen: what it was decided from."""
 
-    changes: dict[str, Change]
-    outdated: frozenset[str] = frozenset()
-    orphans: tuple[Container, ...] = ()
-    discard: tuple[Container, ...] = ()
-    rename: tuple[tuple[Container, str], ...] = ()
-    pinned: tuple[str, ...] = ()
+    seen: Survey
+    operations: tuple[Operation, ...]
 
     @property
     def idle(self) -> bool:
-        """True when there is nothing to change."""
-        return not (self.orphans or self.discard or self.rename or self.pinned) and all(
-            change.kind == UNCHANGED for change in self.changes.values()
-        )
+        """Whether there is nothing to do."""
+        return not self.operations
 
-    def of_kind(self, *kinds: str, among: Iterable[str] | None = None) -> list[str]:
-        """Names of the services with such a change, in the order of the stack."""
-        chosen = self.changes if among is None else set(among)
-        return [name for name, change in self.changes.items() if change.kind in kinds and name in chosen]
+    def of(self, *phases: Phase) -> list[Operation]:
+        """The operations of some phases."""
+        return [each for each in self.operations if each.phase in phases]
+
+    def every(self, kind: type[T]) -> list[T]:
+        """The operations of a type."""
+        return [each for each in self.operations if isinstance(each, kind)]
+
+    @property
+    def moves(self) -> list[Move]:
+        """What a rollout moves."""
+        return [each.move for each in self.every(RollOut)]
+
+    def of_services(self) -> dict[str, Operation]:
+        """What happens to each service that changes."""
+        return {each.subject: each for each in self.operations if each.phase not in FIRST}
 
 
-def decide(
-    stack: Stack,
-    containers: Sequence[Container],
-    drifts: Mapping[str, Drift],
-    pinned: Sequence[str] = (),
-) -> Plan:
-    """The plan, from what is declared, what exists, and how each container of a declared service differs (by id)."""
-    discard, rename = _temporary(containers)
-    aside = {each.id for each in discard}
-    by_service: dict[str, list[Container]] = {name: [] for name in stack.services}
-    orphans = []
-    for container in containers:
-        if container.service not in by_service:
-            orphans.append(container)
-        elif container.id not in aside:
-            by_service[container.service].append(container)
-    changes, outdated = {}, set()
-    for name, service in stack.services.items():
-        mine = by_service[name]
-        if service.one_shot:
-            changes[name] = Change(name, *_one_shot(mine, drifts))
+def decide(seen: Survey) -> Plan:
+    """The plan for what was seen."""
+    drifts = seen.drifts()
+    found = changes.compare(seen.stack, seen.containers, drifts, seen.pinned)
+    operations = [*_images(seen), *_tidying(found), *_services(seen, found, drifts), *_leftovers(found)]
+    return Plan(seen, tuple(sorted(operations, key=lambda each: each.phase)))
+
+
+# ── images ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _images(seen: Survey) -> list[Operation]:
+    needs = seen.needs()
+    return [
+        *(Pull(Phase.IMAGES, reference, ("not on this machine",)) for reference in needs.pull),
+        *(Build(Phase.IMAGES, each.service, tuple(_built_anew(seen, each)), image=each) for each in needs.build),
+        *(Tag(Phase.IMAGES, each.service, ("it was built before",), image=each) for each in needs.tag),
+    ]
+
+
+def _built_anew(seen: Survey, image: images.OwnImage) -> list[str]:
+    """Why an image is another one; what was not built alike may have another source as well, and nobody can tell."""
+    if image.reference not in seen.image_ids and image.content not in seen.image_ids:
+        return ["its image is not on this machine"]
+    old, new = seen.deployed.get(image.service), seen.stack.document["services"][image.service]
+    if old is None:
+        return ["its source or build settings changed"]
+    return differences.explain_build(old.get("build") or {}, new["build"]) or ["its source changed"]
+
+
+# ── services ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list[Operation]:
+    stack, operations = seen.stack, list[Operation]()
+    rolling = stack.rolling
+    for name, change in found.services.items():
+        mine = [each for each in seen.containers if each.service == name]
+        causes = tuple(_causes(seen, change, mine, drifts))
+        if change.kind == changes.UNCHANGED:
             continue
-        outdated.update(each.id for each in mine if drifts[each.id].reason)
-        changes[name] = Change(name, *_change(service, mine, [drifts[each.id] for each in mine]))
-    return Plan(
-        changes,
-        frozenset(outdated),
-        tuple(each for each in orphans if each.id not in aside),
-        tuple(discard),
-        tuple(rename),
-        tuple(pinned),
-    )
+        if change.kind == changes.RUNNING:
+            # A job of an optional tier holds nobody up.
+            if name in stack.migrations:
+                operations.append(AwaitJob(Phase.RUNNING_JOBS, name, causes, container=mine[-1].id))
+        elif name in rolling and any(each.running for each in mine):
+            kind = RollOutMore if change.kind == changes.SCALE else RollOut
+            step = move(rolling[name], mine, lambda each: each.id not in found.outdated)
+            operations.append(kind(Phase.ROLLOUT, name, causes, move=step))
+        else:
+            operations.append(_operation(stack, change, mine, causes))
+    if found.pinned and not any(each.phase == Phase.ROLLOUT for each in operations):
+        cause = "an interrupted rollout left its requests with containers of that time"
+        operations += [Release(Phase.ROLLOUT, name, (cause,)) for name in found.pinned]
+    return operations
 
 
-def _change(service: Service, containers: Sequence[Container], drifts: Sequence[Drift]) -> tuple[str, str]:
-    """Kind and reason for one lasting service. drifts: how each of its containers differs."""
-    if not containers:
-        return (CREATE, "") if service.replicas else (UNCHANGED, "")
-    reasons = {each.reason for each in drifts if each.reason}
-    # What weighs most is told first.
-    for reason in (NEW_CONFIGURATION, NEW_IMAGE, LEFT_BEHIND):
-        if reason in reasons:
-            return RECREATE, reason
-    if reasons:
-        changed = [path for each in drifts for path in each.files]
-        reload = service.name in RELOADABLE and not any(path.endswith(".sh") for path in changed)
-        whole = len(containers) == service.replicas and all(each.running for each in containers)
-        return (RELOAD if reload and whole else REFRESH), min(reasons)
-    if len(containers) != service.replicas:
-        return SCALE, f"{len(containers)} -> {service.replicas}"
-    stopped = [each for each in containers if each.state in {"created", "exited", "dead"}]
-    return (START, f"was {stopped[0].state}") if stopped else (UNCHANGED, "")
+def _operation(stack: Stack, change: Change, mine: Sequence[Container], causes: tuple[str, ...]) -> Operation:
+    """The operation on a service that is not rolled out."""
+    name, kind = change.service, change.kind
+    phase = phase_of(stack, name)
+    if kind == changes.RUN:
+        return Run(Phase.JOBS if name in stack.migrations else phase, name, causes)
+    if kind == changes.RELOAD:
+        return Reload(Phase.EDGE, name, causes)
+    if kind in {changes.RECREATE, changes.REFRESH}:
+        running = any(each.running and not each.looping for each in mine)
+        # What is not in use can be replaced without asking anybody.
+        asked = running and (name in stack.foundation or name == edge.SERVICE)
+        return (Restart if asked else Replace)(phase, name, causes, running=running)
+    return {changes.CREATE: Create, changes.SCALE: Scale, changes.START: Start}[kind](phase, name, causes)
 
 
-def _one_shot(containers: Sequence[Container], drifts: Mapping[str, Drift]) -> tuple[str, str]:
-    """A job runs again when it never ended well in its present form."""
-    if not containers:
-        return RUN, "never ran"
-    last = containers[-1]
-    if drifts[last.id].configuration:
-        return RUN, NEW_CONFIGURATION
-    if drifts[last.id].image:
-        return RUN, NEW_IMAGE
-    if last.state != "exited" or last.exit_code:
-        return RUN, "did not end well last time"
-    return UNCHANGED, ""
+def phase_of(stack: Stack, name: str) -> Phase:
+    """The tier that a service which is not rolled out is brought up with."""
+    if name in stack.foundation:
+        return Phase.DATA_TIER
+    service = stack.services[name]
+    return Phase.MONITORING if name in stack.monitoring or (service.one_shot and service.profiles) else Phase.SERVICES
 
 
-def _temporary(containers: Sequence[Container]) -> tuple[list[Container], list[tuple[Container, str]]]:
-    """Containers that an interrupted Compose left under a temporary name: those to remove, and those to rename."""
-    names = {each.name for each in containers}
-    discard, rename = [], []
-    for container in containers:
-        if match := _TEMPORARY_NAME.fullmatch(container.name):
-            if container.state == "created" or match["name"] in names:
-                discard.append(container)
-            else:
-                rename.append((container, match["name"]))
-    return discard, rename
+def _causes(seen: Survey, change: Change, mine: Sequence[Container], drifts: Mapping[str, Drift]) -> list[str]:
+    """Everything that differs, not only what weighs most."""
+    name = change.service
+    if not mine or change.kind in {changes.SCALE, changes.START, changes.RUNNING}:
+        return [change.reason] if change.reason else []
+    found = [drifts[each.id] for each in mine]
+    causes: list[str] = []
+    if any(each.configuration for each in found):
+        causes += _explained(seen.deployed.get(name), seen.stack.document["services"][name]) or [NEW_CONFIGURATION]
+    if any(each.image for each in found):
+        own = next((each for each in seen.own if each.service == name), None)
+        causes += _built_anew(seen, own) if own else [NEW_IMAGE]
+    causes += [f"{path} changed" for path in sorted({path for each in found for path in each.files})]
+    service = seen.stack.services[name]
+    if len(mine) != service.replicas and not service.one_shot:
+        causes.append(f"{len(mine)} -> {service.replicas}")
+    return causes or [change.reason]
+
+
+def _explained(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
+    return differences.explain(old, new) if old is not None else []
+
+
+# ── what is left of something ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tidying(found: Changes) -> list[Operation]:
+    cause = "left behind by an interrupted command"
+    return [
+        # They hold ports that their successors may want.
+        *_orphans(Phase.TIDY, [each for each in found.orphans if each.ports]),
+        *(Remove(Phase.TIDY, each.service, (cause,), containers=(each.id,)) for each in found.discard),
+        *(Rename(Phase.TIDY, each.service, (cause,), container=each.id, name=name) for each, name in found.rename),
+    ]
+
+
+def _leftovers(found: Changes) -> list[Operation]:
+    # Only at the end: what was replaced may have leaned on it, as a primary does on the lease in etcd.
+    return _orphans(Phase.LEFTOVERS, [each for each in found.orphans if not each.ports])
+
+
+def _orphans(phase: Phase, orphans: Sequence[Container]) -> list[Operation]:
+    services = sorted({each.service for each in orphans})
+    return [
+        Remove(
+            phase,
+            name,
+            ("nothing declares it any more",),
+            containers=tuple(each.id for each in orphans if each.service == name),
+        )
+        for name in services
+    ]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ops import engine
 from ops.base import console, undo
@@ -83,11 +84,10 @@ class Rollout:
 
     env: Environment
     document: Path | None
-    entries: Mapping[str, Mapping]
+    entries: Mapping[str, Mapping[str, Any]]
     moves: Sequence[Move]
     timeout: float
     check: Callable[[], None] = lambda: None
-    ready_after: dict[str, float] = field(default_factory=dict)
     doing: str = "preparing the rollout"
     not_undone: list[str] = field(default_factory=list)
     _nginx: Container | None = None
@@ -165,8 +165,6 @@ class Rollout:
         judge = gate.Gate(self._expected(ids), restarts_allowed=0)
         verdict = gate.watch(judge, lambda: [each for each in self._look() if each.id in ids], self.timeout)
         gate.demand(verdict)
-        for row in verdict.rows:
-            self.ready_after[row.service] = self.ready_after.get(row.service, 0) + row.since
 
     def _expected(self, ids: Sequence[str]) -> dict[str, Service]:
         """Services of these new containers, each with as many replicas as there are among them."""

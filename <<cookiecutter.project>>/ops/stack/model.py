@@ -73,6 +73,19 @@ class Stack:
         return {name: each for name, each in self.services.items() if not each.one_shot and each.replicas}
 
     @property
+    def monitoring(self) -> dict[str, Service]:
+        """Services that watch the others and keep their logs: those of a profile that are not ours. The site serves
+        without them."""
+        return {
+            name: each for name, each in self.lasting.items() if each.profiles and not (each.built or each.stateful)
+        }
+
+    @property
+    def site(self) -> dict[str, Service]:
+        """Services that the site needs to serve."""
+        return {name: each for name, each in self.lasting.items() if name not in self.monitoring}
+
+    @property
     def rolling(self) -> dict[str, Service]:
         """Services whose containers can run beside their successors: ours, without data or a port of the host to
         themselves."""

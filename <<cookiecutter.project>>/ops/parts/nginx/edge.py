@@ -49,8 +49,8 @@ class Worker:
 
 
 def find(containers: Sequence[Container]) -> Container | None:
-    """The running nginx among containers."""
-    return next((each for each in containers if each.service == SERVICE and each.running), None)
+    """The running nginx among containers. One that keeps restarting serves nobody and cannot be asked anything."""
+    return next((each for each in containers if each.service == SERVICE and each.running and not each.looping), None)
 
 
 def peers(nginx: Container) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import pytest
 from ops import engine
 from ops.base import findings
 from ops.base.errors import INTERRUPTED, REFUSED, OpsError
-from ops.rollout import deploy, gate, plan, preflight
+from ops.rollout import deploy, gate, preflight
 from ops.stack import images
 from ops.stack.model import Port, Service
 from ops.state import lock, releases
@@ -127,80 +127,6 @@ def test_an_interruption_tells_what_was_not_undone(env, quiet) -> None:
         "Interrupted while draining the old ones: what runs now is not known (The engine does not answer.)."
         " The way back failed: removing the new containers (busy)."
     )
-
-
-WEB = Service("web", "acme/web:1", built=True)
-POSTGRES = Service("postgres", "postgres:18", networks=("database",))
-MIGRATE = Service("migrate", "acme/migrate:1", built=True, one_shot=True, networks=("database",))
-
-
-def decided(**kinds: str) -> plan.Plan:
-    return plan.Plan({name: plan.Change(name, kind) for name, kind in kinds.items()}, frozenset({"acme-dev-web-1"}))
-
-
-def test_what_serves_is_rolled_out(make_stack, make_container) -> None:
-    declared, web = make_stack(WEB, POSTGRES, MIGRATE), make_container("web")
-    (step,) = deploy.moving(declared, decided(web=plan.RECREATE, postgres=plan.RECREATE, migrate=plan.RUN), [web])
-    assert (step.service, step.fresh, step.leave) == (WEB, 1, (web,))
-
-
-@pytest.mark.parametrize(("kind", "state"), [(plan.UNCHANGED, "running"), (plan.START, "exited"), (plan.CREATE, "")])
-def test_what_does_not_serve_is_just_started(make_stack, make_container, kind: str, state: str) -> None:
-    containers = [make_container("web", state=state)] if state else []
-    assert deploy.moving(make_stack(WEB), decided(web=kind), containers) == []
-
-
-def test_restarts_of_what_is_in_use_are_asked_for(env, make_stack, make_container, quiet) -> None:
-    declared = make_stack(WEB, POSTGRES, MIGRATE, Service("nginx", "nginx:1"), Service("prometheus", "prom:1"))
-    kinds = decided(web=plan.RECREATE, postgres=plan.REFRESH, nginx=plan.RECREATE, prometheus=plan.RECREATE)
-    running = [make_container(name) for name in ("web", "postgres", "nginx", "prometheus")]
-    assert [each.service for each in deploy.restarting(declared, kinds, running)] == ["postgres", "nginx"]
-    assert deploy.restarting(declared, kinds, running[:1]) == []
-    quiet.setattr(deploy.console, "confirm", lambda *_args: False)
-    work = deploy.Deployment(env, SimpleNamespace(check=None))
-    with pytest.raises(OpsError, match="Nothing was changed"):
-        work._agree_to_restarts(surveyed(declared, *running), kinds)
-
-
-def test_requests_left_pinned_are_released_although_nothing_moves(env, make_stack, make_container, quiet) -> None:
-    nginx, released = make_container("nginx"), []
-    quiet.setattr(deploy.edge, "release", released.append)
-    quiet.setattr(deploy.Deployment, "_up", lambda *_args: None)
-    quiet.setattr(deploy.Deployment, "_tidy", lambda *_args: None)
-    pinned = plan.Plan({"web": plan.Change("web", plan.UNCHANGED)}, pinned=("web",))
-    seen = surveyed(make_stack(WEB), make_container("web"), nginx)
-    deploy.Deployment(env, SimpleNamespace(check=None))._apply(seen, pinned, None)
-    assert released == [nginx]
-
-
-@pytest.fixture
-def releasing(env, make_container, quiet):
-    """A deployment about to make a release; notes which names of images are given to what, and how it ended."""
-    noted: list[object] = []
-    quiet.setattr(deploy.releases, "begin", lambda *_args: "release")
-    quiet.setattr(deploy.releases, "finish", lambda _env, _release, result, **_rest: noted.append(result))
-    quiet.setattr(images, "tag", lambda pairs: noted.append(list(pairs)))
-    quiet.setattr(engine, "containers", lambda env: [make_container("web", image_id="sha256:old")])
-    own = [images.OwnImage("web", "acme/web:dev", "acme/web:0123")]
-    work = deploy.Deployment(env, SimpleNamespace(check=None))
-    return work.released({"name": "acme-dev", "services": {}}, own, {}, "deploy"), noted
-
-
-@pytest.mark.parametrize(
-    ("error", "result"), [(OpsError("no good"), deploy.releases.BROKEN), (KeyboardInterrupt(), "interrupted")]
-)
-def test_after_a_failure_names_of_images_mean_again_what_runs(releasing, error: BaseException, result: str) -> None:
-    release, noted = releasing
-    with pytest.raises(type(error)), release:
-        raise error
-    assert noted == [[("sha256:old", "acme/web:dev")], result]
-
-
-def test_after_a_success_they_mean_what_was_deployed(releasing) -> None:
-    release, noted = releasing
-    with release:
-        pass
-    assert noted == [deploy.releases.DEPLOYED]
 
 
 def test_addresses_to_open(env, make_stack) -> None:

@@ -1,185 +1,214 @@
-"""Plan decisions over made-up declarations and containers."""
+"""What a deploy would do: which operations, in which order, and why."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from ops.rollout import plan
-from ops.rollout.plan import CREATE, RECREATE, REFRESH, RELOAD, RUN, SCALE, START, UNCHANGED
-from ops.stack.model import Service
-from ops.state.drift import Declared, drift
+from ops.rollout.observe import Survey
+from ops.rollout.plan import Phase
+from ops.stack import images
+from ops.stack.model import Service, Stack
+from ops.state.digests import FileState
+from ops.state.drift import NEW_CONFIGURATION
 
-WEB = Service("web", "acme/web:current", replicas=2, built=True)
+WEB = Service("web", "acme/web:dev", built=True, has_health=True)
 NGINX = Service("nginx", "nginx:1")
-MIGRATE = Service("migrate", "acme/migrate:current", built=True, one_shot=True)
-IMAGES = {"acme/web:current": "sha256:1", "nginx:1": "sha256:1", "acme/migrate:current": "sha256:1"}
-HASHES = {"web": "hash", "nginx": "hash", "migrate": "hash"}
+POSTGRES = Service("postgres", "postgres:18", networks=("database",))
+MIGRATE = Service("migrate", "acme/migrate:dev", built=True, one_shot=True, networks=("database",))
+GRAFANA = Service("grafana", "grafana:13", profiles=("dashboards",))
+INDEX = Service("index", "curl:8", one_shot=True, profiles=("logging",))
+SERVICES = (WEB, NGINX, POSTGRES, MIGRATE, GRAFANA, INDEX)
+PRESENT = {each.image: "sha256:1" for each in SERVICES}
+OWN = images.OwnImage("web", "acme/web:dev", "acme/web:0123456789ab")
 
 
 @pytest.fixture
-def decide(make_stack):
-    def run(service, *containers, hashes=HASHES, images=IMAGES, files=None, noted=None, pinned=()):
-        declared = Declared(hashes[service.name], images.get(service.image, ""), (files or {}).get(service.name, {}))
-        drifts = {each.id: drift(each, declared, (noted or {}).get(each.id, {})) for each in containers}
-        return plan.decide(make_stack(service), containers, drifts, pinned)
+def see(make_container):
+    """What is seen when these things are as told; all else is as declared. changed: containers by service."""
+
+    def run(**told) -> Survey:
+        web = {"build": {"target": "production"}, "environment": {"LOG_LEVEL": "debug"}}
+        document = {"services": {**{each.name: {} for each in SERVICES}, "web": web}}
+        found = {each.name: [make_container(each.name)] for each in SERVICES}
+        for job in ("migrate", "index"):
+            found[job] = [make_container(job, state="exited", health="")]
+        found.update(told.get("changed", {}))
+        containers = [each for mine in found.values() for each in mine]
+        declared = [replace(each, **told.get("declared", {}).get(each.name, {})) for each in SERVICES]
+        return Survey(
+            Stack("acme-dev", {each.name: each for each in declared}, document),
+            {each.id: told.get("hashes", {}).get(each.service, "hash") for each in containers},
+            containers,
+            told.get("own", []),
+            told.get("present", PRESENT),
+            told.get("files", {}),
+            pinned=told.get("pinned", ()),
+            deployed=told.get("deployed", {}),
+        )
 
     return run
 
 
 @pytest.fixture
-def two(make_container):
-    """Both containers of web, as declared."""
-    return [make_container("web", 1), make_container("web", 2)]
+def decide(see):
+    """The plan when these things are as told."""
+    return lambda **told: plan.decide(see(**told))
 
 
-def test_nothing_to_do(decide, two) -> None:
-    decided = decide(WEB, *two)
-    assert decided.idle
-    assert decided.changes["web"].kind == UNCHANGED
+def words(decided: plan.Plan) -> list[str]:
+    return [f"{each.word} {each.subject}" for each in decided.operations]
 
 
-def test_never_deployed(decide) -> None:
-    assert decide(WEB).changes["web"].kind == CREATE
+def test_nothing_to_do(decide) -> None:
+    assert decide().idle
 
 
-def test_new_configuration(decide, two) -> None:
-    assert decide(WEB, *two, hashes={"web": "other"}).changes["web"] == ("web", RECREATE, "new configuration")
+def test_the_first_deploy_in_its_order(decide) -> None:
+    decided = decide(changed=dict.fromkeys((each.name for each in SERVICES), []), own=[OWN], present={})
+    assert words(decided) == [
+        *("pull nginx:1", "pull postgres:18", "pull acme/migrate:dev", "pull grafana:13", "pull curl:8", "build web"),
+        *("create postgres", "run migrate", "create web", "create nginx", "create grafana", "run index"),
+    ]
+    assert [each.phase for each in decided.operations][6:] == [
+        *(Phase.DATA_TIER, Phase.JOBS, Phase.SERVICES, Phase.SERVICES, Phase.MONITORING, Phase.MONITORING),
+    ]
+    assert decided.operations[5].causes == ("its image is not on this machine",)
 
 
-def test_new_image(decide, two) -> None:
-    assert decide(WEB, *two, images={"acme/web:current": "sha256:2"}).changes["web"] == ("web", RECREATE, "new image")
+def test_what_serves_is_rolled_out_and_the_rest_is_not(decide, make_container) -> None:
+    web = make_container("web")
+    hashes = dict.fromkeys(("web", "postgres", "nginx", "grafana", "migrate"), "new")
+    decided = decide(hashes=hashes, changed={"web": [web]})
+    assert words(decided) == ["restart postgres", "run migrate", "roll out web", "restart nginx", "replace grafana"]
+    assert [each.subject for each in decided.operations if each.asks] == ["postgres", "nginx"]
+    (step,) = decided.moves
+    assert (step.service, step.fresh, step.leave) == (WEB, 1, (web,))
+    assert [each.causes for each in decided.operations] == [(NEW_CONFIGURATION,)] * 5
 
 
-def test_one_replica_of_two_is_outdated(decide, make_container) -> None:
-    containers = [make_container("web", 1), make_container("web", 2, image_id="sha256:0")]
-    decided = decide(WEB, *containers)
-    assert decided.changes["web"].kind == RECREATE
-    assert decided.outdated == {"acme-dev-web-2"}
-
-
-@pytest.mark.parametrize(("count", "reason"), [(1, "1 -> 2"), (3, "3 -> 2")])
-def test_another_number_of_replicas(decide, make_container, count: int, reason: str) -> None:
-    containers = [make_container("web", number) for number in range(1, count + 1)]
-    assert decide(WEB, *containers).changes["web"] == ("web", SCALE, reason)
-
-
-@pytest.mark.parametrize("state", ["exited", "created", "dead"])
-def test_a_stopped_container_is_started(decide, make_container, state: str) -> None:
-    containers = [make_container("web", 1), make_container("web", 2, state=state, health="")]
-    assert decide(WEB, *containers).changes["web"] == ("web", START, f"was {state}")
-
-
-def test_a_service_without_replicas_stays_away(decide) -> None:
-    assert decide(Service("web", "x", replicas=0)).idle
+def test_a_setting_is_the_cause(decide) -> None:
+    decided = decide(hashes={"web": "new"}, deployed={"web": {"environment": {"LOG_LEVEL": "info"}}})
+    assert [(each.word, each.causes) for each in decided.operations] == [("roll out", ("LOG_LEVEL: info → debug",))]
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind"),
+    ("deployed", "cause"),
     [
-        ({"state": "exited", "exit_code": 0}, UNCHANGED),
-        ({"state": "exited", "exit_code": 1}, RUN),
-        ({"state": "running"}, RUN),
-        ({"state": "exited", "exit_code": 0, "image_id": "sha256:0"}, RUN),
-        ({"state": "exited", "exit_code": 0, "config_hash": "old"}, RUN),
+        ({}, "its source or build settings changed"),
+        ({"web": {"build": {"target": "production"}}}, "its source changed"),
+        ({"web": {"build": {"target": "dev"}}}, "build target dev → production"),
     ],
 )
-def test_a_job_runs_until_it_ended_well_in_its_present_form(decide, make_container, changes, kind) -> None:
-    assert decide(MIGRATE, make_container("migrate", health="", **changes)).changes["migrate"].kind == kind
+def test_a_source_is_the_cause(decide, deployed: dict, cause: str) -> None:
+    decided = decide(own=[OWN], deployed=deployed)
+    assert words(decided) == ["build web", "roll out web"]
+    assert [each.causes for each in decided.operations] == [(cause,), (cause,)]
 
 
-def test_a_job_that_never_ran(decide) -> None:
-    assert decide(MIGRATE).changes["migrate"] == ("migrate", RUN, "never ran")
+def test_an_image_that_somebody_removed_is_no_change_of_its_source(decide) -> None:
+    present = {name: image for name, image in PRESENT.items() if name != "acme/web:dev"}
+    decided = decide(own=[OWN], present=present, deployed={"web": {"build": {"target": "production"}}})
+    assert words(decided) == ["build web", "roll out web"]
+    assert {each.causes for each in decided.operations} == {("its image is not on this machine",)}
 
 
-def test_what_nothing_declares_is_an_orphan(decide, two, make_container) -> None:
-    old = make_container("prometheus")
-    decided = decide(WEB, *two, old)
-    assert decided.orphans == (old,)
-    assert not decided.idle
+def test_an_image_that_was_built_before_gets_its_name_again(decide) -> None:
+    decided = decide(own=[OWN], present={**PRESENT, OWN.content: "sha256:0"})
+    assert words(decided) == ["tag web", "roll out web"]
 
 
-# ── left behind by an interruption ────────────────────────────────────────────────────────────────────────────────────
+def test_all_causes_are_told(decide, make_container) -> None:
+    decided = decide(
+        changed={"web": [make_container("web", 1), make_container("web", 2)]},
+        hashes={"web": "new"},
+        own=[OWN],
+        files={"web": {"SECRET": FileState("b", 2000)}},
+    )
+    (rollout,) = decided.every(plan.RollOut)
+    assert rollout.causes == (
+        NEW_CONFIGURATION,
+        "its source or build settings changed",
+        "SECRET changed",
+        "2 -> 1",
+    )
+    assert rollout.cause == "new configuration and 3 more"
 
 
-def test_a_replacement_that_was_never_started_is_discarded(decide, two, make_container) -> None:
-    leftover = make_container("web", 1, id="new", name="0123456789ab_acme-dev-web-1", state="created")
-    decided = decide(WEB, *two, leftover)
-    assert decided.discard == (leftover,)
-    assert decided.changes["web"].kind == UNCHANGED
-    assert not decided.idle
+def test_more_containers(decide) -> None:
+    decided = decide(declared={"web": {"replicas": 2}})
+    assert [(each.word, each.phase, each.causes) for each in decided.operations] == [
+        ("scale", Phase.ROLLOUT, ("1 -> 2",))
+    ]
 
 
-def test_a_replacement_that_runs_takes_its_name(decide, make_container) -> None:
-    leftover = make_container("web", 1, id="new", name="0123456789ab_acme-dev-web-1")
-    decided = decide(WEB, leftover, make_container("web", 2))
-    assert decided.rename == ((leftover, "acme-dev-web-1"),)
-    assert decided.changes["web"].kind == UNCHANGED
+def test_a_service_that_is_switched_off_goes(decide) -> None:
+    decided = decide(declared={"grafana": {"replicas": 0}}, hashes={"grafana": "new"})
+    assert [(each.word, each.causes) for each in decided.operations] == [("scale", ("1 -> 0",))]
 
 
-def test_what_a_killed_rollout_left_on_probation_goes(decide, make_container) -> None:
-    containers = [make_container("web", 1), make_container("web", 2, restart_policy="no")]
-    decided = decide(WEB, *containers)
-    assert decided.changes["web"] == ("web", RECREATE, "left behind by a rollout that was killed")
-    assert decided.outdated == {"acme-dev-web-2"}
+@pytest.mark.parametrize(("state", "word"), [("exited", "start"), ("created", "start")])
+def test_what_does_not_serve_is_just_started(decide, make_container, state: str, word: str) -> None:
+    decided = decide(changed={"web": [make_container("web", state=state, health="")]})
+    assert [(each.word, each.phase) for each in decided.operations] == [(word, Phase.SERVICES)]
 
 
-def test_requests_that_a_killed_rollout_left_pinned(decide, two) -> None:
-    decided = decide(WEB, *two, pinned=("web",))
-    assert decided.changes["web"].kind == UNCHANGED
-    assert not decided.idle
+@pytest.mark.parametrize("state", ["exited", "restarting"])
+def test_nobody_is_asked_about_what_is_not_in_use(decide, make_container, state: str) -> None:
+    stopped = {name: [make_container(name, state=state, health="", restarts=3)] for name in ("postgres", "nginx")}
+    decided = decide(changed=stopped, hashes={"postgres": "new", "nginx": "new"})
+    assert words(decided) == ["replace postgres", "replace nginx"]
+    assert not any(each.asks or each.running for each in decided.every(plan.Replace))
 
 
-# ── content of mounted files ──────────────────────────────────────────────────────────────────────────────────────────
+def test_a_file_of_nginx_is_a_reload_before_the_rollout(decide) -> None:
+    files = {"nginx": {"edge.conf": FileState("b", 2000)}}
+    decided = decide(hashes={"web": "new"}, files=files)
+    assert words(decided) == ["reload nginx", "roll out web"]
 
 
-def files(service: str, **digests: str) -> dict[str, dict[str, str]]:
-    return {service: digests}
+def test_a_job_that_still_runs_is_waited_for_first(decide, make_container) -> None:
+    job = make_container("migrate", health="")
+    decided = decide(changed={"migrate": [job]}, hashes={"migrate": "new", "postgres": "new"})
+    assert words(decided) == ["wait for migrate", "restart postgres"]
+    assert decided.every(plan.AwaitJob)[0].container == job.id
+    assert decided.operations[0].phase in plan.FIRST
 
 
-def noted(service: str, numbers: tuple[int, ...] = (1, 2), **digests: str) -> dict[str, dict[str, str]]:
-    return {f"acme-dev-{service}-{number}": digests for number in numbers}
+def test_a_job_of_monitoring_that_still_runs_holds_nobody_up(decide, make_container) -> None:
+    assert decide(changed={"index": [make_container("index", health="")]}).idle
 
 
-def test_the_same_content(decide, two) -> None:
-    assert decide(WEB, *two, files=files("web", SECRET="a"), noted=noted("web", SECRET="a")).idle
+def test_what_nothing_declares_goes_last_unless_it_holds_a_port(decide, make_container) -> None:
+    orphans = {
+        "mail": [make_container("mail"), make_container("mail", 2)],
+        "old": [make_container("old", ports=("80",))],
+    }
+    decided = decide(changed=orphans, hashes={"web": "new"})
+    assert words(decided) == ["remove old", "roll out web", "remove mail"]
+    assert decided.every(plan.Remove)[1].containers == ("acme-dev-mail-1", "acme-dev-mail-2")
+    assert decided.operations[2].causes == ("nothing declares it any more",)
 
 
-@pytest.mark.parametrize(
-    ("now", "reason"),
-    [
-        ({"SECRET": "b"}, "SECRET changed"),
-        ({}, "SECRET changed"),
-        ({"SECRET": "b", "OTHER": "c"}, "OTHER and 1 more changed"),
-    ],
-)
-def test_changed_content_means_a_new_container(decide, two, now, reason) -> None:
-    decided = decide(WEB, *two, files=files("web", **now), noted=noted("web", SECRET="a"))
-    assert decided.changes["web"] == ("web", REFRESH, reason)
+def test_what_an_interruption_left_is_tidied_up(decide, make_container) -> None:
+    left = [
+        make_container("web"),
+        make_container("web", id="new", name="0123456789ab_acme-dev-web-1", state="created"),
+    ]
+    decided = decide(changed={"web": left, "grafana": [make_container("grafana", name="0123456789ab_grafana-1")]})
+    assert words(decided) == ["remove web", "rename grafana"]
+    assert decided.every(plan.Remove)[0].containers == ("new",)
+    assert decided.every(plan.Rename)[0].name == "grafana-1"
 
 
-def test_compose_does_the_work_when_it_sees_a_difference_too(decide, two) -> None:
-    decided = decide(WEB, *two, hashes={"web": "new"}, files=files("web", SECRET="b"), noted=noted("web", SECRET="a"))
-    assert decided.changes["web"].kind == RECREATE
+def test_requests_that_were_left_pinned(decide) -> None:
+    assert words(decide(pinned=("web",))) == ["release web"]
+    # A rollout ends with the same.
+    assert words(decide(pinned=("web",), hashes={"web": "new"})) == ["roll out web"]
 
 
-def test_nginx_reloads(decide, make_container) -> None:
-    now, before = files("nginx", **{"nginx.conf": "b"}), noted("nginx", **{"nginx.conf": "a"})
-    assert decide(NGINX, make_container("nginx"), files=now, noted=before).changes["nginx"].kind == RELOAD
-
-
-def test_nginx_needs_a_new_container_for_its_start_script(decide, make_container) -> None:
-    now, before = files("nginx", **{"start.sh": "b"}), noted("nginx", **{"start.sh": "a"})
-    assert decide(NGINX, make_container("nginx"), files=now, noted=before).changes["nginx"].kind == REFRESH
-
-
-def test_a_stopped_nginx_cannot_reload(decide, make_container) -> None:
-    now, before = files("nginx", **{"nginx.conf": "b"}), noted("nginx", **{"nginx.conf": "a"})
-    stopped = make_container("nginx", state="exited")
-    assert decide(NGINX, stopped, files=now, noted=before).changes["nginx"].kind == REFRESH
-
-
-def test_each_container_is_judged_by_what_it_has_seen(decide, two) -> None:
-    seen = noted("web", (1,), SECRET="a") | noted("web", (2,), SECRET="b")
-    decided = decide(WEB, *two, files=files("web", SECRET="b"), noted=seen)
-    assert decided.changes["web"].kind == REFRESH
-    assert decided.outdated == {"acme-dev-web-1"}
+def test_what_becomes_of_each_service(decide) -> None:
+    found = decide(own=[OWN], hashes={"postgres": "new"}).of_services()
+    assert {name: each.word for name, each in found.items()} == {"postgres": "restart", "web": "roll out"}

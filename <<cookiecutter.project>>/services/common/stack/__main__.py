@@ -13,6 +13,9 @@ def main() -> None:
         signal.signal(number, lambda *_: os._exit(0))
     service = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SERVICE", "")
     if service == "migrate":
+        # One that was stopped did not end well, and must run again.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: os._exit(128 + number))
         from stack.migrate import main as migrate
 
         sys.exit(migrate())

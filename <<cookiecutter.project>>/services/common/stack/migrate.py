@@ -78,7 +78,8 @@ def main() -> int:
     for service in services:
         password = getattr(settings, f"{service}_db_password")
         arguments = connection_arguments(settings.model_copy(update={"database_user": service}), password, "read-write")
-        arguments["options"] = "-c statement_timeout=0"
+        # A server that works on a long statement does not see that its client was stopped, unless it looks.
+        arguments["options"] = "-c statement_timeout=0 -c client_connection_check_interval=2s"
         engine = create_engine("postgresql+psycopg://", connect_args=arguments, poolclass=pool.NullPool)
         for pause in backoff(0.5, 5.0):
             try:

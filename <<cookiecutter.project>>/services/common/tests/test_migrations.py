@@ -4,6 +4,10 @@ One that takes something away says at its top why nothing that runs needs it any
 """
 
 import ast
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +66,18 @@ def test_what_counts_as_taking_away(line: str, count: int) -> None:
     source = f"def upgrade():\n    {line}\n\n\ndef downgrade():\n    op.drop_table('items')\n"
     assert len(list(takes_away(source))) == count
     assert list(takes_away(f"contracts = 'nobody reads it since release 7'\n\n{source}")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_migration_that_is_stopped_did_not_end_well(tmp_path: Path, number: signal.Signals) -> None:
+    """Otherwise the next deploy would take it for done."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys, types\n"
+        "module = types.ModuleType('stack.migrate')\n"
+        f"module.main = lambda: os.kill(os.getpid(), {int(number)})\n"
+        "sys.modules['stack.migrate'] = module\n"
+    )
+    paths = f"{tmp_path}{os.pathsep}{SERVICES / 'common'}"
+    line = [sys.executable, "-m", "stack", "migrate"]
+    done = subprocess.run(line, env={**os.environ, "PYTHONPATH": paths}, timeout=30, check=False)
+    assert done.returncode == 128 + number
