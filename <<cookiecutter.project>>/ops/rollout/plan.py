@@ -243,6 +243,8 @@ def _built_anew(seen: Survey, image: images.OwnImage) -> list[str]:
     if image.reference not in seen.image_ids and image.content not in seen.image_ids:
         return ["its image is not on this machine"]
     old, new = seen.deployed.get(image.service), seen.stack.document["services"][image.service]
+    if not any(each.service == image.service for each in seen.containers):
+        return ["not built yet"]
     if old is None:
         return ["its source or build settings changed"]
     return differences.explain_build(old.get("build") or {}, new["build"]) or ["its source changed"]
