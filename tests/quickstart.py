@@ -66,9 +66,14 @@ def provide(wanted: Iterable[str]) -> build.Result:
     try:
         with LOCK.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return build.provide(wanted, prepare=lambda: machine.install("debootstrap"))
+            result = build.provide(wanted, prepare=lambda: machine.install("debootstrap"))
     except machine.bootstrap().BootstrapError as error:
         raise SystemExit(f"No registry answers, and stand-ins cannot be built: {error}") from None
+    for image, state, note in result.rows():
+        print(f"{image}  {state}  {note}")
+    if result.other:
+        raise SystemExit(f"Stand-ins hold another release than is pinned: {', '.join(result.other)} (see above).")
+    return result
 
 
 def provide_images(folder: Path) -> None:

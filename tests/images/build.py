@@ -2,7 +2,7 @@
 
 For every image reference, in this order: it is on disk and stays; it can be pulled; the folder of this directory that
 bears the repository's last name (`axllent/mailpit` -> `mailpit/`) builds a drop-in with exactly that name and tag; it
-is unavailable.
+is unavailable. What a drop-in holds is compared with what its tag says: another release needs an entry in ACCEPTED.
 
 Runs as a program (`python3 tests/images/build.py postgres:18.6 …`) and as a module (`tests.images.build.provide`).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import select
 import subprocess
 import sys
@@ -45,6 +46,14 @@ NO_REGISTRY = (
     "did not answer",
 )
 
+# Drop-ins that may hold another release than their tag says: which one, and why. Any other needs a new look.
+ACCEPTED = {
+    ("mailpit", "1.4"): "not Mailpit: a small program with its ports and a part of its API",
+    ("postgres-exporter", "0.19"): "the module proxy does not serve 0.20; Debian's",
+    ("redis", "8.0"): "newer ones are in no package registry; Debian's. Nothing newer than 8.0 is used",
+    ("redis_exporter", "1.86"): "the module proxy does not serve 1.90; Debian's",
+}
+
 Say = Callable[[str], None]
 
 
@@ -61,6 +70,8 @@ class Result:
     built: list[str] = field(default_factory=list)
     drop_ins: dict[str, str] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+    other: dict[str, str] = field(default_factory=dict)
+    """Drop-ins that hold another release than is pinned, with nothing in ACCEPTED for it, and what is to be done."""
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (image, state, note) for every image, sorted by name."""
@@ -69,7 +80,12 @@ class Result:
         return sorted(rows + [(image, "unavailable", reason) for image, reason in self.unavailable.items()])
 
     def _note(self, image: str) -> str:
-        return f"drop-in, holds {self.drop_ins[image]}" if image in self.drop_ins else ""
+        if image not in self.drop_ins:
+            return ""
+        if self.drop_ins[image] == pinned(image):
+            return f"drop-in, holds {self.drop_ins[image]}"
+        reason = self.other.get(image) or accepted(image, self.drop_ins[image]) or "a patch release apart"
+        return f"drop-in, pinned {pinned(image)} ≠ inside {self.drop_ins[image]}: {reason}"
 
 
 def provide(
@@ -110,6 +126,8 @@ def provide(
         # an image built on a drop-in inherits its labels but is none
         if build_folder(image) and (version := image_label(image, LABEL)):
             result.drop_ins[image] = version
+            if not same_release(pinned(image), version) and not accepted(image, version):
+                result.other[image] = "build the pinned one, change the pin, or enter the reason in ACCEPTED"
     return result
 
 
@@ -195,6 +213,28 @@ def compiled(image: str) -> bool:
     return folder is not None and (folder / "go.sum").is_file()
 
 
+def pinned(image: str) -> str:
+    """Return the version that the tag of an image says: 1.90.0 for `v1.90.0-alpine`; "" when it says none."""
+    match = re.match(r"v?(\d+(?:\.\d+)*)", image.partition("@")[0].rpartition("/")[2].partition(":")[2])
+    return match[1] if match else ""
+
+
+def same_release(wanted: str, inside: str) -> bool:
+    """Tell whether two versions differ in their last number at most, the patch: 18.6 and 18.7, 3.14.7 and 3.14.8."""
+    numbers = re.findall(r"\d+", wanted)
+    release = numbers[: max(1, len(numbers) - 1)]
+    return re.findall(r"\d+", inside)[: len(release)] == release
+
+
+def accepted(image: str, inside: str) -> str | None:
+    """Return why a drop-in may hold another release than its tag says, or None."""
+    folder = build_folder(image)
+    for (name, version), reason in ACCEPTED.items():
+        if folder and folder.name == name and re.search(rf"(^|\D){re.escape(version)}(\D|$)", inside):
+            return reason
+    return None
+
+
 def source_hash(folder: Path) -> str:
     """Return a hash of everything an image is built from: its folder and the base's, with execute bits."""
     digest = hashlib.sha256()
@@ -276,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for image, state, note in rows:
         print(f"{image:<{widths[0]}}  {state:<{widths[1]}}  {note}")
-    return 1 if result.unavailable and not options.allow_missing else 0
+    return 1 if result.other or (result.unavailable and not options.allow_missing) else 0
 
 
 if __name__ == "__main__":

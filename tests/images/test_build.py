@@ -90,3 +90,53 @@ def test_a_failed_build_is_reported_by_name(engine, monkeypatch):
 
     monkeypatch.setattr(build, "build_image", fail)
     assert build.provide(["redis:8"], say=lambda _: None).unavailable == {"redis:8": "no package"}
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("oliver006/redis_exporter:v1.90.0-alpine", "1.90.0"),
+        ("mirror.example:5000/library/postgres:18.6", "18.6"),
+        ("redis:latest", ""),
+        ("redis@sha256:0123", ""),
+    ],
+)
+def test_the_tag_says_the_version(image, version):
+    assert build.pinned(image) == version
+
+
+@pytest.mark.parametrize(
+    ("wanted", "inside", "same"),
+    [
+        ("3.14.7", "3.14.8", True),
+        ("18.6", "18.7", True),
+        ("4.3.6", "4.3.6-1", True),
+        ("8", "8.0.6", True),
+        ("", "8.0.6", True),
+        ("8.2.9", "8.0.6", False),
+        ("18.6", "17.6", False),
+        ("0.20.1", "0.19.1", False),
+        ("1.27.0", "aiosmtpd 1.4.6", False),
+    ],
+)
+def test_another_minor_is_another_release(wanted, inside, same):
+    assert build.same_release(wanted, inside) is same
+
+
+@pytest.mark.parametrize(
+    ("image", "inside", "fails"),
+    [
+        ("redis:8.2.9", "8.0.6", False),  # has its entry
+        ("redis:8.2.9", "8.1.0", True),
+        ("prom/prometheus:v3.13.2", "3.5.3", True),
+        ("python:3.14.7-slim", "3.14.8", False),
+    ],
+)
+def test_another_release_needs_its_reason(engine, monkeypatch, capsys, image, inside, fails):
+    monkeypatch.setattr(build, "image_label", lambda image, label: "" if label == build.SOURCE_LABEL else inside)
+    assert build.main([image, "--no-pull"]) == (1 if fails else 0)
+    assert f"≠ inside {inside}" in capsys.readouterr().out
+
+
+def test_every_accepted_release_belongs_to_a_drop_in():
+    assert all((build.HERE / name / "Dockerfile").is_file() for name, _ in build.ACCEPTED)
