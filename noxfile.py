@@ -169,7 +169,7 @@ def validators(session: nox.Session) -> None:
     need_engine(session)
     program = python(session)
     provide_images(session, program)
-    pytest(session, program, "tests/test_validators.py", "tests/test_start_scripts.py")
+    pytest(session, program, "tests/test_validators.py", "tests/test_start_scripts.py", "tests/test_edge.py")
 
 
 @nox.session(venv_backend="none")

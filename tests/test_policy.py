@@ -413,6 +413,62 @@ def test_profile_is_that_of_its_tier(service: dict[str, Any], name: str) -> None
     assert service.get("profiles", []) == ([expected] if expected else [])
 
 
+@each_service
+def test_health_checks_ask_past_a_proxy(service: dict[str, Any]) -> None:
+    """Docker's client puts the proxy of its settings into every container; one for the way out knows no 127.0.0.1."""
+    test = service.get("healthcheck", {}).get("test") or []
+    flags = {"curl": ["--noproxy", "*"], "wget": ["-Y", "off"]}
+    for program, (flag, value) in flags.items():
+        if program in test:
+            assert test[test.index(flag) + 1] == value
+
+
+# -- variants of the edge: files that an environment may name --------------------------------------------------------
+
+
+def variant(project: Path, environment: str, name: str) -> compose.Model:
+    """The resolved configuration with one more Compose file at the end."""
+    files = [*compose.all_files(project, environment), name]
+    settings = {"COMPOSE_FILE": ":".join(files)}
+    done = compose.config(project, environment, "--profile", "*", "config", "--format", "json", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def published(model: compose.Model) -> set[tuple[str | None, str, int]]:
+    return {(port.get("host_ip"), port["published"], port["target"]) for port in model["services"]["nginx"]["ports"]}
+
+
+def test_the_proxy_protocol_is_one_setting(project: Path) -> None:
+    """It replaces the ports: with both, whoever leaves the protocol out would be let in."""
+    done = compose.config(project, "prod", "config", "--format", "json", PROXY_PROTOCOL="on")
+    assert published(json.loads(done.stdout)) == {("0.0.0.0", "80", 18080), ("0.0.0.0", "443", 18443)}
+
+
+def test_ipv6_is_one_setting(project: Path) -> None:
+    model = variant(project, "prod", "docker-compose.ipv6.yml")
+    assert published(model) == {
+        *(("0.0.0.0", "80", 8080), ("0.0.0.0", "443", 8443)),
+        *(("::", "80", 8080), ("::", "443", 8443)),
+    }
+    assert model["networks"]["frontend"]["enable_ipv6"] is True
+
+
+@each_environment
+def test_every_network_can_have_a_subnet_of_choice(project: Path, environment: str) -> None:
+    """One that was forgotten would still take an address range of the engine's."""
+    networks = variant(project, environment, "docker-compose.subnets.yml")["networks"].values()
+    subnets = [network.get("ipam", {}).get("config", [{}])[0].get("subnet", "") for network in networks]
+    prefix = dotenv_values(project / "config" / environment / ".env")["SUBNET_PREFIX"]
+    assert all(subnet.startswith(f"{prefix}.") for subnet in subnets), subnets
+    assert len(set(subnets)) == len(subnets)
+
+
+def test_environments_have_subnets_of_their_own(project: Path) -> None:
+    prefixes = {dotenv_values(project / "config" / env / ".env")["SUBNET_PREFIX"] for env in template.ENVIRONMENTS}
+    assert len(prefixes) == len(template.ENVIRONMENTS)
+
+
 # -- secrets ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ printf 'user = "elastic:%s"\n' "$(tr -d '\r' </run/secrets/ELASTIC_PASSWORD | se
 lifecycle="{\"data_retention\": \"${LOG_RETENTION_DAYS}d\"}"
 
 put() { # PATH BODY
-    curl -fsS -K /run/setup/curl -X PUT -H 'Content-Type: application/json' --data-binary "$2" \
+    curl -fsS --noproxy '*' -K /run/setup/curl -X PUT -H 'Content-Type: application/json' --data-binary "$2" \
         --retry 5 --retry-connrefused "http://elasticsearch:9200/$1" \
         && echo " $1"
 }

@@ -36,15 +36,15 @@ def _https(env: Environment) -> list[Check]:
     if authority.is_file():
         context.load_verify_locations(authority)
     try:
-        with (
-            socket.create_connection((address, port), PROBE_SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=domain) as secured,
-        ):
-            secured.sendall(f"GET /health HTTP/1.1\r\nHost: {domain}\r\nConnection: close\r\n\r\n".encode())
-            response = http.client.HTTPResponse(secured)
-            response.begin()
-            version, status = secured.version(), response.status
-            served, leaf = secured.getpeercert() or {}, secured.getpeercert(binary_form=True)
+        with socket.create_connection((address, port), PROBE_SECONDS) as plain:
+            if env.values.get("PROXY_PROTOCOL"):
+                plain.sendall(b"PROXY UNKNOWN\r\n")  # on behalf of nobody
+            with context.wrap_socket(plain, server_hostname=domain) as secured:
+                secured.sendall(f"GET /health HTTP/1.1\r\nHost: {domain}\r\nConnection: close\r\n\r\n".encode())
+                response = http.client.HTTPResponse(secured)
+                response.begin()
+                version, status = secured.version(), response.status
+                served, leaf = secured.getpeercert() or {}, secured.getpeercert(binary_form=True)
     except ssl.SSLCertVerificationError as error:
         return [Check("https", "nginx", "fail", f"its certificate is not accepted: {error.verify_message}")]
     except OSError as error:
