@@ -414,6 +414,14 @@ def test_profile_is_that_of_its_tier(service: dict[str, Any], name: str) -> None
 
 
 @each_service
+def test_mounted_scripts_need_no_execute_bit(service: dict[str, Any]) -> None:
+    """Their interpreter is named: the mode of a file in somebody's checkout must not decide whether it starts."""
+    mounted = tuple(volume["target"] for volume in service.get("volumes", []) if volume["type"] == "bind")
+    programs = [service.get("entrypoint"), service.get("healthcheck", {}).get("test", [])[1:]]
+    assert not [argv for argv in programs if argv and argv[0].startswith(tuple(f"{folder}/" for folder in mounted))]
+
+
+@each_service
 def test_health_checks_ask_past_a_proxy(service: dict[str, Any]) -> None:
     """Docker's client puts the proxy of its settings into every container; one for the way out knows no 127.0.0.1."""
     test = service.get("healthcheck", {}).get("test") or []

@@ -1,8 +1,9 @@
-"""Start scripts with secrets as people save them, in the images that will run them. Needs an engine."""
+"""Start scripts and images with secrets and checkouts as people have them. Needs an engine."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,3 +93,19 @@ def test_redis_exporter(start: Start) -> None:
     passwords = json.loads(ask(exporter, "cat", "/run/redis-exporter/passwords.json"))
     nodes = {f"redis://redis-{name}:6379" for name in ("primary", "replica")}
     assert passwords == dict.fromkeys(nodes | {f"redis://redis-sentinel-{n}:26379" for n in (1, 2, 3)}, PASSWORD)
+
+
+def test_a_service_reads_its_source_from_a_checkout_with_a_private_umask(
+    engine: None, project: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(project / "services", tmp_path / "services")
+    for path in folder.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    python = compose.resolve(project, "prod")["services"]["web"]["build"]["args"]["PYTHON_IMAGE"]
+    arguments = [f"--build-arg=PYTHON_IMAGE={python}", "--build-arg=SERVICE=web", "--target=source"]
+    built = docker("build", "--quiet", *arguments, str(folder))
+    assert built.returncode == 0, built.stderr
+    image = built.stdout.strip()
+    listing = docker("run", "--rm", "--network=none", "--user=10001", image, "find", "/app", "!", "-readable")
+    docker("image", "rm", image)
+    assert (listing.returncode, listing.stdout, listing.stderr) == (0, "", "")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,34 @@ def check_settings(env: Environment) -> Iterator[Check]:
 
 def _whole(text: str, low: int, high: int) -> bool:
     return text.isascii() and text.isdigit() and low <= int(text) <= high
+
+
+def check_readable(stack: Stack, env: Environment) -> Check:
+    """What containers see of the project, which they read as other users. Secrets have rules of their own."""
+    sources = {mount.source for service in stack.services.values() for mount in service.mounts}
+    closed: dict[Path, Path] = {}
+    for source in sorted(sources):
+        if source.is_relative_to(env.project_dir) and not source.is_relative_to(env.secrets_dir):
+            for path in (source, *sorted(source.rglob("*"))):
+                if _closed_to_others(path):
+                    closed.setdefault(source, path)
+    if not closed:
+        return Check("mounted files", OK, "readable in the containers")
+    first = next(iter(closed.values()))
+    detail = f"{relative(first)} has mode {stat.S_IMODE(first.stat().st_mode):04o}: containers cannot read it"
+    folders = shlex.join(relative(source) for source in closed)
+    return Check(
+        "mounted files", FAILED, detail, f"Let everybody read, as a umask of 022 does: chmod -R go=rX {folders}"
+    )
+
+
+def _closed_to_others(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # a link to nowhere
+    needed = stat.S_IROTH | stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH
+    return mode & needed != needed
 
 
 def port_is_free(port: Port) -> bool:
@@ -235,6 +265,7 @@ def run(
         check_version("engine", info.get("ServerVersion", ""), ENGINE_MINIMUM),
         check_version("compose", compose, COMPOSE_MINIMUM),
         *check_settings(env),
+        check_readable(stack, env),
         *check_ports(stack, containers, holder=port_holder, setting=lambda number: setting_of(env, number)),
         check_disk(shutil.disk_usage(where).free, str(where)),
         check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),

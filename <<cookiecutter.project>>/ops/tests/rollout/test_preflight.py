@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from ops.base import environments, findings
 from ops.base.errors import REFUSED, OpsError
 from ops.base.findings import FAILED, OK, WARNING, Check
 from ops.rollout import preflight
-from ops.stack.model import Port, Service
+from ops.stack.model import Mount, Port, Service
 
 GIB = 1024**3
 
@@ -52,6 +54,37 @@ def test_settings(env: environments.Environment, key: str, value: str, problem: 
 
 def test_good_settings(env: environments.Environment) -> None:
     assert [each.status for each in preflight.check_settings(env)] == [OK]
+
+
+@pytest.fixture
+def mounting(make_stack, env):
+    """A stack whose nginx mounts a folder of the project and a secret; returns it with the script in the folder."""
+    folder, secret = env.project_dir / "infrastructure/nginx", env.secrets_dir / "S"
+    (folder / "deep").mkdir(parents=True)
+    script = folder / "deep/start.sh"
+    script.write_text("exit")
+    env.secrets_dir.mkdir(parents=True, exist_ok=True)
+    secret.write_text("s")
+    secret.chmod(0o400)
+    for path, mode in ((folder, 0o755), (folder / "deep", 0o755), (script, 0o644)):
+        path.chmod(mode)
+    mounts = (Mount(folder, "/etc/nginx/stack"), Mount(secret, "/run/secrets/S"), Mount(Path("/proc"), "/host"))
+    return make_stack(Service("nginx", "nginx:1", mounts=mounts)), script
+
+
+def test_mounted_files_that_everybody_can_read(env, mounting) -> None:
+    assert preflight.check_readable(mounting[0], env).status == OK
+
+
+@pytest.mark.parametrize(("path", "mode"), [(".", 0o600), ("..", 0o700), ("../..", 0o750), (".", 0o640)])
+def test_a_checkout_made_with_a_private_umask(env, mounting, path: str, mode: int) -> None:
+    stack, script = mounting
+    closed = Path(os.path.normpath(script / path))
+    closed.chmod(mode)
+    found = preflight.check_readable(stack, env)
+    assert found.status == FAILED
+    assert f"{environments.relative(closed)} has mode {mode:04o}" in found.detail
+    assert found.remedy.endswith(f"chmod -R go=rX {environments.relative(env.project_dir / 'infrastructure/nginx')}")
 
 
 @pytest.fixture
