@@ -64,10 +64,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(folder / "privkey.pem")]
-    subject = ["-subj", "/CN=localhost", "-days", "2", "-out", str(folder / "fullchain.pem")]
-    subprocess.run(["openssl", "req", "-x509", *key, *subject], check=True, capture_output=True)
     folder.chmod(0o755)
+    self_signed(folder, "localhost")
+    return folder
+
+
+def self_signed(folder: Path, name: str) -> None:
+    """Write a certificate for a name and its key into a folder, as nginx wants them."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(folder / "privkey.pem")]
+    subject = ["-subj", f"/CN={name}", "-days", "2", "-out", str(folder / "fullchain.pem")]
+    for path in folder.iterdir():
+        path.unlink()
+    subprocess.run(["openssl", "req", "-x509", *key, *subject], check=True, capture_output=True)
     for path in folder.iterdir():
         path.chmod(0o444)
-    return folder

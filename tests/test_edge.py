@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests import compose, container, template
+from tests.conftest import self_signed
 from tests.container import docker
 
 DOMAIN = {"dev": "localhost", "staging": "staging.acme-stack.example.com", "prod": "acme-stack.example.com"}
@@ -347,6 +350,47 @@ def test_the_error_log_is_json_without_queries(start: Start) -> None:
     (entry,) = (json.loads(line) for line in log if "prematurely closed" in line and "/close" in line)
     assert (entry["level"], entry["service"]) == ("error", "nginx")
     assert 'request: "GET /close HTTP/1.1"' in entry["event"]
+
+
+# -- what is mounted --------------------------------------------------------------------------------------------------
+
+RELOAD = "import sys, types; from ops.parts.nginx import edge; edge.reload(types.SimpleNamespace(id=sys.argv[1]))"
+
+
+@pytest.mark.parametrize("way", ["deleted", "moved", "changed"])
+def test_a_certificate_folder_that_was_replaced_is_taken(
+    engine: None, project: Path, certificate: Path, tmp_path: Path, way: str
+) -> None:
+    """A mount stays with the folder that was there, so a reload alone would find the old one, or nothing."""
+    service = compose.resolve(project, "prod")["services"]["nginx"]
+    folder = shutil.copytree(certificate, tmp_path / "tls")
+    (tmp_path / "secrets").mkdir(mode=0o755)
+    options = container.options(service, project, tmp_path / "secrets", {"/etc/nginx/tls": folder}, "bridge")
+    entrypoint, *rest = service["entrypoint"]
+    publish = "--publish=127.0.0.1::8443"
+    name = docker("run", "--detach", *options, publish, f"--entrypoint={entrypoint}", service["image"], *rest)
+    nginx = name.stdout.strip()
+    try:
+        eventually(lambda: docker("exec", nginx, "test", "-e", "/run/nginx/nginx.pid").returncode == 0, nginx)
+        started = docker("inspect", "--format", "{{.State.StartedAt}}", nginx).stdout
+        if way == "deleted":
+            shutil.rmtree(folder)
+        elif way == "moved":
+            folder.rename(tmp_path / "old")
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+        self_signed(folder, DOMAIN["prod"])
+        done = subprocess.run([sys.executable, "-c", RELOAD, nginx], cwd=project, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        restarted = docker("inspect", "--format", "{{.State.StartedAt}}", nginx).stdout != started
+        assert restarted == (way != "changed")
+        port = int(docker("port", nginx, "8443").stdout.rpartition(":")[2])
+        edge = Edge(nginx, DOMAIN["prod"], {8443: port})
+        with edge.connect(8443, edge.domain) as secured:
+            served = secured.getpeercert(binary_form=True)
+        assert ssl.DER_cert_to_PEM_cert(served) == (folder / "fullchain.pem").read_text()
+    finally:
+        docker("rm", "--force", nginx)
 
 
 # -- the machine ------------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ same nginx, so they are drained with it.
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ops import engine
 from ops.base.errors import OpsError
@@ -76,6 +78,7 @@ def point(nginx: Container, wanted: Mapping[str, Sequence[str]]) -> None:
     It reloads also when that is written already: a killed rollout may not have come to it. Raises OpsError when nginx
     refuses; it then works with what it had.
     """
+    renew(nginx)
     before = peers(nginx)
     routed = {service: addresses for service, addresses in wanted.items() if service in before}
     if routed:
@@ -84,6 +87,7 @@ def point(nginx: Container, wanted: Mapping[str, Sequence[str]]) -> None:
 
 def release(nginx: Container) -> None:
     """Send the requests for every service to whoever has its name, as it is between two rollouts."""
+    renew(nginx)
     if pinned := {service: addresses for service, addresses in peers(nginx).items() if addresses}:
         _take(nginx, _writing(dict.fromkeys(pinned, ())), _writing(pinned))
 
@@ -99,7 +103,36 @@ def reload(nginx: Container) -> None:
 
     Raises OpsError when the configuration is wrong: nginx then keeps working with the old one.
     """
+    renew(nginx)
     _take(nginx, "", "")
+
+
+def renew(nginx: Container) -> None:
+    """Restart nginx when a folder that it has mounted was replaced as a whole; a second or two without an answer.
+
+    A mount stays with the old folder, moved or deleted, whatever is put in its place: a reload would not see that.
+    """
+    (found,) = engine.inspect([nginx.id])
+    for mount in found["Mounts"]:
+        if mount["Type"] == "bind" and _seen_inside(nginx, mount["Destination"]) != _seen_here(Path(mount["Source"])):
+            engine.docker("restart", nginx.id)
+            if not until(lambda: bool(workers(nginx)), RELOAD_SECONDS, _PAUSE):
+                raise OpsError("nginx does not start again.", "See why: invoke logs --service nginx")
+            return
+
+
+def _seen_inside(nginx: Container, folder: str) -> dict[str, str]:
+    """SHA-256 of every file below a folder in the container, by its path in there; none for a deleted folder."""
+    script = 'cd "$1" && find -L . -type f -exec sha256sum {} +'
+    done = engine.exec_(nginx.id, ["sh", "-c", script, "sh", folder], check=False)
+    rows = (line.split(maxsplit=1) for line in done.stdout.splitlines())
+    return {path.removeprefix("./"): digest for digest, path in rows}
+
+
+def _seen_here(folder: Path) -> dict[str, str]:
+    """The same of a folder on this machine."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _take(nginx: Container, change: str, undo: str) -> None:
@@ -113,7 +146,9 @@ def _take(nginx: Container, change: str, undo: str) -> None:
     done = engine.exec_(nginx.id, ["sh", "-ec", script], check=False)
     if not done.ok:
         lines = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines())
-        raise OpsError(f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Mend it; deploy again.")
+        raise OpsError(
+            f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Fix it and deploy again."
+        )
 
     # The signal comes back at once; the change has happened when no former worker takes connections any more.
     def changed() -> bool:
@@ -129,9 +164,10 @@ def _take(nginx: Container, change: str, undo: str) -> None:
 
 def close(nginx: Container) -> None:
     """Take no more requests from outside, and wait until those that are open are done. Lasts until nginx restarts."""
+    renew(nginx)
     engine.exec_(nginx.id, ["touch", _STOPPING])
     # The flag refuses what is new; the reload tells what is old from it, so that its end can be waited for.
-    reload(nginx)
+    _take(nginx, "", "")
     drain(nginx)
 
 

@@ -51,6 +51,7 @@ def use(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(engine, "exec_", nginx.exec_)
         monkeypatch.setattr(engine, "docker", nginx.docker)
         monkeypatch.setattr(edge, "RELOAD_SECONDS", 0.5)
+        monkeypatch.setattr(edge, "renew", lambda _nginx: None)
         return nginx
 
     return put
