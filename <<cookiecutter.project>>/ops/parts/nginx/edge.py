@@ -9,6 +9,7 @@ same nginx, so they are drained with it.
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,6 @@ _PEERS = "/run/nginx/peers"
 _STOPPING = "/run/nginx/stopping"
 # The services' own port, as in peers.sh.
 PORT = 8000
-# keepalive_timeout and keepalive_min_timeout: after that long an old worker takes no further request.
-LAST_REQUEST_SECONDS = 10.0
 # nginx takes a reload within milliseconds; on a busy machine a second or two.
 RELOAD_SECONDS = 20.0
 # Longer than the longest worker_shutdown_timeout (60 s in prod): then nginx itself cuts what is still open.
@@ -39,6 +38,7 @@ _PAUSE = 0.2
 _DRAIN_PAUSE = 0.5
 # For an answer to a smoke request: as long as a health check may take.
 _SMOKE_SECONDS = 5
+_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0}
 _LEAVING = "worker process is shutting down"
 
 
@@ -188,8 +188,29 @@ def leaving(nginx: Container) -> int:
 
 
 def settle(nginx: Container) -> None:
-    """Wait until no old worker takes a further request; what is open may go on."""
-    drain(nginx, LAST_REQUEST_SECONDS)
+    """Wait until no old worker takes a further request: until the last one is gone, or its connections have been idle
+    for longer than it answers on them. What is open then may go on."""
+    drain(nginx, last_request_seconds(nginx))
+
+
+def last_request_seconds(nginx: Container) -> float:
+    """How long after a reload an old worker still answers on an idle connection, as nginx itself is told. Raises
+    OpsError when that is written nowhere: requests would be lost without a word."""
+    said = engine.exec_(nginx.id, ["nginx", "-T", "-q", "-c", CONFIGURATION], check=False)
+    found = parse_last_request(said.stdout)
+    if found is None:
+        reason = said.stderr.strip().splitlines()[-1:] or ["keepalive_min_timeout is not set"]
+        raise OpsError(
+            f"nginx does not say how long its old workers answer on idle connections: {reason[0]}",
+            "Set keepalive_min_timeout in infrastructure/nginx/http.conf.",
+        )
+    return found
+
+
+def parse_last_request(text: str) -> float | None:
+    """The longest keepalive_min_timeout of a configuration, in seconds; None when it has none."""
+    found = re.findall(r"^\s*keepalive_min_timeout\s+(\d+)(ms|s|m|)\s*;", text, re.MULTILINE)
+    return max((float(count) * _UNITS[unit] for count, unit in found), default=None)
 
 
 def drain(nginx: Container, seconds: float = DRAIN_SECONDS, watch: Callable[[], None] = lambda: None) -> bool:

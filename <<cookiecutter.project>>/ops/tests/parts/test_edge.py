@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ops import engine
@@ -157,5 +159,37 @@ def test_settling_waits_until_no_old_worker_takes_a_request(make_container, monk
         return Completed((), 0, TOP.format(workers=left.pop(0)), "")
 
     monkeypatch.setattr(engine, "docker", docker)
+    monkeypatch.setattr(edge, "last_request_seconds", lambda _nginx: 10.0)
     edge.settle(make_container("nginx"))
     assert left == []
+
+
+def test_settling_lasts_as_long_as_nginx_is_told_to_answer(make_container, monkeypatch) -> None:
+    """One source: who raises the number for a load balancer raises it for rollouts."""
+    http = (Path(__file__).resolve().parents[3] / "infrastructure/nginx/http.conf").read_text()
+    waited = []
+    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), 0, http, ""))
+    monkeypatch.setattr(edge, "drain", lambda _nginx, seconds: waited.append(seconds))
+    edge.settle(make_container("nginx"))
+    http = http.replace("keepalive_min_timeout 10s", "keepalive_min_timeout 70s")
+    edge.settle(make_container("nginx"))
+    assert waited == [10.0, 70.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("keepalive_timeout 60s;", None),
+        ("# keepalive_min_timeout 9s;", None),
+        ("keepalive_min_timeout 1500ms;", 1.5),
+        ("  keepalive_min_timeout 5;\n\tkeepalive_min_timeout 2m;", 120.0),
+    ],
+)
+def test_how_long_old_workers_answer(text: str, seconds: float | None) -> None:
+    assert edge.parse_last_request(text) == seconds
+
+
+def test_a_time_that_is_nowhere_is_an_error(make_container, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), 1, "", "[emerg] unknown directive\n"))
+    with pytest.raises(OpsError, match="unknown directive"):
+        edge.settle(make_container("nginx"))
