@@ -57,6 +57,9 @@ class Row:
         return self.state == "healthy"
 
 
+_OUT_OF_MEMORY = ": out of memory, its limit is too low"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one look told. culprit, reason and code (exit code of the command): set when it failed."""
@@ -125,8 +128,9 @@ class Gate:
         mine = [each for each in containers if each.service == culprit]
         worst = next((each for each in mine if not each.ready), mine[0] if mine else None)
         word = next(row.state for row in verdict.rows if row.service == culprit)
-        reason = f"was not healthy within {seconds:.0f} s (it is {word})"
-        return Verdict(FAILED, verdict.rows, culprit, reason, worst)
+        starved = worst is not None and worst.oom_killed
+        reason = f"was not healthy within {seconds:.0f} s (it is {word}){_OUT_OF_MEMORY if starved else ''}"
+        return Verdict(FAILED, verdict.rows, culprit, reason, worst, OUT_OF_MEMORY if starved else NOT_READY)
 
     def _ready(self, service: Service, each: Container, now: float) -> bool:
         if not each.ready:
@@ -153,7 +157,10 @@ class Gate:
             return None
         since = self._unhealthy.setdefault(each.id, now)
         chance = min(service.probe_seconds, SECOND_CHANCE_SECONDS)
-        return ("is unhealthy", NOT_READY) if now - since > chance else None
+        if now - since <= chance:
+            return None
+        # A process in it was killed, if not the first one: the dev image waits for a change when its service has ended.
+        return (f"is unhealthy{_OUT_OF_MEMORY}", OUT_OF_MEMORY) if each.oom_killed else ("is unhealthy", NOT_READY)
 
     def _root(self, names: set[str]) -> str:
         """Of several services the one that stands on none of the others: the likely cause."""
@@ -165,7 +172,7 @@ class Gate:
 
 def _ending(each: Container) -> str:
     if each.oom_killed:
-        return ": out of memory, its limit is too low"
+        return _OUT_OF_MEMORY
     if each.running:
         # Back again for now: the code of its last end is no longer told.
         return ""

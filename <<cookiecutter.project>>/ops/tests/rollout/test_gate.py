@@ -95,6 +95,28 @@ def test_out_of_memory_is_named(play, make_container) -> None:
     assert verdict.code == OUT_OF_MEMORY
 
 
+def test_out_of_memory_is_named_although_the_first_process_runs_on(play, make_container) -> None:
+    """The dev image keeps a service that ended; what its probe says, "connection refused", names no cause."""
+    sick = [make_container("api", health="unhealthy", oom_killed=True)]
+    verdict = play(Gate({"api": API}), (0, sick, False), (SECOND_CHANCE_SECONDS + 1, sick, False))[-1]
+    assert verdict.reason == "is unhealthy: out of memory, its limit is too low"
+    assert verdict.code == OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("oom_killed", "words", "code"),
+    [
+        (True, "(it is starting): out of memory, its limit is too low", OUT_OF_MEMORY),
+        (False, "(it is starting)", NOT_READY),
+    ],
+)
+def test_out_of_memory_is_named_when_time_is_up(play, make_container, oom_killed, words, code) -> None:
+    gate, late = Gate({"api": API}), [make_container("api", health="starting", oom_killed=oom_killed)]
+    verdict = gate.late(late, gate.observe(late, 0), 180)
+    assert verdict.reason == f"was not healthy within 180 s {words}"
+    assert verdict.code == code
+
+
 def test_restarts_are_counted_from_the_beginning_of_the_deploy(play, make_container) -> None:
     before = [make_container("api", restarts=5)]
     verdicts = play(
