@@ -189,7 +189,11 @@ def _await_echo(env: Environment, name: str, child: subprocess.Popen[bytes]) -> 
 
 def _first_byte(child: subprocess.Popen[bytes]) -> bytes:
     ready, _, _ = select.select([child.stdout], [], [], _START_SECONDS)
-    return child.stdout.read(1) if ready else b""
+    if not ready:
+        # An engine that hangs. What the client has to say is read to its end, which must come.
+        child.kill()
+        return b""
+    return child.stdout.read(1)
 
 
 def _await_end(name: str, child: subprocess.Popen[bytes]) -> None:
