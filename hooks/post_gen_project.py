@@ -1,9 +1,10 @@
-"""Finish a new project: scripts can be executed, git knows the folder, and its owner knows what to type next.
+"""Finish a new project: make scripts executable, start a git repository, and say what to type next.
 
 Nothing here is essential (`--accept-hooks=no` gives a project that works), all of it can run twice, and none of it
 makes a secret: the project's own `invoke deploy` does that, on the machine where the stack will run.
 """
 
+# Cookiecutter runs this with its own Python, which may be older than what the project needs.
 from __future__ import annotations
 
 import json
@@ -20,9 +21,11 @@ NEXT_STEPS = """\
 {project_name} is ready in {folder}. To start it on this machine:
 
   cd {folder}
-  python3 scripts/bootstrap.py && .venv/bin/invoke deploy
+  python3 scripts/bootstrap.py
+  source .venv/bin/activate
+  invoke deploy
 
-README.md tells what comes after that."""
+README.md says what comes next."""
 
 
 def scripts(root: Path) -> Iterator[Path]:

@@ -1,15 +1,20 @@
 """Refuse an answer that would not work further on, in one sentence, before a file is written."""
 
+# Cookiecutter runs this with its own Python, which may be older than what the project needs.
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Callable
 
 # JSON in a raw literal: an answer stays data, whatever it holds. No answer can end the literal: JSON
 # escapes the quotes inside a string, and never has three bare ones in a row.
 ANSWERS = r"""<< cookiecutter | tojson >>"""
+
+TOO_OLD = (
+    "This template needs Cookiecutter 2.6 or newer: upgrade it with `pipx upgrade cookiecutter`, "
+    "or start the newest once with `pipx run cookiecutter`."
+)
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 HOSTNAME = rf"{LABEL}(\.{LABEL})*"
@@ -22,9 +27,9 @@ def check_text(answers: dict[str, str]) -> str | None:
     for question in ("project_name", "organisation"):
         answer = answers[question]
         if not answer.strip():
-            return f"{question} is empty: give it a name that people will recognise."
+            return f"{question} is empty: give a name that people will recognise."
         if not answer.isprintable():
-            return f"{question} {answer!r} holds a line break or a control character: write it on one line."
+            return f"{question} {answer!r} contains a line break or a control character: write it on one line."
         if len(answer) > 100:
             return f"{question} has {len(answer)} characters: shorten it to 100."
     return None
@@ -34,7 +39,7 @@ def check_project(answers: dict[str, str]) -> str | None:
     """One word that is a folder, a Compose project, a part of host names and of image names at once."""
     project = answers["project"]
     if not re.fullmatch(r"[a-z]([a-z0-9]|-(?=[a-z0-9]))*", project):
-        return f"project {project!r} is no short name: use a-z, 0-9 and single hyphens, a letter first (acme-stack)."
+        return f"project {project!r} is not a short name: use a-z, 0-9 and single hyphens, a letter first (acme-stack)."
     if len(project) > PROJECT_LENGTH:
         return f"project {project!r} has {len(project)} characters: shorten it to {PROJECT_LENGTH}, as in acme-stack."
     return None
@@ -44,7 +49,7 @@ def check_domain(answers: dict[str, str]) -> str | None:
     """The host name of production, in the form that certificates and nginx know."""
     domain = answers["domain"]
     if len(domain) > 253 or not re.fullmatch(HOSTNAME, domain):
-        return f"domain {domain!r} is no host name: write it in lower case without https:// or path (app.example.com)."
+        return f"domain {domain!r} is not a host name: use lower case, without https:// or a path (shop.example.com)."
     return None
 
 
@@ -52,7 +57,9 @@ def check_admin_email(answers: dict[str, str]) -> str | None:
     """An address that needs no quoting in any configuration file."""
     email = answers["admin_email"]
     if not re.fullmatch(rf"[A-Za-z0-9]([A-Za-z0-9._+-]{{0,62}}[A-Za-z0-9])?@{HOSTNAME}", email):
-        return f"admin_email {email!r} is no e-mail address that this project can use: write it as admin@example.com."
+        return (
+            f"admin_email {email!r} is not an e-mail address that this project can use: write it as admin@example.com."
+        )
     return None
 
 
@@ -68,18 +75,21 @@ def check_image_prefix(answers: dict[str, str]) -> str | None:
     return None
 
 
-Check = Callable[[dict[str, str]], str | None]
-CHECKS: tuple[Check, ...] = (check_text, check_project, check_domain, check_admin_email, check_image_prefix)
+CHECKS = (check_text, check_project, check_domain, check_admin_email, check_image_prefix)
 
 
 def problem(answers: dict[str, str]) -> str | None:
     """The first sentence that the answers earn. One is enough: later answers take their defaults from earlier ones."""
-    return next((sentence for check in CHECKS if (sentence := check(answers))), None)
+    return next(filter(None, (check(answers) for check in CHECKS)), None)
 
 
 def main() -> int:
     """Print what is wrong, if anything; exit code 1 makes Cookiecutter drop the project."""
-    if sentence := problem(json.loads(ANSWERS)):
+    try:
+        sentence = problem(json.loads(ANSWERS))
+    except ValueError:  # an older Cookiecutter does not know our delimiters, and leaves them as they are
+        sentence = TOO_OLD
+    if sentence:
         print(sentence, file=sys.stderr)
         return 1
     return 0

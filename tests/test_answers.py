@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cookiecutter.exceptions import CookiecutterException
+from cookiecutter.prompt import prompt_for_config
 from dotenv import dotenv_values
 
 from tests import template
@@ -139,9 +140,27 @@ def test_settings_do_not_depend_on_a_name(bake: Bake, environment: str, name: st
     assert dotenv_values(hostile / file) == dotenv_values(plain / file)
 
 
-@pytest.mark.parametrize("name", NAMES[:3])
-def test_the_folder_is_derived_from_the_name(exported: Path, tmp_path: Path, name: str) -> None:
-    assert re.fullmatch(r"[a-z][a-z0-9-]{0,29}", template.bake(tmp_path, exported, project_name=name).name)
+@pytest.mark.parametrize("name", ["3D Shop", "2026", "42 - the answer", "-", "9" * 40, *NAMES])
+def test_what_is_offered_for_the_folder_is_accepted(name: str) -> None:
+    context = {"cookiecutter": {**template.CONTEXT, "__prompts__": {}, "project_name": name}}
+    assert re.fullmatch(r"[a-z][a-z0-9-]{0,29}", prompt_for_config(context, no_input=True)["project"])
+
+
+@pytest.mark.parametrize(
+    "domain", ["https://nova.example", "https://nova.example:8443/shop", "Nova.Example", "nova.example."]
+)
+def test_a_wrong_answer_is_not_offered_in_the_next_question(domain: str) -> None:
+    """The hook is asked after the last question: until then a wrong domain must not lead to a wrong address."""
+    context = {"cookiecutter": {**template.CONTEXT, "__prompts__": {}, "domain": domain}}
+    assert prompt_for_config(context, no_input=True)["admin_email"] == "admin@nova.example"
+
+
+@pytest.mark.parametrize("project", ["Acme Stack", "ACME!", "-"])
+def test_a_wrong_folder_is_not_offered_as_a_domain(project: str) -> None:
+    context = {"cookiecutter": {**template.CONTEXT, "__prompts__": {}, "project": project, "organisation": "-"}}
+    offered = prompt_for_config(context, no_input=True)
+    assert re.fullmatch(r"[a-z-]+\.example\.com", offered["domain"])
+    assert re.fullmatch(r"[a-z-]+", offered["image_prefix"])
 
 
 @pytest.mark.parametrize(("question", "answer"), [(name, answer) for name in REFUSED for answer in REFUSED[name]])
@@ -167,5 +186,5 @@ def test_a_refusal_is_one_sentence_on_the_terminal(exported: Path, tmp_path: Pat
     done = subprocess.run([*command, "project=Acme Stack"], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 1
     first, *_ = (done.stderr or done.stdout).splitlines()
-    assert first.startswith("project 'Acme Stack' is no short name: ")
+    assert first.startswith("project 'Acme Stack' is not a short name: ")
     assert first.endswith(".")

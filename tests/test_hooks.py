@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +63,23 @@ def test_hooks_are_python_before_rendering_too(name: str) -> None:
 def test_answers_arrive_as_they_were_given(tmp_path: Path, name: str, answer: str) -> None:
     hook = load_hook(name, tmp_path, project_name=answer, image_prefix=answer)
     assert json.loads(hook.ANSWERS) == {**ANSWERS, "project_name": answer, "image_prefix": answer}
+
+
+@pytest.mark.parametrize("name", ["pre_gen_project", "post_gen_project"])
+def test_hooks_run_on_the_oldest_python_that_cookiecutter_2_6_runs_on(name: str) -> None:
+    """Syntax of Python 3.7; and what a newer one would evaluate at import stands in annotations alone."""
+    tree = ast.parse((template.ROOT / "hooks" / f"{name}.py").read_text(encoding="utf-8"), feature_version=(3, 7))
+    aliases = [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    evaluated = [part for alias in aliases if alias.value for part in ast.walk(alias.value)]
+    assert not [part for part in evaluated if isinstance(part, (ast.BinOp, ast.Subscript))]
+
+
+def test_an_old_cookiecutter_is_told_which_one_is_needed(tmp_path: Path) -> None:
+    """Before 2.6 it does not know our delimiters: hooks run as they stand here."""
+    hook = template.ROOT / "hooks" / "pre_gen_project.py"
+    done = subprocess.run([sys.executable, hook], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("This template needs Cookiecutter 2.6 or newer: ") and done.stderr.count("\n") == 1
 
 
 def test_good_answers_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
