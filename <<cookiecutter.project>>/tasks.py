@@ -8,9 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from invoke import task
+
+# What ops/ needs beside invoke, by the names of the modules (requirements.in has those of the packages).
+MODULES = ("cryptography", "dotenv", "rich")
 
 ENV_HELP = "environment: dev, staging or prod (a folder of config/)"
 YES_HELP = "agree to everything beforehand: for programs and cron"
@@ -30,6 +35,10 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
     def decorate(body: Callable[..., Any]) -> Any:
         @wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            advice = wrong_invoke()  # no walrus here: the other invoke may be of an older Python
+            if advice:
+                print(advice, file=sys.stderr)
+                sys.exit(2)
             from ops.base import console, signals
             from ops.base.errors import INTERRUPTED, OpsError
 
@@ -52,6 +61,24 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
         return task(guarded, help=help_texts, positional=positional)
 
     return decorate
+
+
+def wrong_invoke() -> str:
+    """What to do when the `invoke` that runs this is not the one of .venv and cannot run it; empty when it can.
+
+    One that came with apt or pipx has a Python of its own, without the packages that ops/ imports.
+    """
+    missing = [name for name in MODULES if find_spec(name) is None]
+    if sys.version_info >= (3, 11) and not missing:
+        return ""
+    own = Path(__file__).parent / ".venv" / "bin" / "invoke"
+    if own.exists():
+        return (
+            f"This is not the project's invoke and lacks its packages. Run {own}, or first: source .venv/bin/activate"
+        )
+    return (
+        "The project's packages are not installed. Run: python3 scripts/bootstrap.py, then: source .venv/bin/activate"
+    )
 
 
 def load(env: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
@@ -37,6 +38,45 @@ def invoke(*args: str, cwd: Path = PROJECT, **variables: str) -> subprocess.Comp
     environment = {**os.environ, "PATH": str(Path(sys.executable).parent), "COLUMNS": "100", **variables}
     command = [sys.executable, "-m", "invoke", *args]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def other_invoke(tmp_path: Path) -> dict[str, str]:
+    """Variables that make of this invoke one that apt or pipx installed: without the project's packages."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['dotenv'] = None\n")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("command", [["status"], ["deploy", "--env", "prod"], ["scale", "web", "2"]])
+def test_an_invoke_without_the_packages_names_the_remedy(
+    elsewhere: Path, other_invoke: dict[str, str], command: list[str]
+) -> None:
+    done = invoke(*command, cwd=elsewhere, **other_invoke)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and "Run: python3 scripts/bootstrap.py" in done.stderr
+    own = elsewhere / ".venv/bin/invoke"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    done = invoke(*command, cwd=elsewhere, **other_invoke)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "source .venv/bin/activate" in done.stderr
+
+
+def test_the_list_works_with_any_invoke(other_invoke: dict[str, str]) -> None:
+    assert invoke("--list", **other_invoke).returncode == 0
+
+
+def test_python_3_9_can_read_the_commands() -> None:
+    """An invoke of an old Python says what to do instead of a traceback."""
+    ast.parse((PROJECT / "tasks.py").read_text(encoding="utf-8"), feature_version=(3, 9))
+
+
+def test_every_package_is_looked_for() -> None:
+    wanted = re.findall(r"^[a-z-]+", (PROJECT / "requirements.in").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.search(r"^MODULES = \((.*)\)$", (PROJECT / "tasks.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert named
+    modules = set(re.findall(r'"(\w+)"', named[1]))
+    assert modules == {name.removeprefix("python-") for name in wanted} - {"invoke"}
 
 
 @pytest.fixture
