@@ -184,7 +184,7 @@ def ticker(quiet: bool = False) -> Callable[[str], None]:
         now = time.monotonic()
         if not quiet and now - shown >= _SIGN_OF_LIFE_SECONDS:
             shown = now
-            say(f"  {duration(now - began)}: {words}")
+            say(f"  {duration(now - began)}{f': {words}' if words else ''}")
 
     return show
 

@@ -24,6 +24,8 @@ from ops.stack.model import Stack
 PARALLEL_PULLS = 3
 # What our images are labelled with when they are built; its value is the Compose project (docker-compose.yml).
 LABEL = "ops.project"
+# A line of BuildKit's plain output: of one of its steps.
+_STEP = re.compile(r"#(?P<number>\d+) (?P<text>.*)")
 _CONTENT = re.compile(r":[0-9a-f]{12}$")
 
 
@@ -97,7 +99,7 @@ def needs(stack: Stack, own: Sequence[OwnImage], present: Mapping[str, str]) -> 
 
 
 def build(env: Environment, own: Sequence[OwnImage], tick: Callable[[str], None], *, newer_base: bool = False) -> None:
-    """Build images and tag them by content. tick: called with the last line of output while it works.
+    """Build images and tag them by content. tick: called with the step that it is at while it works.
 
     Raises OpsError with the last lines when the build fails; all of it stays in .state/<env>/build.log.
     """
@@ -107,7 +109,8 @@ def build(env: Environment, own: Sequence[OwnImage], tick: Callable[[str], None]
     services = list({each.reference: each.service for each in own}.values())
     line = engine.compose_argv(env, "build", *(("--pull",) if newer_base else ()), *services)
     log = env.state_dir / "build.log"
-    if engine.logged(line, log, tick, **engine.surroundings(env)):
+    titles: dict[str, str] = {}
+    if engine.logged(line, log, lambda _: tick(step(engine.tail(log, 60), titles)), **engine.surroundings(env)):
         tail = "\n".join(f"  {each}" for each in engine.tail(log, 15))
         raise OpsError(
             f"The build of {', '.join(services)} failed:\n{tail}",
@@ -115,6 +118,19 @@ def build(env: Environment, own: Sequence[OwnImage], tick: Callable[[str], None]
             BUILD,
         )
     tag((each.reference, each.content) for each in own)
+
+
+def step(lines: Sequence[str], titles: dict[str, str]) -> str:
+    """What a build is at, from the last lines of its output: "[web production 5/7] RUN …". titles: of the steps seen so
+    far, by number; added to."""
+    latest = ""
+    for line in lines:
+        if match := _STEP.fullmatch(line.strip()):
+            number, text = match["number"], match["text"]
+            if text.startswith("["):
+                titles[number] = text
+            latest = titles.get(number, latest)
+    return latest
 
 
 def tag(pairs: Iterable[tuple[str, str]]) -> None:

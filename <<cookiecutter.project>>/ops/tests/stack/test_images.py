@@ -154,3 +154,16 @@ def test_after_a_failure_names_mean_what_runs(make_container, monkeypatch: pytes
     images.tag_back([OWN], [make_container("web", image_id="sha256:old"), make_container("api")])
     images.tag_back([OWN], [make_container("web", state="exited")])
     assert lines == [("tag", "sha256:old", OWN.reference)]
+
+
+def test_progress_of_a_build_is_the_step_that_it_is_at() -> None:
+    titles: dict[str, str] = {}
+    assert images.step([], titles) == ""
+    assert images.step(["#1 [internal] load build definition", "#1 DONE 0.0s"], titles) == (
+        "[internal] load build definition"
+    )
+    lines = ["#12 [web production 5/7] RUN pip install", "#13 [api production 1/7] COPY . .", "#12 0.432 Collecting x"]
+    assert images.step(lines, titles) == "[web production 5/7] RUN pip install"
+    # Its title is further up than the lines that are looked at.
+    assert images.step(["#13 CACHED", "no step"], titles) == "[api production 1/7] COPY . ."
+    assert images.step(["#99 0.1 unheard of"], titles) == ""
