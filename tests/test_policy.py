@@ -431,6 +431,12 @@ def test_health_checks_ask_past_a_proxy(service: dict[str, Any]) -> None:
             assert test[test.index(flag) + 1] == value
 
 
+@pytest.mark.parametrize("name", ["grafana", "otel-collector"])
+@each_environment
+def test_what_heeds_a_proxy_and_asks_this_stack_alone_is_kept_from_it(model: compose.Model, name: str) -> None:
+    assert model["services"][name]["environment"]["NO_PROXY"] == "*"
+
+
 # -- variants of the edge: files that an environment may name --------------------------------------------------------
 
 
