@@ -240,6 +240,9 @@ class Project:
         """Whatever happened: nothing of this project stays on the engine."""
         for environment in ("dev", "staging", "prod"):
             label = self._label(environment)
+            # What is remembered of an environment is in a volume of the project, but its container is none.
+            docker("rm", "-f", f"{self.name(environment)}-state", check=False)
+            docker("rmi", "-f", f"{self.name(environment)}-state", check=False)
             for kind, listing, removal in (
                 ("container", ["ps", "-aq"], ["rm", "-fv"]),
                 ("network", ["network", "ls", "-q"], ["network", "rm"]),

@@ -20,7 +20,7 @@ from ops.rollout import gate, preflight
 from ops.rollout.compose_up import compose_failed
 from ops.rollout.observe import glance
 from ops.stack import model
-from ops.state import lock
+from ops.state import elsewhere, lock, memory, store
 
 _PROJECT_LABEL = "label=com.docker.compose.project="
 
@@ -163,6 +163,8 @@ def _remove(env: Environment, before: Leftovers, doomed: Sequence[str]) -> None:
             engine.docker("rm", "--force", *after.containers, check=False)
         if after.networks:
             engine.docker("network", "rm", *after.networks, check=False)
+        if store.name_of(env) in doomed:
+            store.remove(env)
         if doomed and after.volumes:
             engine.docker("volume", "rm", *after.volumes, check=False)
 
@@ -363,6 +365,7 @@ def secret_init(env: Environment) -> None:
     """Make the secrets that are missing, and say which."""
     from ops.secrets import make
 
+    _refuse_beside_another_folder(env)
     made = make.init(env)
     if not made:
         console.say(f"nothing to make: every secret of {env.name} is there")
@@ -370,6 +373,16 @@ def secret_init(env: Environment) -> None:
     files = "file" if len(made) == 1 else "files"
     console.say(f"made {len(made)} {files} in {relative(env.secrets_dir)}: {', '.join(made)}", "green")
     console.say("Keep a copy where you keep passwords: backups do not contain secrets.")
+
+
+def _refuse_beside_another_folder(env: Environment) -> None:
+    """Raise OpsError (REFUSED) when what runs has other secrets, in another folder."""
+    try:
+        containers, state = engine.containers(env), memory.load(env)
+    except OpsError:
+        # Secrets are often made before there is an engine: nothing runs then.
+        return
+    elsewhere.refuse_without_secrets(env, containers, state)
 
 
 def secret_check(env: Environment, as_json: bool = False) -> int:

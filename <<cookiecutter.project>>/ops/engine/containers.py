@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -39,6 +39,12 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)  # by network; none while it does not run
     restart_policy: str = ""
+    mounts: Mapping[str, str] = field(default_factory=dict)  # files and folders of the host, by place in the container
+
+    @property
+    def folder(self) -> str:
+        """The project's folder that it was made from; its configuration hash holds that path."""
+        return self.labels.get(f"{_HELD}project.working_dir", "")
 
     @property
     def running(self) -> bool:
@@ -142,7 +148,12 @@ def container(inspected: Mapping[str, Any]) -> Container:
         labels=labels,
         addresses=_addresses(inspected.get("NetworkSettings") or {}),
         restart_policy=((inspected.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name", ""),
+        mounts=_binds(inspected.get("Mounts") or ()),
     )
+
+
+def _binds(mounts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {each["Destination"]: each["Source"] for each in mounts if each.get("Type") == "bind"}
 
 
 def _published(network: Mapping[str, Any]) -> list[str]:

@@ -102,7 +102,9 @@ def _change(service: Service, containers: Sequence[Container], drifts: Sequence[
             return RECREATE, reason
     if reasons:
         changed = [path for each in drifts for path in each.files]
-        reload = service.name in RELOADABLE and not any(path.endswith(".sh") for path in changed)
+        # Only files of this folder have changed: a container that mounts another one's finds nothing new in them.
+        here = not any(each.elsewhere for each in drifts)
+        reload = service.name in RELOADABLE and here and not any(path.endswith(".sh") for path in changed)
         # One that keeps restarting would not hear it.
         whole = len(containers) == service.replicas and all(each.running and not each.looping for each in containers)
         return (RELOAD if reload and whole else REFRESH), min(reasons)

@@ -26,13 +26,12 @@ from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
 from ops.rollout import gate, jobs, plan, preflight
 from ops.rollout.compose_up import bring_up, up_argv
-from ops.rollout.observe import Survey, survey
+from ops.rollout.observe import Survey, note, survey
 from ops.rollout.plan import Operation, Phase, Plan
 from ops.rollout.roll import Move, Rollout
 from ops.stack import images, model
 from ops.stack.model import Stack
-from ops.state import digests, lock, releases
-from ops.state.releases import Release
+from ops.state import lock, releases
 
 # Setting and default, in seconds, for each tier. On two busy cores with empty volumes the whole stack took 60.
 TIMEOUT = ("DEPLOY_TIMEOUT", 180)
@@ -65,6 +64,7 @@ class Deployment:
         """Deploy. Raises OpsError when it is refused or fails."""
         env = self.env
         decided = plan.decide(survey(env))
+        decided.seen.warn_elsewhere(env)
         if decided.idle:
             self._confirm_healthy(decided.seen)
             return
@@ -73,7 +73,7 @@ class Deployment:
         agreed = self._agree(decided)
         self._make_certificate()
         changes = {name: each.cause or each.word for name, each in decided.of_services().items()}
-        with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command) as release:
+        with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command):
             self._fetch(decided)
             self._finish_jobs(decided)
             self.doing = "deciding"
@@ -81,8 +81,7 @@ class Deployment:
             # What was not here before could not be asked which major version it is.
             findings.refuse(list(majors.check(env, decided.seen.stack, decided.seen.containers)))
             self._agree(decided, agreed)
-            self._execute(decided, release)
-            digests.write_notes(env, engine.containers(env), decided.seen.files)
+            self._execute(decided)
         self._prune()
         self._summarise(decided)
         self._look_again()
@@ -90,14 +89,14 @@ class Deployment:
     @contextlib.contextmanager
     def released(
         self, document: Mapping[str, Any], own: Sequence[images.OwnImage], changes: Mapping[str, str], command: str
-    ) -> Iterator[Release]:
+    ) -> Iterator[None]:
         """A new entry in the history of releases, with how it ended.
 
         After a failure our images get their tags back from those that run, so that nothing starts from the failed ones.
         """
         release = releases.begin(self.env, document, command, changes)
         try:
-            yield release
+            yield
         except BaseException as error:
             result = releases.BROKEN if isinstance(error, Exception) else releases.INTERRUPTED
             reason = str(error).partition("\n")[0]
@@ -165,6 +164,8 @@ class Deployment:
             verdict = gate.watch(checked, lambda: engine.containers(self.env), self.timeout)
         gate.demand(verdict)
         self._bring_up_monitoring([], seen.stack)
+        if seen.unnoted:
+            note(self.env, seen.stack)
         console.say(f"nothing to change: {self._healthy(seen.stack)} in {self.env.name} ({self._duration()})", "green")
 
     def _healthy(self, stack: Stack) -> str:
@@ -225,8 +226,21 @@ class Deployment:
 
     # ── phases ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _execute(self, decided: Plan, release: Release) -> None:
-        """Carry out a plan, except for what comes first (images)."""
+    def _execute(self, decided: Plan) -> None:
+        """Carry out a plan, except for what comes first (images), and remember what the containers have mounted."""
+        seen = decided.seen
+        try:
+            self._carry_out(decided)
+        except BaseException:
+            # What was made until then has this content mounted, and the next deploy must know it.
+            before = [each.id for each in seen.containers]
+            self.not_undone += undo.every(
+                [("noting what new containers have mounted", lambda: note(self.env, seen.stack, before))]
+            )
+            raise
+        note(self.env, seen.stack)
+
+    def _carry_out(self, decided: Plan) -> None:
         stack, of = decided.seen.stack, decided.of
         self.touched = True
         self._tidy(of(Phase.TIDY))
@@ -236,7 +250,7 @@ class Deployment:
             self._run_job(each.subject, decided.seen)
         for each in of(Phase.EDGE):
             self._reload(each, decided.seen)
-        self._roll_out(decided, release)
+        self._roll_out(decided)
         self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
         self._bring_up_monitoring(of(Phase.MONITORING), stack)
         self._remove(decided.of(Phase.LEFTOVERS))
@@ -279,29 +293,24 @@ class Deployment:
                 edge.reload(each)
         self.took[operation.subject] = time.monotonic() - began
 
-    def _roll_out(self, decided: Plan, release: Release) -> None:
+    def _roll_out(self, decided: Plan) -> None:
         if decided.moves:
-            self.roll_out(decided.moves, decided.seen.stack, release)
+            self.roll_out(decided.moves, decided.seen.stack)
         elif decided.every(plan.Release) and (nginx := edge.find(decided.seen.containers)):
             edge.release(nginx)
 
-    def roll_out(self, moves: Sequence[Move], declared: Stack, release: Release) -> None:
-        """Roll services out as they are declared in a release."""
+    def roll_out(self, moves: Sequence[Move], declared: Stack) -> None:
+        """Roll services out as they are declared."""
         self.touched = True
-        rollout = Rollout(
-            self.env,
-            releases.document_path(self.env, release),
-            declared.document["services"],
-            moves,
-            self.timeout,
-            self.held.check,
-        )
         began = time.monotonic()
-        try:
-            rollout.run()
-        finally:
-            self.doing = rollout.doing
-            self.not_undone += rollout.not_undone
+        with releases.as_file(declared.document) as document:
+            services = declared.document["services"]
+            rollout = Rollout(self.env, document, services, moves, self.timeout, self.held.check)
+            try:
+                rollout.run()
+            finally:
+                self.doing = rollout.doing
+                self.not_undone += rollout.not_undone
         self.took.update(dict.fromkeys((each.service.name for each in moves), time.monotonic() - began))
 
     def _bring_up(

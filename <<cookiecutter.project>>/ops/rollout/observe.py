@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ops import engine
+from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import OpsError
 from ops.engine import Container
 from ops.parts.nginx import edge
 from ops.stack import images, model, networks
 from ops.stack.model import Stack
-from ops.state import digests, releases
+from ops.state import digests, elsewhere, memory, releases
+from ops.state.digests import Digests
+from ops.state.document import State
 from ops.state.drift import Declared, Drift, drift
 
 # Stands for the id of an image that is still to be built.
@@ -24,20 +27,23 @@ NOT_BUILT = "not built"
 class Survey:
     """What is declared and what exists, read at one moment.
 
-    hashes: Compose's hash of the declared configuration, by container id; files: of a service; notes: what containers
-    have mounted; pinned: services whose requests go to fixed addresses, as they do during a rollout; deployed: services
-    as the last deploy declared them.
+    hashes: Compose's hash of the declared configuration, by container id; files: digests of what each service mounts,
+    mounted: of what each container has mounted, by id; unnoted: whether nobody had noted that of some; pinned:
+    services whose requests go to fixed addresses, as they do during a rollout; strangers: ids of containers that mount
+    files of another folder; deployed: services as the last deploy declared them.
     """
 
     stack: Stack
-    hashes: dict[str, str]
+    hashes: Mapping[str, str]
     containers: list[Container]
     own: list[images.OwnImage]
     image_ids: dict[str, str]
-    files: dict[str, dict[str, digests.FileState]]
-    notes: digests.Notes = field(default_factory=dict)
+    files: Mapping[str, Digests]
+    mounted: Mapping[str, Digests] = field(default_factory=dict)
+    unnoted: bool = False
     pinned: tuple[str, ...] = ()
     deployed: Mapping[str, Any] = field(default_factory=dict)
+    strangers: frozenset[str] = frozenset()
 
     def needs(self) -> images.Needs:
         """Images to build, tag or pull."""
@@ -47,46 +53,84 @@ class Survey:
         """Image ids by reference as they will be once our own are built."""
         return {**self.image_ids, **{each.reference: self.image_ids.get(each.content, NOT_BUILT) for each in self.own}}
 
+    def warn_elsewhere(self, env: Environment) -> None:
+        """Say which containers mount files of another folder, a line for each folder."""
+        for line in elsewhere.explain(self.containers, env.project_dir):
+            console.warn(f"{env.name}: {line}")
+
     def drifts(self) -> dict[str, Drift]:
         """How each container of a declared service differs from what is declared, by id."""
         present = self.expected_images()
-        found = {}
-        for each in self.containers:
-            if service := self.stack.services.get(each.service):
-                files = self.files.get(each.service, {})
-                declared = Declared(
-                    self.hashes.get(each.id, ""),
-                    present.get(service.image, ""),
-                    {path: state.digest for path, state in files.items()},
-                )
-                found[each.id] = drift(each, declared, digests.mounted_by(each, files, self.notes.get(each.id)))
-        return found
+        return {
+            each.id: drift(
+                each,
+                Declared(
+                    self.hashes.get(each.id, ""), present.get(service.image, ""), self.files.get(each.service, {})
+                ),
+                self.mounted.get(each.id, {}),
+                elsewhere=each.id in self.strangers,
+            )
+            for each in self.containers
+            if (service := self.stack.services.get(each.service))
+        }
 
 
 def survey(env: Environment) -> Survey:
-    """Read everything a decision needs, concurrently: most of it is waiting for docker."""
+    """Read everything a decision needs, concurrently: most of it is waiting for docker.
+
+    Raises OpsError (REFUSED) when what runs has secrets that this folder lacks.
+    """
     engine.warn_overridden(env)
-    with engine.pool(3) as pool:
-        hashes = pool.submit(model.hashes, env)
+    with engine.pool(4) as pool:
         containers = pool.submit(_containers, env)
+        remembered = pool.submit(memory.load, env)
+        here = pool.submit(model.hashes, env)
         declared = model.load(env)
         networks.refuse(env, declared)
         own = images.own_images(env, declared)
         image_ids = pool.submit(engine.image_ids, images.references(declared, own))
         files = digests.mounted_files(declared, env.project_dir)
         found, pinned = containers.result()
-        by_service = hashes.result()
+        state = remembered.result()
+        elsewhere.refuse_without_secrets(env, found, state)
+
+        def hashes(folder: str) -> Mapping[str, str]:
+            return model.hashes(env, folder=folder) if folder not in {"", str(env.project_dir)} else here.result()
+
+        new = {each.id: each for each in found if each.id not in state.mounted and each.service in declared.services}
+        seen = pool.map(
+            lambda each: digests.seen_by(each, declared.services[each.service], env.project_dir), new.values()
+        )
         return Survey(
             declared,
-            {each.id: by_service.get(each.service, "") for each in found},
+            by_container(found, hashes),
             found,
             own,
             image_ids.result(),
-            files,
-            digests.read_notes(env),
+            {name: digests.sealed(state.key, each) for name, each in files.items()},
+            {**state.mounted, **{key: digests.sealed(state.key, each) for key, each in zip(new, seen, strict=True)}},
+            bool(new) or not memory.is_settled(env, state),
             pinned,
-            _deployed(env),
+            _deployed(env, state),
+            frozenset(each.id for each in found if elsewhere.is_elsewhere(each, env.project_dir)),
         )
+
+
+def by_container(containers: Iterable[Container], hashes: Callable[[str], Mapping[str, str]]) -> dict[str, str]:
+    """Compose's hash of what is declared, by container id: what a container made from its folder would have.
+
+    hashes: by service, when the files are in a folder ("": this one).
+    """
+    found = {folder: hashes(folder) for folder in dict.fromkeys(each.folder for each in containers)}
+    return {each.id: found[each.folder].get(each.service, "") for each in containers}
+
+
+def note(env: Environment, declared: Stack, before: Collection[str] = ()) -> None:
+    """Remember what the containers have mounted, all but those of `before`. Done whenever some were made."""
+    containers = engine.containers(env)
+    files = digests.mounted_files(declared, env.project_dir)
+    made = {each.id: files.get(each.service, {}) for each in containers if each.id not in before}
+    memory.note(env, made, [each.id for each in containers])
 
 
 def _containers(env: Environment) -> tuple[list[Container], tuple[str, ...]]:
@@ -103,12 +147,11 @@ def _peers(nginx: Container) -> dict[str, list[str]]:
         return {}
 
 
-def _deployed(env: Environment) -> Mapping[str, Any]:
-    current = releases.current(env)
-    try:
-        return releases.document(env, current)["services"] if current else {}
-    except (OpsError, KeyError):
-        return {}
+def _deployed(env: Environment, state: State) -> Mapping[str, Any]:
+    current = next(iter(releases.reachable(releases.entries(state))), None)
+    document = releases.resolved(state, current, env.project_dir) if current else None
+    services: Mapping[str, Any] = (document or {}).get("services", {})
+    return services
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from ops.base.errors import OpsError
 from ops.base.findings import FAILED, OK, WARNING, Check
 from ops.engine import Container
 from ops.stack.model import Port, Stack
+from ops.state import elsewhere, memory
+from ops.state.document import State
 
 # start_interval of health checks needs Engine 25; the Compose files are tested from 2.32 on.
 ENGINE_MINIMUM = (25, 0)
@@ -230,6 +232,16 @@ def check_secrets(env: Environment, findings: Sequence[Any]) -> Iterator[Check]:
         yield Check("secrets", OK, f"complete and strong in {relative(env.secrets_dir)}")
 
 
+def check_folder(env: Environment, containers: Sequence[Container], state: State) -> Iterator[Check]:
+    """Containers that mount files of another folder, and whether the secrets they use are here."""
+    folder, names = elsewhere.missing_secrets(env, containers, state)
+    if names:
+        error = elsewhere.without_secrets(env, folder, names)
+        yield Check("folder", FAILED, error.message, error.remedy)
+    for line in elsewhere.explain(containers, env.project_dir):
+        yield Check("folder", WARNING, line)
+
+
 def check_certificate(
     env: Environment, validate: Callable[[Environment], Any], issuable: Callable[[Environment], bool]
 ) -> Check:
@@ -270,6 +282,7 @@ def run(
         check_disk(shutil.disk_usage(where).free, str(where)),
         check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),
         *check_secrets(env, check(env)),
+        *check_folder(env, containers, memory.load(env)),
         check_certificate(env, certificates.validate, certificates.issuable),
         *majors.check(env, stack, containers),
     ]

@@ -19,6 +19,7 @@ def preview(env: Environment, as_json: bool = False) -> None:
     """Show what `invoke deploy` would do in an environment, and why. Raises OpsError when it would be refused."""
     decided = plan.decide(survey(env))
     seen = decided.seen
+    seen.warn_elsewhere(env)
     found = [] if decided.idle else majors.check(env, seen.stack, seen.containers)
     # The one reason to refuse that lies in what is to be changed itself; all others are the doctor's.
     refused = [each for each in found if each.status == findings.FAILED]

@@ -6,6 +6,7 @@ now. Data, schema, and everything that is not ours stay too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ops import engine
@@ -14,6 +15,7 @@ from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
 from ops.engine import Container
 from ops.rollout.deploy import Deployment, deployment
+from ops.rollout.observe import by_container, note
 from ops.rollout.roll import Move, move
 from ops.stack import images, model, networks
 from ops.stack.model import Stack
@@ -36,14 +38,16 @@ def rollback(env: Environment, number: int | None = None) -> None:
     with deployment(env, "rollback") as work:
         target = releases.target(env, number)
         declared = model.parse(releases.document(env, target))
-        networks.refuse(env, declared, releases.document_path(env, target))
+        with releases.as_file(declared.document) as document:
+            networks.refuse(env, declared, document)
         now = engine.containers(env)
-        hashes = model.hashes(env, releases.document_path(env, target))
+        hashes = by_container(now, lambda folder: releases.hashes(env, target, folder))
         moves = backwards(declared, model.load(env), now, hashes, target)
         if not moves:
             console.say(f"nothing to change: {env.name} runs release {target.number}", "green")
             return
         _roll_out(work, moves, declared, target)
+        note(env, declared, [each.id for each in now])
         names = ", ".join(each.service.name for each in moves)
         console.say(f"{env.name} is back on release {target.number}: {names}", "green")
         console.say(
@@ -52,12 +56,12 @@ def rollback(env: Environment, number: int | None = None) -> None:
 
 
 def backwards(
-    then: Stack, now: Stack, containers: list[Container], hashes: dict[str, str], target: Release
+    then: Stack, now: Stack, containers: list[Container], hashes: Mapping[str, str], target: Release
 ) -> list[Move]:
-    """What must move so that the services are as they were then. hashes: Compose's own, of `then`."""
+    """What must move so that the services are as they were then. hashes: Compose's own, of `then`, by container id."""
 
     def same(each: Container) -> bool:
-        return each.config_hash == hashes.get(each.service) and each.image_id == target.images.get(each.service)
+        return each.config_hash == hashes.get(each.id) and each.image_id == target.images.get(each.service)
 
     moves = []
     for name, service in then.rolling.items():
@@ -77,6 +81,6 @@ def _roll_out(work: Deployment, moves: list[Move], declared: Stack, target: Rele
         if name in declared.services
     ]
     changes = {each.service.name: f"back to release {target.number}" for each in moves}
-    with work.released(declared.document, own, changes, f"rollback to {target.number}") as release:
+    with work.released(declared.document, own, changes, f"rollback to {target.number}"):
         images.tag((each.content, each.reference) for each in own)
-        work.roll_out(moves, declared, release)
+        work.roll_out(moves, declared)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ops.engine import Container
 from ops.rollout import gate, preflight
 from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.deploy import TIMEOUT
+from ops.rollout.observe import by_container, note
 from ops.rollout.roll import Rollout, move
 from ops.stack import model, networks
 from ops.stack.model import Stack
@@ -55,27 +57,43 @@ def scale(env: Environment, service: str, count: str) -> None:
     with lock.hold(env, f"scale {service} {wanted} --env {env.name}") as held:
         containers = engine.containers(env)
         mine = [each for each in containers if each.service == service]
-        found = declared_as(env, service, mine)
-        networks.refuse(env, found.stack, found.document)
-        if wanted > len(mine) and mine:
-            _check_room(env, service, wanted, containers)
-        before = env.values.get(key, "")
-        env = set_value(env, key, str(wanted))
-        place = relative(env.env_file)
-        if before != str(wanted):
-            console.say(
-                f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now"
-            )
-        if not any(each.running for each in mine):
-            console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")
-            return
-        if len(mine) == wanted and all(each.ready and each.restart_policy != PROBATION for each in mine):
-            console.say(f"nothing to change: {wanted} {service} healthy", "green")
-            return
-        began = time.monotonic()
-        _apply(env, found, wanted, mine, held)
-        elapsed = console.duration(time.monotonic() - began)
-        console.say(f"{service}: {len(mine)} -> {wanted}, all healthy ({elapsed})", "green")
+        with declared_as(env, service, mine) as found:
+            _scale(env, found, key, wanted, containers, held)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A service and the stack it is declared in. document: where that stands, when it is not the Compose files."""
+
+    service: model.Service
+    stack: Stack
+    document: Path | None = None
+
+
+def _scale(
+    env: Environment, found: Declaration, key: str, wanted: int, containers: Sequence[Container], held: lock.Lock
+) -> None:
+    service = found.service.name
+    mine = [each for each in containers if each.service == service]
+    networks.refuse(env, found.stack, found.document)
+    if wanted > len(mine) and mine:
+        _check_room(env, service, wanted, containers)
+    before = env.values.get(key, "")
+    env = set_value(env, key, str(wanted))
+    place = relative(env.env_file)
+    if before != str(wanted):
+        console.say(f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now")
+    if not any(each.running for each in mine):
+        console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")
+        return
+    if len(mine) == wanted and all(each.ready and each.restart_policy != PROBATION for each in mine):
+        console.say(f"nothing to change: {wanted} {service} healthy", "green")
+        return
+    began = time.monotonic()
+    _apply(env, found, wanted, mine, held)
+    note(env, found.stack, [each.id for each in containers])
+    elapsed = console.duration(time.monotonic() - began)
+    console.say(f"{service}: {len(mine)} -> {wanted}, all healthy ({elapsed})", "green")
 
 
 def _check_room(env: Environment, service: str, wanted: int, containers: Sequence[Container]) -> None:
@@ -91,28 +109,22 @@ def _check_room(env: Environment, service: str, wanted: int, containers: Sequenc
         console.warn(f"memory: {check.detail}")
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """A service and the stack it is declared in. document: where that stands, when it is not the Compose files."""
-
-    service: model.Service
-    stack: Stack
-    document: Path | None = None
-
-
-def declared_as(env: Environment, service: str, containers: Sequence[Container]) -> Declaration:
+@contextmanager
+def declared_as(env: Environment, service: str, containers: Sequence[Container]) -> Iterator[Declaration]:
     """The declaration that the running containers were made from: that of the current release, if they are its own.
 
     More of the same is what scaling means: what was edited since, or rolled back, is for the next deploy to bring.
     """
     current = releases.current(env)
-    if current and (document := releases.document_path(env, current)).is_file():
-        wanted = model.hashes(env, document).get(service)
-        if all(each.config_hash == wanted for each in containers):
+    if current and releases.is_documented(env, current):
+        wanted = by_container(containers, lambda folder: releases.hashes(env, current, folder))
+        if all(each.config_hash == wanted[each.id] for each in containers):
             declared = model.parse(releases.document(env, current))
-            return Declaration(declared.services[service], declared, document)
+            with releases.as_file(declared.document) as document:
+                yield Declaration(declared.services[service], declared, document)
+            return
     declared = model.load(env)
-    return Declaration(declared.services[service], declared)
+    yield Declaration(declared.services[service], declared)
 
 
 def _apply(env: Environment, found: Declaration, wanted: int, mine: Sequence[Container], held: lock.Lock) -> None:

@@ -26,12 +26,13 @@ class Declared:
 @dataclass(frozen=True)
 class Drift:
     """Everything in which a container differs from what is declared. files: mounted files whose content it has not
-    seen."""
+    seen; elsewhere: it mounts files of another folder than this one."""
 
     configuration: bool = False
     image: bool = False
     left_behind: bool = False
     files: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     @property
     def reason(self) -> str:
@@ -48,11 +49,12 @@ class Drift:
         return ""
 
 
-def drift(container: Container, declared: Declared, mounted: Digests) -> Drift:
-    """How a container differs. mounted: digests of what it has mounted."""
+def drift(container: Container, declared: Declared, mounted: Digests, *, elsewhere: bool = False) -> Drift:
+    """How a container differs. mounted: digests of what it has mounted; elsewhere: as of Drift."""
     return Drift(
         configuration=container.config_hash != declared.config_hash,
         image=bool(declared.image) and container.image_id != declared.image,
         left_behind=container.restart_policy == PROBATION,
         files=tuple(changed(declared.files, mounted)),
+        elsewhere=elsewhere,
     )

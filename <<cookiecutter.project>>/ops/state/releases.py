@@ -1,7 +1,7 @@
 """Releases: what was deployed when, by whom, with which result, and what it takes to go back to it.
 
-They are kept on the machine, in .state/<env>/releases/<number>/: release.json is the entry of the history, compose.json
-the configuration as it was resolved then (no secret is in it). The images stay on the engine (see images.prune).
+They are remembered on the engine (see store), each with the configuration as it was resolved then (no secret is in it).
+Their images stay on the engine too (see images.prune).
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ import getpass
 import json
 import os
 import platform
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ops import engine
 from ops.base import console
-from ops.base.environments import Environment, relative, replace_file
+from ops.base.environments import Environment
 from ops.base.errors import FAILED, USAGE, OpsError
 from ops.stack import differences, model
+from ops.state import memory
+from ops.state.document import State
+from ops.state.places import with_folder, without_folder
 
 # Releases one can go back to: as many as Kamal keeps. Each costs the layers of its images that no other has, some MB.
 KEPT = 5
@@ -36,7 +40,7 @@ class Release:
     """One release. at: seconds since the epoch; by: user@host; revision: of git, "" without.
 
     changes: reasons by service; result: running, deployed, failed or interrupted; reason: of a failure; images: image
-    id by service, once deployed.
+    id by service, once deployed; folder: the project's folder it was deployed from.
     """
 
     number: int
@@ -49,15 +53,26 @@ class Release:
     reason: str = ""
     seconds: float = 0
     images: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
 
 
 def begin(env: Environment, document: Mapping[str, Any], command: str, changes: Mapping[str, str]) -> Release:
     """A new release, on its way. document: the resolved configuration; changes: what it changes, by service."""
-    number = max(_numbers(env), default=0) + 1
-    release = Release(number, time.time(), author(), revision(env.project_dir), command, dict(changes))
-    _folder(env, number).mkdir(mode=0o700, parents=True, exist_ok=True)
-    replace_file(document_path(env, release), json.dumps(document), 0o600)
-    _write(env, release)
+    state = memory.load(env)
+    number = 1 + max((each.number for each in entries(state)), default=0)
+    release = Release(
+        *(number, time.time(), author(), revision(env.project_dir), command, dict(changes)), folder=str(env.project_dir)
+    )
+    portable = without_folder(document, env.project_dir)
+
+    def add(state: State) -> State:
+        return replace(
+            state,
+            releases=(*state.releases, asdict(release)),
+            documents={**state.documents, str(number): portable},
+        )
+
+    memory.update(env, add)
     return release
 
 
@@ -71,35 +86,60 @@ def finish(
     images: Mapping[str, str] | None = None,
 ) -> None:
     """Note how a release ended, and forget the oldest ones."""
-    _write(env, replace(release, result=result, reason=reason, seconds=round(seconds, 1), images=dict(images or {})))
-    _forget(env)
+    ended = replace(release, result=result, reason=reason, seconds=round(seconds, 1), images=dict(images or {}))
+    memory.update(env, lambda state: forgetting(with_entry(state, ended)))
+
+
+def with_entry(state: State, release: Release) -> State:
+    """With another entry for a release."""
+    others = (each for each in state.releases if each.get("number") != release.number)
+    return replace(state, releases=(*others, asdict(release)))
+
+
+def forgetting(state: State) -> State:
+    """Without the oldest entries, and without configurations that one cannot go back to."""
+    everything = entries(state)
+    back = {each.number for each in reachable(everything)}
+    remembered = [each for each in everything if each in everything[-REMEMBERED:] or each.number in back]
+    useful = {str(each.number) for each in remembered if each.number in back or each.result == RUNNING}
+    return replace(
+        state,
+        releases=tuple(asdict(each) for each in remembered),
+        documents={number: each for number, each in state.documents.items() if number in useful},
+    )
+
+
+def entries(state: State) -> list[Release]:
+    """The releases that a state remembers, oldest first; what a newer version added to an entry is left out."""
+    known = Release.__dataclass_fields__
+    found = [Release(**{key: value for key, value in each.items() if key in known}) for each in state.releases]
+    return sorted(found, key=lambda each: each.number)
+
+
+def reachable(everything: Sequence[Release]) -> list[Release]:
+    """Those that one can go back to, the current one included, newest first."""
+    return [each for each in reversed(everything) if each.result == DEPLOYED][:KEPT]
 
 
 def history(env: Environment, busy: bool = True) -> list[Release]:
-    """All releases that are remembered, oldest first; damaged entries are left out.
+    """All releases that are remembered, oldest first.
 
     busy: whether a command is at work. If none is, what still says "running" was killed.
     """
-    found = []
-    for path in (env.state_dir / "releases").glob("*/release.json"):
-        try:
-            release = Release(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            continue
-        if release.result == RUNNING and not busy:
-            release = replace(release, result=INTERRUPTED, reason="killed")
-        found.append(release)
-    return sorted(found, key=lambda each: each.number)
+    found = entries(memory.load(env))
+    if busy:
+        return found
+    return [replace(each, result=INTERRUPTED, reason="killed") if each.result == RUNNING else each for each in found]
 
 
 def current(env: Environment) -> Release | None:
     """The release that runs: the last one that was deployed."""
-    return next((each for each in reversed(history(env)) if each.result == DEPLOYED), None)
+    return next(iter(kept(env)), None)
 
 
 def kept(env: Environment) -> list[Release]:
     """Releases one can go back to, the current one included, newest first."""
-    return [each for each in reversed(history(env)) if each.result == DEPLOYED][:KEPT]
+    return reachable(history(env))
 
 
 def images_kept(env: Environment) -> set[str]:
@@ -107,21 +147,42 @@ def images_kept(env: Environment) -> set[str]:
     return {image for release in kept(env) for image in release.images.values()}
 
 
-def document_path(env: Environment, release: Release) -> Path:
-    """Where the resolved configuration of a release is."""
-    return _folder(env, release.number) / "compose.json"
-
-
-def document(env: Environment, release: Release) -> dict[str, Any]:
-    """The resolved configuration of a release. Raises OpsError when it is gone or damaged."""
-    path = document_path(env, release)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+def document(env: Environment, release: Release, folder: Path | None = None) -> dict[str, Any]:
+    """The resolved configuration of a release, as it is in a folder (default: this one). Raises OpsError when it is
+    not remembered any more."""
+    found = resolved(memory.load(env), release, folder or env.project_dir)
+    if found is None:
         raise OpsError(
-            f"The configuration of release {release.number} cannot be read: {relative(path)}: {error}",
+            f"The configuration of release {release.number} of {env.name} is not remembered any more.",
             "`invoke releases` lists the others.",
-        ) from None
+        )
+    return found
+
+
+def resolved(state: State, release: Release, folder: Path) -> dict[str, Any] | None:
+    """The resolved configuration of a release, as it is in a folder; None when it is not remembered any more."""
+    kept = state.documents.get(str(release.number))
+    return with_folder(kept, folder) if isinstance(kept, dict) else None
+
+
+def is_documented(env: Environment, release: Release) -> bool:
+    """Whether the resolved configuration of a release is remembered."""
+    return str(release.number) in memory.load(env).documents
+
+
+def hashes(env: Environment, release: Release, folder: str = "") -> dict[str, str]:
+    """Compose's hash of every service's configuration in a release, as it is in a folder (default: this one)."""
+    with as_file(document(env, release, Path(folder) if folder else None)) as path:
+        return model.hashes(env, path)
+
+
+@contextmanager
+def as_file(document: Mapping[str, Any]) -> Iterator[Path]:
+    """A resolved configuration in a file, for Compose; gone afterwards."""
+    with TemporaryDirectory(prefix="release-") as folder:
+        path = Path(folder) / "compose.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        yield path
 
 
 def target(env: Environment, number: int | None = None) -> Release:
@@ -187,7 +248,7 @@ def author() -> str:
 def show(env: Environment, releases: Sequence[Release]) -> None:
     """Print the history as a table, newest last."""
     if not releases:
-        console.say(f"{env.name} was never deployed from here")
+        console.say(f"{env.name} was never deployed")
         return
     back = {each.number for each in kept(env)}
     now = max(back, default=0)
@@ -210,8 +271,6 @@ def show(env: Environment, releases: Sequence[Release]) -> None:
         ],
     )
     console.say("\n* runs now   < `invoke rollback` can go back to it")
-    if damaged := _numbers(env) - {each.number for each in releases}:
-        console.warn(f"Damaged, and left out: {', '.join(str(number) for number in sorted(damaged))}.")
 
 
 def summary(changes: Mapping[str, str]) -> str:
@@ -231,28 +290,3 @@ def as_json(env: Environment, releases: Sequence[Release]) -> dict[str, Any]:
         "kept": back,
         "releases": [asdict(each) for each in releases],
     }
-
-
-def _numbers(env: Environment) -> set[int]:
-    """Numbers that are taken, by damaged entries too."""
-    return {int(path.name) for path in (env.state_dir / "releases").glob("*") if path.name.isdecimal()}
-
-
-def _folder(env: Environment, number: int) -> Path:
-    return env.state_dir / "releases" / str(number)
-
-
-def _write(env: Environment, release: Release) -> None:
-    path = _folder(env, release.number) / "release.json"
-    replace_file(path, json.dumps(asdict(release), indent=1), 0o600)
-
-
-def _forget(env: Environment) -> None:
-    everything = history(env)
-    keep = {each.number for each in kept(env)}
-    for each in everything[:-REMEMBERED]:
-        if each.number not in keep:
-            shutil.rmtree(_folder(env, each.number), ignore_errors=True)
-    for each in everything:
-        if each.number not in keep and each.result != RUNNING:
-            document_path(env, each).unlink(missing_ok=True)

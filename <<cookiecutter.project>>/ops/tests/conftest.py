@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from ops import engine
 from ops.base import environments
 from ops.base.environments import Environment
 from ops.engine import Container
 from ops.stack.model import Service, Stack
+from ops.state import document, store
+from ops.state.document import State
 
 SETTINGS = """\
 ENVIRONMENT={name}
@@ -45,6 +48,28 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def env(project: Path) -> Environment:
     """The environment dev of that project."""
     return environments.load("dev", project)
+
+
+@pytest.fixture(autouse=True)
+def stored(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """In place of an engine, memory that keeps the two files of a state; nothing is in them yet."""
+    files: dict[str, str] = {}
+
+    def write(_env: Environment, state: State) -> State:
+        following = replace(state, generation=state.generation + 1)
+        files["ab"[following.generation % 2]] = document.encode(following)
+        return following
+
+    monkeypatch.setattr(store, "read", lambda _env: document.newest(files.values()))
+    monkeypatch.setattr(store, "write", write)
+    return files
+
+
+@pytest.fixture
+def remembered(stored: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The files of a state, on an engine where no container is."""
+    monkeypatch.setattr(engine, "containers", lambda _env: [])
+    return stored
 
 
 @pytest.fixture

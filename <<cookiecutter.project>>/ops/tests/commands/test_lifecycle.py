@@ -82,6 +82,16 @@ def test_down_with_volumes_names_what_will_be_lost(env, fake, capsys) -> None:
     assert "  acme-dev_data  2.0 KiB\n" in capsys.readouterr().out
 
 
+def test_down_with_volumes_forgets_what_was_deployed(env, fake) -> None:
+    made = fake(Leftovers((), (), ("acme-dev-state", "acme-dev_data")), EMPTY)
+    lifecycle.down(env, volumes=True, assume_yes=True)
+    assert made.lines[2:] == [
+        ["rm", "--force", "acme-dev-state"],
+        ["volume", "rm", "--force", "acme-dev-state"],
+        ["rmi", "--force", "acme-dev-state"],
+    ]
+
+
 def test_down_with_volumes_needs_somebody_who_agrees(env, fake) -> None:
     made = fake(FULL)
     with pytest.raises(OpsError) as caught:

@@ -14,7 +14,6 @@ from ops.rollout import deploy, gate, plan, preflight
 from ops.stack import images
 from ops.stack.model import Service
 from ops.state import lock, releases
-from ops.state.digests import FileState
 
 
 def surveyed(declared, *containers) -> deploy.Survey:
@@ -85,7 +84,7 @@ class Executed:
         found = surveyed(self.declared, *self.containers)
         new = {each.id: "new" for each in self.containers if each.service in changed}
         decided = plan.decide(replace(found, hashes={**found.hashes, **new}, **seen))
-        self.work._execute(decided, releases.Release(1, 0, "", "", "deploy"))
+        self.work._carry_out(decided)
         return self.done
 
 
@@ -145,7 +144,7 @@ def test_the_data_tier_is_not_looked_at_when_only_a_service_changes(running) -> 
 
 
 def test_nginx_reloads_before_the_rollout(running) -> None:
-    files = {"nginx": {"edge.conf": FileState("b", 2000)}}
+    files = {"nginx": {"edge.conf": "b"}}
     assert running.execute("web", files=files)[:2] == ["reload acme-dev-nginx-1", "roll out web (1 new, 1 to go)"]
 
 
@@ -226,7 +225,7 @@ def test_restarts_of_what_is_in_use_are_asked_for_once(env, running, quiet, caps
 
 
 @pytest.fixture
-def whole(env, running, quiet):
+def whole(env, running, quiet, remembered):
     """Deploys with looks that are given one after the other; what was done."""
     done = running.done
     quiet.setattr(preflight, "run", lambda *args: done.append(f"check beside {args[3]}") or [])
@@ -238,7 +237,7 @@ def whole(env, running, quiet):
     quiet.setattr(images, "pull", lambda references, _tick: done.append(f"pull {' '.join(references)}") or {})
     quiet.setattr(images, "tag", lambda pairs: done.extend(f"tag {old} {new}" for old, new in pairs))
     quiet.setattr(releases, "revision", lambda _folder: "")
-    quiet.setattr(deploy.digests, "write_notes", lambda *_args: done.append("notes"))
+    quiet.setattr(deploy, "note", lambda *_args: done.append("notes"))
 
     def run(*looks: deploy.Survey) -> list[str]:
         left = list(looks)

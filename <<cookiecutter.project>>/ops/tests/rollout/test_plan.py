@@ -11,7 +11,6 @@ from ops.rollout.observe import Survey
 from ops.rollout.plan import Phase
 from ops.stack import images
 from ops.stack.model import Service, Stack
-from ops.state.digests import FileState
 from ops.state.drift import NEW_CONFIGURATION
 
 WEB = Service("web", "acme/web:dev", built=True, has_health=True)
@@ -125,7 +124,7 @@ def test_all_causes_are_told(decide, make_container) -> None:
         changed={"web": [make_container("web", 1), make_container("web", 2)]},
         hashes={"web": "new"},
         own=[OWN],
-        files={"web": {"SECRET": FileState("b", 2000)}},
+        files={"web": {"SECRET": "b"}},
     )
     (rollout,) = decided.every(plan.RollOut)
     assert rollout.causes == (
@@ -164,7 +163,7 @@ def test_nobody_is_asked_about_what_is_not_in_use(decide, make_container, state:
 
 
 def test_a_file_of_nginx_is_a_reload_before_the_rollout(decide) -> None:
-    files = {"nginx": {"edge.conf": FileState("b", 2000)}}
+    files = {"nginx": {"edge.conf": "b"}}
     decided = decide(hashes={"web": "new"}, files=files)
     assert words(decided) == ["reload nginx", "roll out web"]
 

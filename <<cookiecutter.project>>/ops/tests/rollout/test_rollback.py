@@ -18,15 +18,16 @@ def test_what_differs_moves_and_keeps_its_number(make_stack, make_container) -> 
     now = make_stack(Service("web", "acme/web:1", replicas=1, built=True), API)
     containers = [make_container("web", image_id="sha256:new"), make_container("api"), make_container("redis")]
     target = Release(3, 0, "", "", "deploy", images={"web": "sha256:old", "api": "sha256:1"})
-    (step,) = rollback.backwards(then, now, containers, {"web": "hash", "api": "hash"}, target)
+    (step,) = rollback.backwards(then, now, containers, {each.id: "hash" for each in containers}, target)
     assert (step.service.name, step.fresh, step.leave) == ("web", 1, (containers[0],))
 
 
 def test_settings_alone_are_enough(make_stack, make_container) -> None:
     target = Release(3, 0, "", "", "deploy", images={"api": "sha256:1"})
     stack = make_stack(API)
-    assert rollback.backwards(stack, stack, [make_container("api")], {"api": "hash"}, target) == []
-    assert rollback.backwards(stack, stack, [make_container("api")], {"api": "then"}, target)
+    api = make_container("api")
+    assert rollback.backwards(stack, stack, [api], {api.id: "hash"}, target) == []
+    assert rollback.backwards(stack, stack, [api], {api.id: "then"}, target)
 
 
 def test_what_is_gone_or_does_not_run_is_left_alone(make_stack, make_container) -> None:

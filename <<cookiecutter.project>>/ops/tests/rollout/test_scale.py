@@ -53,7 +53,9 @@ def scaling(env, make_container, monkeypatch):
         containers = [make_container("web", number, state=states) for number in range(1, running + 1)]
         monkeypatch.setattr(engine, "containers", lambda env: containers)
         declared = Stack("acme-dev", {"web": Service("web", "acme/web:1", memory_limit=1024**3)}, {"services": {}})
-        monkeypatch.setattr(scale, "declared_as", lambda *_args: scale.Declaration(declared.services["web"], declared))
+        found = scale.Declaration(declared.services["web"], declared)
+        monkeypatch.setattr(scale, "declared_as", lambda *_args: nullcontext(found))
+        monkeypatch.setattr(scale, "note", lambda *_args: None)
         monkeypatch.setattr(scale.networks, "refuse", lambda *_args: None)
         monkeypatch.setattr(model, "load", lambda env: declared)
         monkeypatch.setattr(preflight, "available_memory", lambda total=0: available)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from ops import engine
 from ops.base.errors import FAILED, USAGE, OpsError
-from ops.state import releases
+from ops.state import memory, releases
 from ops.state.releases import BROKEN, DEPLOYED, INTERRUPTED, KEPT, RUNNING
 
 
 @pytest.fixture
-def deployed(env, monkeypatch):
+def deployed(env, remembered, monkeypatch):
     """Makes releases: one of web with that image and setting, with a result. All images are on the engine."""
     monkeypatch.setattr(releases, "revision", lambda _folder: "1a2b3c4")
     monkeypatch.setattr(releases, "author", lambda: "ann@laptop")
@@ -44,9 +45,8 @@ def test_a_release_is_remembered(env, deployed) -> None:
         {"web": "b"},
     )
     assert releases.document(env, first)["services"]["web"]["environment"] == {"LOG_LEVEL": "info"}
-    folder = releases.document_path(env, second).parent
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    assert now.folder == str(env.project_dir)
+    assert second.number == 2
 
 
 def test_back_to_the_one_before_that_differs(env, deployed) -> None:
@@ -71,7 +71,7 @@ def test_another_number_of_containers_is_nothing_to_go_back_to(env, deployed) ->
 
 def test_a_lost_configuration_is_no_way_back(env, deployed) -> None:
     deployed("a"), deployed("b"), deployed("c")
-    releases.document_path(env, releases.history(env)[1]).write_text("{")
+    memory.update(env, lambda state: replace(state, documents={key: state.documents[key] for key in ("1", "3")}))
     assert releases.target(env).number == 1
 
 
@@ -107,8 +107,8 @@ def test_only_the_last_ones_are_kept(env, deployed) -> None:
     made = [deployed(f"image{number}") for number in range(KEPT + 2)]
     assert [each.number for each in releases.kept(env)] == [7, 6, 5, 4, 3]
     assert releases.images_kept(env) == {f"image{number}" for number in range(2, KEPT + 2)}
-    assert [releases.document_path(env, each).is_file() for each in made] == [False] * 2 + [True] * KEPT
-    with pytest.raises(OpsError, match="cannot be read"):
+    assert [releases.is_documented(env, each) for each in made] == [False] * 2 + [True] * KEPT
+    with pytest.raises(OpsError, match="The configuration of release 1 of dev is not remembered any more"):
         releases.document(env, made[0])
 
 
@@ -127,16 +127,23 @@ def test_what_was_killed_is_told(env, deployed) -> None:
     assert releases.current(env).number == release.number
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"number": 2}', '{"unknown": 1}'])
-def test_damaged_entries_are_left_out(env, deployed, capsys, text: str) -> None:
+def test_what_a_newer_version_adds_to_an_entry_is_no_obstacle(env, deployed) -> None:
     deployed("a")
-    folder = env.state_dir / "releases" / "2"
-    folder.mkdir()
-    (folder / "release.json").write_text(text)
+    memory.update(env, lambda state: replace(state, releases=({**state.releases[0], "new": 1},)))
     assert [each.number for each in releases.history(env)] == [1]
-    releases.show(env, releases.history(env))
-    assert "Damaged, and left out: 2." in capsys.readouterr().err
-    assert deployed("b").number == 3
+
+
+def test_the_configuration_of_a_release_in_another_folder(env, deployed, tmp_path) -> None:
+    release = deployed("a", volumes=[{"type": "bind", "source": f"{env.project_dir}/infrastructure/nginx"}])
+    there = releases.document(env, release, tmp_path / "other")["services"]["web"]["volumes"][0]["source"]
+    here = releases.document(env, release)["services"]["web"]["volumes"][0]["source"]
+    assert (here, there) == (f"{env.project_dir}/infrastructure/nginx", f"{tmp_path}/other/infrastructure/nginx")
+
+
+def test_a_configuration_is_a_file_only_while_compose_needs_it() -> None:
+    with releases.as_file({"name": "acme"}) as path:
+        assert json.loads(path.read_text()) == {"name": "acme"}
+    assert not path.exists()
 
 
 def test_the_table(env, deployed, capsys) -> None:

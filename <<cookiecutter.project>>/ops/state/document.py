@@ -1,0 +1,90 @@
+"""What is remembered of an environment, as one document, and how it is written down. Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import secrets
+import tarfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ops.base.errors import REFUSED, OpsError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class State:
+    """What is remembered.
+
+    generation: how often it was written; key: of the digests of mounted files (see digests); mounted: digests by
+    container id and path; releases: entries of the history, oldest first; documents: the resolved configuration by
+    release number.
+    """
+
+    generation: int = 0
+    key: str = field(default_factory=lambda: secrets.token_hex(32))
+    mounted: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    releases: tuple[Mapping[str, Any], ...] = ()
+    documents: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encode(state: State) -> str:
+    """A state as text: a line about the rest, and the rest."""
+    body = base64.b64encode(zlib.compress(json.dumps(asdict(state)).encode())).decode()
+    head = {"format": _FORMAT, "generation": state.generation, "sha256": hashlib.sha256(body.encode()).hexdigest()}
+    return f"{json.dumps(head)}\n{body}\n"
+
+
+def decode(text: str) -> State | None:
+    """The state in a text; None when it is damaged. Raises OpsError (REFUSED) when a newer version wrote it."""
+    head, _, body = text.partition("\n")
+    try:
+        known = json.loads(head)
+        if known["format"] > _FORMAT:
+            raise OpsError(
+                "This environment was deployed by a newer version of these commands.",
+                "Update this checkout first: git pull.",
+                REFUSED,
+            )
+        if known["sha256"] != hashlib.sha256(body.strip().encode()).hexdigest():
+            return None
+        found = State(**json.loads(zlib.decompress(base64.b64decode(body))))
+    except (ValueError, KeyError, TypeError, zlib.error):
+        return None
+    return replace(found, releases=tuple(found.releases))
+
+
+def newest(texts: Iterable[str]) -> State | None:
+    """The newest of several states; damaged ones do not count."""
+    found = [state for text in texts if (state := decode(text))]
+    return max(found, key=lambda each: each.generation, default=None)
+
+
+def packed(name: str, text: str) -> bytes:
+    """A tar archive of one file."""
+    content = text.encode()
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), 0o600
+    with io.BytesIO() as buffer:
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(entry, io.BytesIO(content))
+        return buffer.getvalue()
+
+
+def unpacked(content: bytes) -> dict[str, str]:
+    """The text of every file in a tar archive, by name; what follows damage is left out."""
+    found: dict[str, str] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for entry in archive:
+                if entry.isfile() and (file := archive.extractfile(entry)):
+                    found[entry.name] = file.read().decode(errors="replace")
+    except tarfile.TarError:
+        pass
+    return found

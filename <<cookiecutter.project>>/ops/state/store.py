@@ -1,0 +1,78 @@
+"""What is remembered of an environment, kept on the engine: whoever changes it, from whatever folder, sees the same.
+
+It is one document in a volume. A container that is never started gives access to the volume: `docker cp` reads and
+writes it in some 50 ms and runs nothing. The volume belongs to the Compose project, so `invoke down` keeps it and
+`invoke down --volumes` removes it with all other data; the container does not, so no command takes it for a service.
+
+The document is written in turn to one of two files, each with a number and a checksum. Whoever is killed while writing
+damages the older one at most, and the newest complete one counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ops import engine
+from ops.base import console
+from ops.base.environments import Environment
+from ops.state.document import State, encode, newest, packed, unpacked
+
+_FOLDER = "/state"
+_SLOTS = ("a", "b")
+
+
+def name_of(env: Environment) -> str:
+    """The container, its volume and its empty image."""
+    return f"{env.project}-state"
+
+
+def read(env: Environment) -> State | None:
+    """What is remembered on the engine; None when nothing is. Raises OpsError when a newer version wrote it."""
+    name = name_of(env)
+    done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
+    if not done.ok and not engine.inspect([name]):
+        if not engine.inspect([name], "volume"):
+            return None
+        # The container was pruned; the volume is what matters.
+        _create(env)
+        done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
+    if not done.ok:
+        raise engine.failure(done)
+    files = unpacked(done.stdout.encode())
+    found = newest(files.values())
+    if not found and files:
+        console.warn(f"What was remembered of {env.name} is damaged (volume {name}): its releases are lost.")
+    return found
+
+
+def write(env: Environment, state: State) -> State:
+    """Keep what is to be remembered, as the next generation. The caller holds the environment's lock."""
+    following = replace(state, generation=state.generation + 1)
+    content = packed(_SLOTS[following.generation % len(_SLOTS)], encode(following))
+    argv = ("cp", "-", f"{name_of(env)}:{_FOLDER}")
+    done = engine.docker(*argv, input=content, check=False)
+    # Of a container that is not there, docker only says here that the destination is no folder.
+    if not done.ok and not engine.inspect([name_of(env)]):
+        _create(env)
+        done = engine.docker(*argv, input=content, check=False)
+    if not done.ok:
+        raise engine.failure(done)
+    return following
+
+
+def remove(env: Environment) -> None:
+    """Forget everything about an environment."""
+    name = name_of(env)
+    for line in (("rm", "--force", name), ("volume", "rm", "--force", name), ("rmi", "--force", name)):
+        engine.docker(*line, check=False)
+
+
+def _create(env: Environment) -> None:
+    """Make the container, and the volume unless it is there. The image is empty, so nothing has to be pulled."""
+    name = name_of(env)
+    engine.docker("import", "-", name, input=packed(".empty", ""))
+    engine.docker("volume", "create", "--label", f"com.docker.compose.project={env.project}", name)
+    engine.docker(
+        *("create", "--name", name, "--label", f"ops.state={env.project}", "--network", "none"),
+        *("--volume", f"{name}:{_FOLDER}", name, "never-started"),
+    )
