@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -52,7 +53,17 @@ class Server(uvicorn.Server):
     def _close(self) -> None:
         self.should_exit = True
 
+    @staticmethod
+    def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """uvloop leaves the look-up of a name behind when the connection is given up. Whoever wanted the connection has
+        been told; that the name is not found in the end is news to nobody."""
+        if isinstance(context.get("exception"), socket.gaierror) and "future" in context:
+            log.get().debug("name not found", error=str(context["exception"]))
+        else:
+            loop.default_exception_handler(context)
+
     async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._unhandled)
         Watchdog().start()
         await super()._serve(sockets)
 

@@ -16,7 +16,7 @@ import pytest
 
 SERVICES = Path(__file__).parents[2]
 APP = """
-import asyncio, time
+import asyncio, contextlib, gc, time
 from contextlib import asynccontextmanager
 from fastapi import APIRouter
 from stack import log
@@ -33,6 +33,14 @@ routes = APIRouter()
 async def slow(seconds: float):
     await asyncio.sleep(seconds)
     return {"slept": seconds}
+
+@routes.get("/forgotten")
+async def forgotten():
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(0.0005):
+            await asyncio.open_connection("gone.invalid", 5672)
+    await asyncio.sleep(1)
+    gc.collect()
 
 @routes.get("/stuck")
 async def stuck():
@@ -63,7 +71,7 @@ class Server:
             "GRACE_SECONDS": str(grace),
         }
         self.process = subprocess.Popen([sys.executable, "-c", APP], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 assert self.get("/health/live")[0] == 200
                 return
@@ -221,3 +229,12 @@ def _ignore(call) -> None:
         call()
     except (OSError, http.client.HTTPException):
         return
+
+
+def test_a_name_that_is_not_found_in_the_end_is_no_error(start) -> None:
+    server = start(0.0)
+    assert server.get("/forgotten")[0] == 200
+    server.signal()
+    assert server.wait() == 0
+    lines = [json.loads(line) for line in server.process.stdout]
+    assert [line for line in lines if line["level"] not in ("info", "debug")] == []
