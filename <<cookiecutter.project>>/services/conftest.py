@@ -272,7 +272,8 @@ def attack() -> type[Attack]:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A primary and a standby that follows it, each in a folder with its socket."""
+    """A primary and a standby that follows it, each in a folder with its socket. The database `locked` asks everybody
+    for a password."""
 
     primary: Path
     standby: Path
@@ -345,10 +346,13 @@ def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
     try:
         run(folder / "initdb", "-D", data, "-U", "admin", "--auth=trust", "-E", "UTF8", "--no-sync")
+        hba = data / "pg_hba.conf"
+        hba.write_text("local locked all scram-sha-256\n" + hba.read_text())
         start(data, primary)
         run(folder / "pg_basebackup", "-h", primary, "-U", "admin", "-D", copy, "-R", "-c", "fast", "--no-sync")
         start(copy, standby)
-        run(folder / "createdb", "-h", primary, "-U", "admin", "appdb")
+        for name in ("appdb", "locked"):
+            run(folder / "createdb", "-h", primary, "-U", "admin", name)
         cluster = Cluster(primary, standby)
         for name in ("auth", "api", "notification"):
             cluster.execute(f"create role {name} login")

@@ -1,6 +1,7 @@
 """Bring the schemas of all services up to date: `python -m stack migrate`."""
 
 import os
+import re
 import time
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,9 @@ from stack.database import connection_arguments, is_connection_failure
 from stack.settings import DatabaseSettings, Secret, load
 from stack.waiting import backoff
 
+_REFUSED = re.compile(r"password authentication failed|no password supplied|no pg_hba\.conf entry")
+# A first boot sets the passwords a moment after the server begins to answer.
+REFUSED_SECONDS = 5.0
 LOCK = 0x5EED_0DB5  # any number; the same for everyone who migrates this database
 
 
@@ -69,36 +73,63 @@ def upgrade(service: str, connection: Connection) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Exit status 0 when every schema is at its newest version."""
+    """Exit status 0 when every schema is at its newest version. The last line says why it is not."""
     settings = load(MigrateSettings)
     log.configure(settings.service_name, settings.log_level)
-    say = log.get()
-    services = os.environ.get("MIGRATE", "auth,api,notification").split(",")
     ends = time.monotonic() + settings.migrate_deadline
-    for service in services:
-        password = getattr(settings, f"{service}_db_password")
-        arguments = connection_arguments(settings.model_copy(update={"database_user": service}), password, "read-write")
-        # A server that works on a long statement does not see that its client was stopped, unless it looks.
-        arguments["options"] = "-c statement_timeout=0 -c client_connection_check_interval=2s"
-        engine = create_engine("postgresql+psycopg://", connect_args=arguments, poolclass=pool.NullPool)
-        for pause in backoff(0.5, 5.0):
-            try:
-                started = time.monotonic()
-                with engine.connect() as connection:
-                    before, after = upgrade(service, connection)
-            except Exception as error:
-                reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-                if not _retryable(error):
-                    say.critical("migration failed", schema=service, error=reason, exc_info=True)
-                    return 1
-                if time.monotonic() + pause >= ends:
-                    waited = round(settings.migrate_deadline)
-                    say.critical(f"gave up after {waited} s: {reason}", schema=service, hosts=settings.database_hosts)
-                    return 1
-                say.warning("waiting for the database", schema=service, error=reason)
-                time.sleep(pause)
-                continue
-            seconds = round(time.monotonic() - started, 2)
-            say.info("migrated", schema=service, before=before or None, after=after, changed=before != after, s=seconds)
-            break
-    return 0
+    services = os.environ.get("MIGRATE", "auth,api,notification").split(",")
+    return 0 if all(_migrate(service, settings, ends) for service in services) else 1
+
+
+def _migrate(service: str, settings: MigrateSettings, ends: float) -> bool:
+    """Migrate one schema as its owner; wait for the database until `ends`."""
+    say = log.get().bind(schema=service)
+    password = getattr(settings, f"{service}_db_password")
+    arguments = connection_arguments(settings.model_copy(update={"database_user": service}), password, "read-write")
+    # A server that works on a long statement does not see that its client was stopped, unless it looks.
+    arguments["options"] = "-c statement_timeout=0 -c client_connection_check_interval=2s"
+    engine = create_engine("postgresql+psycopg://", connect_args=arguments, poolclass=pool.NullPool)
+    told, refused_at = "", 0.0
+    for pause in backoff(0.5, 5.0):
+        started = time.monotonic()
+        try:
+            with engine.connect() as connection:
+                before, after = upgrade(service, connection)
+        except Exception as error:
+            reason = _reason(error)
+            refused_at = refused_at or started if _refused(error) else 0.0
+            if refused_at and started - refused_at >= REFUSED_SECONDS:
+                secret = f"{service.upper()}_DB_PASSWORD"
+                say.critical(
+                    f"PostgreSQL does not accept the password in secret {secret} for the role {service}: {reason}"
+                )
+                return False
+            if not _retryable(error):
+                say.error("traceback of the failed migration", exc_info=True)
+                say.critical(f"migration failed: {reason}")
+                return False
+            if time.monotonic() + pause >= ends:
+                waited = round(settings.migrate_deadline)
+                say.critical(f"gave up after {waited} s: {reason}", hosts=settings.database_hosts)
+                return False
+            if reason != told:
+                say.warning("waiting for the database", error=reason)
+                told = reason
+            time.sleep(pause)
+            continue
+        seconds = round(time.monotonic() - started, 2)
+        say.info("migrated", before=before or None, after=after, changed=before != after, s=seconds)
+        return True
+    raise AssertionError("backoff never ends")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line. Of several servers that were tried it is what the last one said that counts."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    tried = [line.strip() for line in lines if "connection to server" in line]
+    return (tried[-1:] or lines[:1] or [type(error).__name__])[0]
+
+
+def _refused(error: Exception) -> bool:
+    """Whether a server answered and did not let us in. It has no code for a client that is not connected yet."""
+    return isinstance(error, exc.DBAPIError) and bool(_REFUSED.search(_reason(error)))

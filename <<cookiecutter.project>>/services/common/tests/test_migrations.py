@@ -4,14 +4,18 @@ One that takes something away says at its top why nothing that runs needs it any
 """
 
 import ast
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from stack import migrate
 
 SERVICES = Path(__file__).resolve().parents[2]
 MIGRATIONS = sorted(SERVICES.glob("*/*/migrations/[0-9]*.py"))
@@ -81,3 +85,44 @@ def test_a_migration_that_is_stopped_did_not_end_well(tmp_path: Path, number: si
     line = [sys.executable, "-m", "stack", "migrate"]
     done = subprocess.run(line, env={**os.environ, "PYTHONPATH": paths}, timeout=30, check=False)
     assert done.returncode == 128 + number
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_wrong_password_is_told_at_once_in_one_sentence(cluster, secrets, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.standby}:5432,{cluster.primary}:5432")
+    monkeypatch.setenv("DATABASE_NAME", "locked")
+    monkeypatch.setattr(migrate, "REFUSED_SECONDS", 0.5)
+    began = time.monotonic()
+    assert migrate.main() == 1
+    assert time.monotonic() - began < 15  # of 120 s that it waits for a server
+    lines = _lines(capsys)
+    assert len(lines) <= 2
+    assert str(lines[-1]["event"]).startswith(
+        "PostgreSQL does not accept the password in secret AUTH_DB_PASSWORD for the role auth: "
+    )
+    assert 'password authentication failed for user "auth"' in str(lines[-1]["event"])
+
+
+def test_a_server_that_is_away_is_told_once_until_the_end(secrets, monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_HOSTS", str(tmp_path))
+    monkeypatch.setenv("MIGRATE_DEADLINE", "3")
+    assert migrate.main() == 1
+    lines = _lines(capsys)
+    assert [line["level"] for line in lines] == ["warning", "critical"]
+    assert "gave up after 3 s" in str(lines[-1]["event"])
+
+
+def test_a_migration_that_fails_says_why_in_its_last_line(cluster, secrets, monkeypatch, capsys) -> None:
+    def broken(service: str, connection) -> None:
+        connection.exec_driver_sql("alter table auth.users add column email text")
+
+    monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.primary}:5432")
+    monkeypatch.setattr(migrate, "upgrade", broken)
+    assert migrate.main() == 1
+    *_, traceback, last = capsys.readouterr().out.splitlines()
+    assert "Traceback" in json.loads(traceback)["exception"]
+    assert json.loads(last)["event"] == 'migration failed: column "email" of relation "users" already exists'
+    assert len(last) < 300
