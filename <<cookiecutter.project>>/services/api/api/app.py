@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from api import gateway, routes
@@ -24,18 +24,6 @@ from stack.health import Health
 from stack.lifecycle import Lifecycle
 from stack.settings import load
 from stack.tokens import Keys
-
-status_routes = APIRouter()
-
-
-@status_routes.get("/api/v1/status")
-async def status(request: Request) -> dict[str, Any]:
-    """How the api and the auth service are: names and states only, for everyone to see."""
-    health: Health = request.app.state.health
-    _, own = await health.report()
-    shown = {name: check["status"] for name, check in own["checks"].items()}
-    auth = {"ok": "ready", "failed": "unavailable"}.get(shown.pop("auth", ""), "unknown")
-    return {"services": {"api": own["status"], "auth": auth}, "dependencies": shown}
 
 
 def create_app(
@@ -65,7 +53,6 @@ def create_app(
         state.auth = auth or gateway.client(settings.auth_url, settings.auth_timeout)
         state.keys = Keys(settings.jwt_secret, settings.jwt_secret_previous)
         state.cache = Cache(shared, settings.cache_seconds)
-        state.health = health
 
         async def ping_auth() -> None:
             (await state.auth.get("/health/ready")).raise_for_status()
@@ -85,7 +72,7 @@ def create_app(
 
             async def replica_usable() -> None:
                 if not watch.usable:
-                    raise ConnectionError("no replica near enough: reads use the primary")
+                    raise ConnectionError("replica is lagging or unreachable; reading from the primary")
 
             health.add("database", primary.ping)
             health.add("database-replica", replica_usable, required=False)
@@ -104,6 +91,4 @@ def create_app(
         await state.auth.aclose()
         await shared.close()
 
-    return frame(
-        settings, health, lifespan, gateway.routes, status_routes, routes.routes, openapi_url="/api/v1/openapi.json"
-    )
+    return frame(settings, health, lifespan, gateway.routes, routes.routes, openapi_url="/api/v1/openapi.json")

@@ -134,7 +134,7 @@ class Relay:
                 taken = await self._database.once(self._batch)
                 pauses = backoff(0.5, 15)
             except Exception as error:
-                log.get().warning("outbox waits", error=repr(error))
+                log.get().warning("outbox is waiting", error=repr(error))
                 await asyncio.sleep(next(pauses))
                 continue
             finally:
@@ -166,7 +166,7 @@ class Relay:
         refused = [row.id for row in rows if row.id not in taken]
         if refused:
             # No queue took them. They must not stand in the way of the others: later and later, at most an hour.
-            log.get().error("events refused by the broker", count=len(refused), first=str(refused[0]))
+            log.get().error("events rejected by the broker", count=len(refused), first=str(refused[0]))
             delay = sa.func.least(sa.func.power(2, outbox.c.attempts), 3600) * sa.text("interval '1 second'")
             later = {"attempts": outbox.c.attempts + 1, "due_at": sa.func.now() + delay}
             await connection.execute(sa.update(outbox).where(outbox.c.id.in_(refused)).values(later))

@@ -54,7 +54,7 @@ class ReplicaWatch:
             except Exception as error:
                 self._set(False)
                 if before:
-                    log.get().warning("replica is away: reading from the primary", error=repr(error))
+                    log.get().warning("replica is unreachable; reading from the primary", error=repr(error))
             if self.usable and not before:
                 log.get().info("replica is usable")
             await asyncio.sleep(PROBE_SECONDS)
@@ -80,7 +80,7 @@ class ReplicaWatch:
         try:
             self._marks.append((time.monotonic(), await within(REPLICA_SECONDS, self._primary.once(written))))
         except Exception:
-            log.get().debug("primary does not say where it is")
+            log.get().debug("primary did not report its position")
         return here is not None and near_enough(here, time.monotonic(), self._marks)
 
 
@@ -127,7 +127,7 @@ class Reader:
                 pass
             except Exception as error:
                 self._watch.suspend()
-                log.get().warning("read failed on the replica: reading from the primary", error=repr(error))
+                log.get().warning("read failed on the replica; reading from the primary", error=repr(error))
         result = await self._primary.run(work)
         READS.labels("primary").inc()
         return result, "primary"

@@ -64,13 +64,13 @@ class Shared:
             return await within(PATIENCE, _coroutine(ask(self.redis)))
         except (RedisError, OSError, TimeoutError) as error:
             if not self._closed_until:
-                log.get().warning("redis is away", error=repr(error))
+                log.get().warning("redis is unreachable", error=repr(error))
             self._closed_until = time.monotonic() + random.uniform(PAUSE / 2, PAUSE)  # noqa: S311
             self._drop()
             raise Away from error
         finally:
             if self._closed_until and time.monotonic() >= self._closed_until:
-                log.get().info("redis is back")
+                log.get().info("redis is reachable again")
                 self._closed_until = 0.0
 
     async def get(self, key: str) -> bytes | None:

@@ -145,10 +145,16 @@ async def test_pages_follow_each_other(app, client_of, ann) -> None:
         assert (await client.get("/api/v1/items?before=x", headers=ann)).status_code == 422
 
 
-async def test_status_tells_states_only(app, client_of) -> None:
-    async with client_of(app) as client:
-        said = (await client.get("/api/v1/status")).json()
-    assert said == {"services": {"api": "ready", "auth": "ready"}, "dependencies": {"redis": "ok"}}
+async def test_how_a_request_was_served_is_told_only_where_it_is_wanted(environment, store, client_of, ann) -> None:
+    environment.setenv("SHOW_INTERNALS", "false")
+    auth = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json={})), base_url="http://a")
+    async with client_of(create_app(store=store, redis=FakeAsyncRedis(), auth=auth)) as client:
+        path = f"/api/v1/items/{(await made(client, ann))['id']}"
+        for answer in (await client.get(path, headers=ann), await client.get("/api/v1/items", headers=ann)):
+            assert answer.status_code == 200
+            assert {"x-served-by", "x-database", "x-cache"}.isdisjoint(answer.headers)
+            assert answer.headers["cache-control"] == "no-store"
+        assert (await client.get("/api/v1/status")).status_code == 404
 
 
 def test_ids_are_ordered_by_time() -> None:

@@ -104,9 +104,9 @@ def check_password(password: str, email: str) -> str:
         ValueError: too short, too long, or easy to guess.
     """
     if len(password) < MIN_LENGTH:
-        raise ValueError(f"needs at least {MIN_LENGTH} characters")
+        raise ValueError(f"must have at least {MIN_LENGTH} characters")
     if len(password) > MAX_LENGTH:
-        raise ValueError(f"may have at most {MAX_LENGTH} characters")
+        raise ValueError(f"can have at most {MAX_LENGTH} characters")
     estimate = zxcvbn(password[:_SCORED_LENGTH], user_inputs=[email, *re.split(r"\W+", email)])
     if estimate["score"] < MIN_SCORE:
         raise ValueError(f"is too easy to guess. {estimate['feedback']['warning']}".strip())

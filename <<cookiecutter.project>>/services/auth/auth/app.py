@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Request
 from pydantic import BaseModel, Field
 
 from auth.accounts import LoginLimit, User, client_of
@@ -62,18 +62,15 @@ async def register(credentials: Credentials, accounts: AccountsOf) -> dict[str, 
 async def login(
     credentials: Credentials,
     accounts: AccountsOf,
-    response: Response,
     x_forwarded_for: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> dict[str, Any]:
     """Exchange a password for tokens."""
-    response.headers["Cache-Control"] = "no-store"
     return asdict(await accounts.login(credentials.email, credentials.password, client_of(x_forwarded_for)))
 
 
 @routes.post("/v1/auth/refresh")
-async def refresh(body: RefreshRequest, accounts: AccountsOf, response: Response) -> dict[str, Any]:
+async def refresh(body: RefreshRequest, accounts: AccountsOf) -> dict[str, Any]:
     """Exchange a refresh token for new tokens."""
-    response.headers["Cache-Control"] = "no-store"
     return asdict(await accounts.refresh(body.refresh_token))
 
 

@@ -54,7 +54,7 @@ class Accounts:
         await self._passwords.run(_field, "password", check_password, password, address)
         user = User(uuid.uuid4(), address, await self._passwords.hash(password), ("user",))
         if not await self._store.add_user(user):
-            raise Problem(409, "there is an account with this address already")
+            raise Problem(409, "an account with this address already exists")
         return user
 
     async def login(self, email: str, password: str, client: str) -> Tokens:
@@ -75,7 +75,7 @@ class Accounts:
         wait = await self._store.attempt(address, client, self._limit)
         if wait:
             seconds = str(max(1, math.ceil(wait.total_seconds())))
-            raise Problem(429, "too many failed logins, please try again later", {"Retry-After": seconds})
+            raise Problem(429, "too many failed logins, try again later", {"Retry-After": seconds})
         user = await self._store.user_by_email(address)
         if not await self._passwords.verify(user.password_hash if user else None, password) or user is None:
             await self._store.note_failure(address, self._limit)
@@ -98,7 +98,7 @@ class Accounts:
         kept = await self._store.rotate_token(digest_of(token), uuid.uuid4(), digest_of(successor))
         user = await self._store.user_by_id(kept.user_id) if kept else None
         if user is None:
-            raise Problem(401, "the session has ended, please log in again", {"WWW-Authenticate": "Bearer"})
+            raise Problem(401, "the session has ended, log in again", {"WWW-Authenticate": "Bearer"})
         return Tokens(self._sign(user), successor)
 
     async def logout(self, token: str) -> None:
@@ -114,10 +114,10 @@ class Accounts:
         try:
             principal = self._keys.verify(access_token)
         except InvalidToken:
-            raise Problem(401, "please log in", {"WWW-Authenticate": "Bearer"}) from None
+            raise Problem(401, "log in first", {"WWW-Authenticate": "Bearer"}) from None
         user = await self._store.user_by_id(principal.id)
         if user is None:
-            raise Problem(401, "this account does not exist any more", {"WWW-Authenticate": "Bearer"})
+            raise Problem(401, "this account no longer exists", {"WWW-Authenticate": "Bearer"})
         return user
 
     def _sign(self, user: User) -> str:

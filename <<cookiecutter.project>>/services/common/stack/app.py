@@ -45,7 +45,13 @@ def frame(
     )
     app.state.settings, app.state.lifecycle = settings, health.lifecycle
     problems.install(app)
-    app.add_middleware(Edge, service=settings.service_name, lifecycle=health.lifecycle, failure=failure)
+    app.add_middleware(
+        Edge,
+        service=settings.service_name,
+        lifecycle=health.lifecycle,
+        failure=failure,
+        show_host=settings.show_internals,
+    )
     app.include_router(health.routes())
     for router in routers:
         app.include_router(router)

@@ -41,5 +41,5 @@ async def connect(settings: BrokerSettings, password: SecretStr) -> AbstractConn
         except Exception as error:
             if not left:
                 raise
-            log.get().info("broker node is away", node=host, error=repr(error))
-    raise ValueError("no RabbitMQ node is named")
+            log.get().info("broker node is unreachable", node=host, error=repr(error))
+    raise ValueError("RABBITMQ_HOSTS names no node")

@@ -90,7 +90,7 @@ class Database:
     async def _open(self) -> psycopg.AsyncConnection:
         """A new connection for the pool. Raises ConnectionError at once when one could not be had just now."""
         if self._away and time.monotonic() < self._next_attempt:
-            raise ConnectionError("no server with the wanted role was there a moment ago")
+            raise ConnectionError("no server with the required role was reachable a moment ago")
         # before the attempt, which may take long
         self._next_attempt = time.monotonic() + ATTEMPT_SECONDS
         try:

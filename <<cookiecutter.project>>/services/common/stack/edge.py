@@ -19,10 +19,18 @@ _HOSTNAME = socket.gethostname().encode()
 
 
 class Edge:
-    """Plain ASGI, because a layer built on Starlette's BaseHTTPMiddleware copies every body and breaks streaming."""
+    """Plain ASGI, because a layer built on Starlette's BaseHTTPMiddleware copies every body and breaks streaming.
 
-    def __init__(self, app: ASGIApp, service: str, lifecycle: Lifecycle, failure: Callable[[], Response]) -> None:
+    Args:
+        failure: the answer when the application fails.
+        show_host: name this container in every answer.
+    """
+
+    def __init__(
+        self, app: ASGIApp, service: str, lifecycle: Lifecycle, failure: Callable[[], Response], show_host: bool
+    ) -> None:
         self.app, self.service, self.lifecycle, self.failure = app, service, lifecycle, failure
+        self.show_host = show_host
         self.in_flight = metrics.IN_FLIGHT.labels(service)
         self.log = log.get()
 
@@ -41,7 +49,11 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", request_id), (b"x-served-by", _HOSTNAME)]
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))  # nearly everything is for one person only
+                if self.show_host:
+                    headers.append((b"x-served-by", _HOSTNAME))
                 if self.lifecycle.draining:
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}

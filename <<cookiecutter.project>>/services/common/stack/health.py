@@ -87,7 +87,7 @@ class Health:
         @router.get("/health/ready")
         async def ready() -> JSONResponse:
             ok, body = await self.report()
-            return JSONResponse(body, 200 if ok else 503, {"Cache-Control": "no-store"})
+            return JSONResponse(body, 200 if ok else 503)
 
         @router.get("/metrics")
         async def metrics() -> Response:

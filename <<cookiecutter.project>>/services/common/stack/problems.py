@@ -23,7 +23,9 @@ class Unavailable(Problem):
     """A dependency is away; worth trying again soon."""
 
     def __init__(self, dependency: str, status: int = 503) -> None:
-        super().__init__(status, f"{dependency} is not available at the moment, please try again", {"Retry-After": "2"})
+        super().__init__(
+            status, f"{dependency} is temporarily unavailable, try again in a few seconds", {"Retry-After": "2"}
+        )
         self.dependency = dependency
 
 

@@ -64,7 +64,7 @@ class Consumer:
                     await self._consume(connection)
                     pauses = backoff(0.5, 15)
             except Exception as error:
-                log.get().warning("broker is away", error=repr(error))
+                log.get().warning("broker is unreachable", error=repr(error))
             self._channel = self._out = None
             if not self._lifecycle.draining:
                 with contextlib.suppress(TimeoutError):
@@ -102,7 +102,7 @@ class Consumer:
                 await queue.cancel(tag, timeout=broker.TIMEOUT)
             await self._finish()
         else:
-            log.get().warning("no longer consuming", queue=QUEUE)
+            log.get().warning("stopped consuming", queue=QUEUE)
 
     async def _take(self, message: AbstractIncomingMessage) -> None:
         task = asyncio.create_task(self._process(message))
@@ -117,7 +117,7 @@ class Consumer:
             task.cancel()
             with contextlib.suppress(Exception):
                 await message.nack(requeue=True)
-            log.get().warning("message given back", message_id=message.message_id)
+            log.get().warning("message returned to the queue", message_id=message.message_id)
 
     async def _process(self, message: AbstractIncomingMessage) -> None:
         request_id = str(message.headers.get("request_id", ""))[:128]
@@ -129,7 +129,7 @@ class Consumer:
                         break
                     except Unavailable as error:
                         # Giving it back would only bring it again at once, and count against it.
-                        log.get().warning("message waits", error=str(error))
+                        log.get().warning("message is waiting", error=str(error))
                         if self._lifecycle.draining or self._channel is None:
                             await message.nack(requeue=True)
                             return
@@ -137,7 +137,7 @@ class Consumer:
                 await self._conclude(message, verdict)
             except Exception as error:
                 # Without an answer the broker delivers it again; its delivery limit keeps this from going on for ever.
-                log.get().error("message not dealt with", error=repr(error))
+                log.get().error("message not handled", error=repr(error))
                 with contextlib.suppress(Exception):
                     await message.nack(requeue=True)
 
@@ -151,7 +151,7 @@ class Consumer:
 
     async def _publish(self, message: aio_pika.Message, exchange: str, routing_key: str) -> None:
         if self._out is None:
-            raise ConnectionError("the broker is away")
+            raise ConnectionError("the broker is unreachable")
         target = self._out.default_exchange if not exchange else await self._out.get_exchange(exchange, ensure=False)
         await target.publish(message, routing_key, mandatory=True, timeout=CONFIRM_SECONDS)
 

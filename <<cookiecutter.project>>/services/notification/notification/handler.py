@@ -86,7 +86,7 @@ class Handler:
             return Done(), "duplicate"
         if claim is Claim.BUSY:
             # Perhaps its holder has died: look again when the lease may be over. Not an attempt.
-            return Retry("30s", attempt, "someone else works on it"), "busy"
+            return Retry("30s", attempt, "another process is working on it"), "busy"
         try:
             await self._mailer.send(mail)
         except Refused as error:
@@ -95,7 +95,7 @@ class Handler:
         except Deferred as error:
             await self._store.release(event.id, holder)
             if attempt >= self._max_attempts:
-                return Dead(f"given up after {attempt} attempts: {error}"), "dead"
+                return Dead(f"gave up after {attempt} attempts: {error}"), "dead"
             return Retry(delay_after(attempt), attempt + 1, str(error)), "deferred"
         await self._note_sent(event.id)
         return Done(), "sent"
@@ -106,5 +106,5 @@ class Handler:
             try:
                 return await self._store.finish(event_id, "sent")
             except Unavailable as error:
-                log.get().warning("sent, not noted yet", error=str(error))
+                log.get().warning("sent, but not recorded yet", error=str(error))
                 await asyncio.sleep(pause)

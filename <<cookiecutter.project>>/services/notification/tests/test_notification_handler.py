@@ -77,7 +77,7 @@ async def test_the_same_event_at_the_same_time_sends_once(message, store) -> Non
     assert len(mailer.sent) == 1
     assert verdicts.count(Done()) == 1
     # The others look again later, and it is not counted as an attempt.
-    assert all(v == Retry("30s", 2, "someone else works on it") for v in verdicts if v != Done())
+    assert all(v == Retry("30s", 2, "another process is working on it") for v in verdicts if v != Done())
 
 
 async def test_a_mail_server_that_is_away_is_tried_again_later_and_later(message, store) -> None:
@@ -86,7 +86,7 @@ async def test_a_mail_server_that_is_away_is_tried_again_later_and_later(message
     assert await one.handle(body, 1) == Retry("5s", 2, "no")
     assert await one.handle(body, 2) == Retry("30s", 3, "no")
     assert await one.handle(body, 3) == Retry("300s", 4, "no")
-    assert await one.handle(body, 4) == Dead("given up after 4 attempts: no")
+    assert await one.handle(body, 4) == Dead("gave up after 4 attempts: no")
     # What a person puts back into the queue is sent after all.
     assert await one.handle(body, 1) == Done()
     assert len(mailer.sent) == 1

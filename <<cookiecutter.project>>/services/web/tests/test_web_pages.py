@@ -48,10 +48,9 @@ class FakeApi:
         problem = httpx.Response(401, json={"detail": "wrong e-mail address or password"})
         match path:
             case "/health/ready":
-                return httpx.Response(200, json={})
-            case "/api/v1/status":
-                states = {"services": {"api": "ready", "auth": "ready"}, "dependencies": {"database": "failed"}}
-                return httpx.Response(200, json=states)
+                states = {"database": "failed", "auth": "ok"}
+                checks = {name: {"status": state} for name, state in states.items()}
+                return httpx.Response(200, json={"status": "degraded", "checks": checks})
             case "/api/v1/auth/register":
                 short = len(body["password"]) < 12
                 said = {"detail": "password: needs at least 12 characters"}
@@ -200,7 +199,7 @@ async def test_the_session_outlives_an_outage(app, client_of, api: FakeApi, away
         assert answer.status_code in (503, 504)
         assert "set-cookie" not in answer.headers
         assert "r9" in answer.text
-        assert "you stay logged in" in answer.text
+        assert "You are still logged in" in answer.text
         ready = await client.get("/health/ready")
         assert (ready.status_code, ready.json()["missing"]) == (200, ["api"])
         api.away = None
@@ -235,12 +234,23 @@ async def test_uploads(app, client_of) -> None:
         assert (await client.get(path)).status_code == 404
 
 
-async def test_status(app, client_of, api: FakeApi) -> None:
+@pytest.mark.parametrize("shown", [True, False])
+async def test_status(app, client_of, api: FakeApi, shown: bool) -> None:
+    app.state.settings = app.state.settings.model_copy(update={"show_internals": shown})
     async with client_of(app) as client:
         page = (await client.get("/status")).text
-        assert "failed" in page
-        api.away = httpx.ConnectError("refused")
-        assert "unreachable" in (await client.get("/status")).text
+        assert ("degraded" in page, "database" in page) == (True, shown)
+        for away in (httpx.ConnectError("refused"), 502):
+            api.away = away
+            assert "unreachable" in (await client.get("/status")).text
+
+
+async def test_the_site_has_its_name(app, client_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SITE_NAME", "Müller & <Söhne>")
+    async with client_of(create_app()) as client:
+        page = (await client.get("/login")).text
+    assert "<title>Log in · Müller &amp; &lt;Söhne&gt;</title>" in page
+    assert ">Müller &amp; &lt;Söhne&gt;</a>" in page
 
 
 async def test_errors_are_pages_with_the_request_id(app, client_of, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +296,7 @@ async def test_a_key_that_the_form_did_not_make(app, client_of, api: FakeApi, ke
     async with client_of(app) as client:
         log_in(client)
         answer = await client.post("/items", data={"title": "x", "key": key})
-    assert (answer.status_code, "reload the page" in answer.text) == (422, True)
+    assert (answer.status_code, "Reload the page" in answer.text) == (422, True)
     assert not any(request.method == "POST" for request in api.requests)
 
 

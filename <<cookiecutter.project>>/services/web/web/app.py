@@ -19,7 +19,7 @@ from stack.problems import Problem
 from stack.settings import load
 from web.client import Api, LoggedOut
 from web.csrf import CrossOriginProtection
-from web.pages import error_page
+from web.pages import call_site, error_page
 from web.routes import routes, to_login
 from web.settings import WebSettings
 from web.uploads import Uploads
@@ -28,10 +28,10 @@ MEGABYTE = 1024 * 1024
 CLEAN_SECONDS = 3600
 
 _WORDS = {
-    404: "There is no such page.",
-    405: "This page cannot be used like that.",
-    503: "The service is not available at the moment. Please try again in a few seconds: you stay logged in.",
-    504: "The service took too long to answer. Please try again in a few seconds: you stay logged in.",
+    404: "This page does not exist.",
+    405: "This page does not accept this kind of request.",
+    503: "The service is temporarily unavailable. Try again in a few seconds. You are still logged in.",
+    504: "The service took too long to respond. Try again in a few seconds. You are still logged in.",
 }
 
 
@@ -52,7 +52,7 @@ async def _http(_: Request, error: Exception) -> Response:
 
 
 async def _invalid(_: Request, __: Exception) -> Response:
-    return error_page(422, "Something in the address or in the form is not as it should be.")
+    return error_page(422, "A value in the address or in the form is not valid.")
 
 
 async def _logged_out(request: Request, _: Exception) -> Response:
@@ -76,6 +76,7 @@ def create_app(settings: WebSettings | None = None, http: httpx.AsyncClient | No
     """
     settings = settings or load(WebSettings)
     log.configure(settings.service_name, settings.log_level)
+    call_site(settings.site_name)
     health = Health(settings.service_name, Lifecycle())
 
     @asynccontextmanager
@@ -114,7 +115,7 @@ def create_app(settings: WebSettings | None = None, http: httpx.AsyncClient | No
         health,
         lifespan,
         routes,
-        failure=lambda: error_page(500, "Something went wrong on our side. It has been noted."),
+        failure=lambda: error_page(500, "Something went wrong on our side. The error has been logged."),
         middleware=[Middleware(CrossOriginProtection)],
     )
     app.add_exception_handler(Problem, _problem)

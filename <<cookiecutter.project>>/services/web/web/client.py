@@ -13,6 +13,7 @@ from stack import log
 from stack.problems import Problem, Unavailable
 from web.session import Session
 
+STATUS_SECONDS = 3
 # How long, in seconds, the outcome of a refresh answers other requests that came with the same, now used up, token.
 SHARED_SECONDS = 10
 
@@ -53,11 +54,25 @@ class Api:
         try:
             detail = str(answer.json()["detail"])
         except (ValueError, KeyError, TypeError):
-            detail = "the api did not answer as expected"
+            detail = "unexpected response from the API"
         # Whatever stands in for an api that is away (502 and 504 of a proxy) is one thing to the visitor.
         status = 503 if answer.status_code in (502, 503, 504) else answer.status_code
         retry = {"Retry-After": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
         raise Problem(status, detail, retry)
+
+    async def states(self) -> tuple[dict[str, str], dict[str, str]]:
+        """How the api and the auth service are, and how what the api depends on is. Never raises.
+
+        By the api's readiness, which is not served to the outside.
+        """
+        try:
+            report = (await self._http.get("/health/ready", timeout=STATUS_SECONDS)).json()
+            checks = {name: str(check["status"]) for name, check in report["checks"].items()}
+            own = str(report["status"])
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
+            return {"api": "unreachable", "auth": "unknown"}, {}
+        auth = {"ok": "ready", "failed": "unavailable"}.get(checks.pop("auth", ""), "unknown")
+        return {"api": own, "auth": auth}, checks
 
     async def call_as(self, session: Session, method: str, path: str, **options: Any) -> Any:
         """Call in the name of a session, renewing its tokens when needed.

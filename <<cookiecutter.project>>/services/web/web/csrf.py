@@ -43,7 +43,7 @@ class CrossOriginProtection:
             if not allowed(
                 scope["method"], headers.get("host", ""), headers.get("sec-fetch-site"), headers.get("origin")
             ):
-                page = error_page(403, "This form was sent from another site, so it was not accepted.")
+                page = error_page(403, "This form was submitted from another site, so it was rejected.")
                 await page(scope, receive, send)
                 return
         await self.app(scope, receive, send)

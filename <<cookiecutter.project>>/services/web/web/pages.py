@@ -48,9 +48,15 @@ _environment = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
+_environment.globals["site_name"] = "Stack"
 _environment.globals["asset"] = lambda name: ASSETS[name].url
 _environment.filters["size"] = _size
 _environment.filters["moment"] = lambda iso: f"{iso[:10]} {iso[11:16]} UTC"
+
+
+def call_site(name: str) -> None:
+    """Set the name that all pages show."""
+    _environment.globals["site_name"] = name
 
 
 def page(name: str, status: int = 200, *, email: str | None = None, **values: Any) -> HTMLResponse:

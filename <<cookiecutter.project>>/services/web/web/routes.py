@@ -65,7 +65,7 @@ async def form_of(request: Request) -> dict[str, str]:
     async for part in request.stream():
         body += part
         if len(body) > MAX_FORM:
-            raise Problem(413, "This is more than the form can take.")
+            raise Problem(413, "The form is too large.")
     try:
         return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
@@ -100,7 +100,7 @@ async def _me(api: Api, session: Session) -> uuid.UUID:
 @routes.get("/static/{name}")
 async def static(name: str) -> Response:
     """The style sheet and the icon."""
-    return static_file(name) or error_page(404, "No such page.")
+    return static_file(name) or error_page(404, "This page does not exist.")
 
 
 @routes.get("/register")
@@ -179,7 +179,7 @@ async def create_item(form: Form, session: SessionOf, api: ApiOf) -> Response:
     """Create an item. The form's key makes a second click the same request."""
     key = form.get("key", "") or uuid.uuid4().hex
     if not _KEY.fullmatch(key):
-        raise Problem(422, "This form is not valid any more. Please reload the page and try again.")
+        raise Problem(422, "This form is no longer valid. Reload the page and try again.")
     item = {"title": form.get("title", ""), "body": form.get("body", "").replace("\r\n", "\n")}
     try:
         await api.call_as(session, "POST", "/api/v1/items", headers={"Idempotency-Key": key}, json=item)
@@ -208,7 +208,7 @@ async def upload(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Reque
     length = request.headers.get("content-length", "")
     declared = int(length) if _LENGTH.fullmatch(length) else None
     if declared is not None and declared > megabytes * 1024 * 1024 + FORM_OVERHEAD:
-        raise Problem(413, f"A file may have at most {megabytes} MiB.")
+        raise Problem(413, f"A file can have at most {megabytes} MiB.")
     person = await _me(api, session)
     await kept.receive(person, request.headers.get("content-type", ""), request.stream(), declared)
     return _go("/uploads?done=uploaded", session)
@@ -237,16 +237,11 @@ async def delete_upload(number: str, session: SessionOf, api: ApiOf, kept: Uploa
 
 
 @routes.get("/status")
-async def status(session: SessionOf, api: ApiOf) -> Response:
-    """How the services are."""
-    services, dependencies = {"web": "ready"}, {}
-    try:
-        said = await api.call("GET", "/api/v1/status")
-        services |= said["services"]
-        dependencies = said["dependencies"]
-    except Problem:
-        services |= {"api": "unreachable", "auth": "unknown"}
-    return page("status.html", email=session.email, services=services, dependencies=dependencies)
+async def status(session: SessionOf, api: ApiOf, request: Request) -> Response:
+    """How the services are. What they depend on is shown only where the settings want that."""
+    services, dependencies = await api.states()
+    shown = dependencies if request.app.state.settings.show_internals else {}
+    return page("status.html", email=session.email, services={"web": "ready"} | services, dependencies=shown)
 
 
 def to_login(request: Request) -> Response:

@@ -12,6 +12,7 @@ class WebSettings(Settings):
     """Settings of the web service. It has no secrets: whatever needs one is the api's job."""
 
     service_name: str = "web"
+    site_name: str = Field(default="Stack", min_length=1, description="what the pages call the site")
     api_url: str = Field(min_length=1, pattern="^https?://")
     api_timeout: float = Field(default=15, gt=0, description="longest that the api may take, seconds")
     upload_dir: Path = Path("/app/uploads")

@@ -95,7 +95,7 @@ class Uploads:
         for path, upload in await asyncio.to_thread(self._list, person):
             if upload.id == number:
                 return path, upload
-        raise Problem(404, "There is no such file.")
+        raise Problem(404, "This file does not exist.")
 
     async def delete(self, person: uuid.UUID, number: str) -> None:
         """Remove one file."""
@@ -150,7 +150,7 @@ class Uploads:
                 data = form.feed(chunk)
                 received += len(data)
                 if received > self._limit:
-                    raise Problem(413, f"A file may have at most {self._limit // (1024 * 1024)} MiB.")
+                    raise Problem(413, f"A file can have at most {self._limit // (1024 * 1024)} MiB.")
                 if received > allowed:
                     raise Problem(413, _NO_ROOM)
                 if data:
@@ -239,7 +239,7 @@ class FileField:
             Problem: no file in it, or not all of it.
         """
         if not self._complete:
-            raise Problem(400, "The upload was cut short.")
+            raise Problem(400, "The upload was interrupted.")
         if not self._name:
             raise Problem(400, "Please choose a file.")
         return self._name
