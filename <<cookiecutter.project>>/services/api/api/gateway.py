@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 import httpx
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from stack import log
-from stack.problems import Problem, Unavailable
+from stack.contract import Account, Credentials, RefreshRequest, Tokens
+from stack.problems import Problem, Unavailable, documented
 
 # RFC 9110 7.6.1, and what this hop sets itself.
 _HOP = {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer"}
@@ -45,7 +50,6 @@ def client(base_url: str, timeout: float) -> httpx.AsyncClient:
     )
 
 
-@routes.api_route("/api/v1/auth/{path:path}", methods=["GET", "POST"], include_in_schema=False)
 async def forward(path: str, request: Request) -> Response:
     """Hand a request to the auth service, and its answer back."""
     if not _PATH.fullmatch(path):
@@ -74,6 +78,50 @@ async def forward(path: str, request: Request) -> Response:
     response = Response(answer.content, answer.status_code)
     response.raw_headers += forwarded(answer.headers.raw)
     return response
+
+
+@dataclass(frozen=True)
+class Described:
+    """A route of the auth service, for OpenAPI. What passes is not looked at: the auth service does that."""
+
+    path: str
+    summary: str
+    takes: type[BaseModel] | None
+    gives: type[BaseModel] | None
+    status: int = 200
+    errors: tuple[int, ...] = ()
+
+
+DESCRIBED = (
+    Described("register", "Open an account.", Credentials, Account, 201, (409, 422)),
+    Described("login", "Exchange a password for tokens.", Credentials, Tokens, 200, (401, 422, 429)),
+    Described("refresh", "Exchange a refresh token for new tokens.", RefreshRequest, Tokens, 200, (401, 422)),
+    Described("logout", "End a login.", RefreshRequest, None, 204, (422,)),
+    Described("me", "The account that the access token speaks for.", None, Account, 200, (401,)),
+)
+
+
+def _route(described: Described) -> None:
+    body: dict[str, Any] = {"security": [{"HTTPBearer": []}]}
+    if described.takes:
+        schema = described.takes.model_json_schema()
+        body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    routes.add_api_route(
+        f"/api/v1/auth/{described.path}",
+        partial(forward, described.path),
+        methods=["POST" if described.takes else "GET"],
+        status_code=described.status,
+        summary=described.summary,
+        name=f"auth_{described.path}",
+        responses={described.status: {"model": described.gives}, **documented(400, *described.errors, 502, 503, 504)},
+        response_class=Response,
+        openapi_extra=body,
+    )
+
+
+for _described in DESCRIBED:
+    _route(_described)
+routes.add_api_route("/api/v1/auth/{path:path}", forward, methods=["GET", "POST"], include_in_schema=False)
 
 
 async def _send(

@@ -4,7 +4,8 @@ import uuid
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field, StringConstraints
 
 from api.cache import Cache
@@ -12,14 +13,16 @@ from api.items import Item, event, now, uuid7
 from api.settings import ApiSettings
 from api.store import Store
 from stack import log
-from stack.problems import Problem
-from stack.tokens import InvalidToken, Keys, Principal, bearer
+from stack.problems import Problem, documented
+from stack.tokens import InvalidToken, Keys, Principal
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Body = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[\x21-\x7e]{1,200}$")]
 
-routes = APIRouter()
+_scheme = HTTPBearer(auto_error=False, description="the access token that POST /api/v1/auth/login answers with")
+routes = APIRouter(responses=documented(400, 401, 422, 503))
+_NOT_FOUND = documented(404)
 
 
 class NewItem(BaseModel):
@@ -44,7 +47,9 @@ class ItemPage(BaseModel):
 
 
 # Coroutines, although nothing here waits: FastAPI sends plain functions through a pool of threads, at each request.
-async def principal(request: Request, authorization: Annotated[str | None, Header()] = None) -> Principal:
+async def principal(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)]
+) -> Principal:
     """Who is asking.
 
     Raises:
@@ -52,7 +57,7 @@ async def principal(request: Request, authorization: Annotated[str | None, Heade
     """
     keys: Keys = request.app.state.keys
     try:
-        return keys.verify(bearer(authorization))
+        return keys.verify(given.credentials if given else "")
     except InvalidToken:
         raise Problem(401, "log in first", {"WWW-Authenticate": "Bearer"}) from None
 
@@ -108,7 +113,7 @@ async def list_items(
     return ItemPage(items=[i.as_json() for i in page], next=str(page[-1].id) if len(found) > limit else None)
 
 
-@routes.get("/api/v1/items/{item_id}")
+@routes.get("/api/v1/items/{item_id}", responses=_NOT_FOUND)
 async def get(
     item_id: uuid.UUID,
     person: Person,
@@ -130,7 +135,7 @@ async def get(
     return _visible(item, person).as_json()
 
 
-@routes.patch("/api/v1/items/{item_id}")
+@routes.patch("/api/v1/items/{item_id}", responses=_NOT_FOUND)
 async def change(
     item_id: uuid.UUID, wanted: Change, person: Person, store: StoreOf, cache: CacheOf, request: Request
 ) -> dict[str, Any]:
@@ -147,7 +152,7 @@ async def change(
     return item.as_json()
 
 
-@routes.delete("/api/v1/items/{item_id}", status_code=204)
+@routes.delete("/api/v1/items/{item_id}", status_code=204, responses=_NOT_FOUND)
 async def delete(item_id: uuid.UUID, person: Person, store: StoreOf, cache: CacheOf, request: Request) -> None:
     """Remove an item."""
     item = _visible((await store.get(item_id, _scope(person), person.id, primary=True))[0], person)

@@ -1,4 +1,5 @@
 import asyncio
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -95,6 +96,27 @@ async def test_nothing_else_of_the_auth_service_can_be_reached(served, path: str
         request.url = request.url.copy_with(raw_path=f"/api/v1/auth/{path}".encode())
         await client.send(request)
     assert all(url.host == "auth.internal" and url.raw_path.startswith(b"/v1/auth/") for url in seen)
+
+
+async def test_the_description_of_auth_is_what_auth_does(served, secrets, environment) -> None:
+    async with served(lambda _: httpx.Response(200)) as client:
+        paths = (await client.get("/api/v1/openapi.json")).json()
+    from auth.app import create_app as create_auth
+
+    described = {path: methods for path, methods in paths["paths"].items() if path.startswith("/api/v1/auth/")}
+    real = create_auth().openapi()["paths"]
+    assert {path.removeprefix("/api") for path in described} == set(real)
+    for path, methods in described.items():
+        for method, operation in methods.items():
+            own = real[path.removeprefix("/api")][method]
+            assert min(operation["responses"]) == min(own["responses"])
+            assert ("requestBody" in operation) == ("requestBody" in own)
+            assert {"400", "503"} <= set(operation["responses"])
+    assert paths["components"]["securitySchemes"] == {"HTTPBearer": ANY}
+    assert described["/api/v1/auth/me"]["get"]["security"] == [{"HTTPBearer": []}]
+    item = paths["paths"]["/api/v1/items/{item_id}"]["get"]
+    assert item["security"] == [{"HTTPBearer": []}]
+    assert {"200", "400", "401", "404", "422"} <= set(item["responses"])
 
 
 async def test_a_body_has_its_limit(served) -> None:

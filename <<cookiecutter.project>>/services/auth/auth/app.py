@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request
-from pydantic import BaseModel, Field
 
 from auth.accounts import LoginLimit, User, client_of
 from auth.passwords import Passwords
@@ -17,6 +15,7 @@ from auth.settings import AuthSettings
 from auth.store import PostgresStore, Store
 from stack import background, log
 from stack.app import frame
+from stack.contract import Account, Credentials, RefreshRequest, Tokens
 from stack.database import Database
 from stack.health import Health
 from stack.lifecycle import Lifecycle
@@ -24,19 +23,6 @@ from stack.settings import load
 from stack.tokens import Keys, bearer
 
 CLEAN_SECONDS = 3600
-
-
-class Credentials(BaseModel):
-    """Address and password. The bounds only keep absurd sizes out: the rules are in `auth.accounts`."""
-
-    email: str = Field(max_length=320)
-    password: str = Field(max_length=1024)
-
-
-class RefreshRequest(BaseModel):
-    """A refresh token."""
-
-    refresh_token: str = Field(max_length=256)
 
 
 async def _accounts(request: Request) -> Accounts:
@@ -48,12 +34,12 @@ AccountsOf = Annotated[Accounts, Depends(_accounts)]
 routes = APIRouter()
 
 
-def _shown(user: User) -> dict[str, Any]:
-    return {"id": str(user.id), "email": user.email, "roles": list(user.roles)}
+def _shown(user: User) -> Account:
+    return Account(id=str(user.id), email=user.email, roles=list(user.roles))
 
 
 @routes.post("/v1/auth/register", status_code=201)
-async def register(credentials: Credentials, accounts: AccountsOf) -> dict[str, Any]:
+async def register(credentials: Credentials, accounts: AccountsOf) -> Account:
     """Open an account."""
     return _shown(await accounts.register(credentials.email, credentials.password))
 
@@ -63,15 +49,15 @@ async def login(
     credentials: Credentials,
     accounts: AccountsOf,
     x_forwarded_for: Annotated[str, Header(include_in_schema=False)] = "",
-) -> dict[str, Any]:
+) -> Tokens:
     """Exchange a password for tokens."""
-    return asdict(await accounts.login(credentials.email, credentials.password, client_of(x_forwarded_for)))
+    return await accounts.login(credentials.email, credentials.password, client_of(x_forwarded_for))
 
 
 @routes.post("/v1/auth/refresh")
-async def refresh(body: RefreshRequest, accounts: AccountsOf) -> dict[str, Any]:
+async def refresh(body: RefreshRequest, accounts: AccountsOf) -> Tokens:
     """Exchange a refresh token for new tokens."""
-    return asdict(await accounts.refresh(body.refresh_token))
+    return await accounts.refresh(body.refresh_token)
 
 
 @routes.post("/v1/auth/logout", status_code=204)
@@ -81,7 +67,7 @@ async def logout(body: RefreshRequest, accounts: AccountsOf) -> None:
 
 
 @routes.get("/v1/auth/me")
-async def me(accounts: AccountsOf, authorization: Annotated[str | None, Header()] = None) -> dict[str, Any]:
+async def me(accounts: AccountsOf, authorization: Annotated[str | None, Header()] = None) -> Account:
     """The account that the access token speaks for."""
     return _shown(await accounts.me(bearer(authorization)))
 

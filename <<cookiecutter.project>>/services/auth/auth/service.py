@@ -5,24 +5,14 @@ import math
 import secrets
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from auth.accounts import LoginLimit, RefreshToken, User, check_password, normalise_email
 from auth.passwords import Passwords
 from auth.store import Store
+from stack.contract import Tokens
 from stack.problems import Problem
-from stack.tokens import LIFETIME_SECONDS, InvalidToken, Keys, Principal
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What a login yields."""
-
-    access_token: str
-    refresh_token: str
-    expires_in: int = LIFETIME_SECONDS
-    token_type: str = "Bearer"  # noqa: S105
+from stack.tokens import InvalidToken, Keys, Principal
 
 
 def digest_of(token: str) -> bytes:
@@ -86,7 +76,7 @@ class Accounts:
         token = secrets.token_urlsafe(32)
         expires = datetime.now(UTC) + self._refresh
         await self._store.add_token(RefreshToken(uuid.uuid4(), uuid.uuid4(), user.id, digest_of(token), expires))
-        return Tokens(self._sign(user), token)
+        return Tokens(access_token=self._sign(user), refresh_token=token)
 
     async def refresh(self, token: str) -> Tokens:
         """New tokens for a refresh token, which is used up by it.
@@ -99,7 +89,7 @@ class Accounts:
         user = await self._store.user_by_id(kept.user_id) if kept else None
         if user is None:
             raise Problem(401, "the session has ended, log in again", {"WWW-Authenticate": "Bearer"})
-        return Tokens(self._sign(user), successor)
+        return Tokens(access_token=self._sign(user), refresh_token=successor)
 
     async def logout(self, token: str) -> None:
         """End the login that the refresh token comes from."""

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from stack import log
@@ -17,6 +18,21 @@ class Problem(Exception):
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, **extra: Any) -> None:
         super().__init__(detail)
         self.status, self.detail, self.headers, self.extra = status, detail, headers or {}, extra
+
+
+class Document(BaseModel):
+    """How every error looks."""
+
+    title: str
+    status: int
+    detail: str = Field(description="one sentence for people")
+    request_id: str = Field(description="to be found in the logs of every service that worked on the request")
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route may answer with, for its description in OpenAPI."""
+    content = {"application/problem+json": {"schema": Document.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 class Unavailable(Problem):
