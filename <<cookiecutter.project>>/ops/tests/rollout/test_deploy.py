@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from ops import engine
 from ops.base import findings
-from ops.base.errors import INTERRUPTED, REFUSED, OpsError
-from ops.rollout import deploy, gate, preflight
+from ops.base.errors import INTERRUPTED, NOT_READY, OUT_OF_MEMORY, REFUSED, OpsError
+from ops.rollout import deploy, gate, plan, preflight
 from ops.stack import images
 from ops.stack.model import Port, Service
 from ops.state import lock, releases
@@ -33,6 +35,29 @@ def quiet(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine, "warn_overridden", lambda env: None)
     monkeypatch.setattr(lock, "hold", lambda *_args: nullcontext(SimpleNamespace(check=lambda: None)))
     return monkeypatch
+
+
+@pytest.mark.parametrize("command", [deploy.deploy, deploy.update])
+def test_nobody_has_agreed_unless_they_say_so(env, quiet, command) -> None:
+    agreed = []
+    quiet.setattr(deploy.Deployment, "run", lambda self: agreed.append(self.assume_yes))
+    quiet.setattr(deploy, "_fetch_newer", lambda _env: {})
+    command(env)
+    command(env, assume_yes=True)
+    with deploy.deployment(env, "rollback") as work:
+        agreed.append(work.assume_yes)
+    assert agreed == [False, True, False]
+
+
+def test_whoever_deploys_yields_to_what_serves(env, quiet) -> None:
+    quiet.setattr(deploy.Deployment, "run", lambda self: None)
+    wanted = []
+    quiet.setattr(os, "getpriority", lambda which, who: 3)
+    quiet.setattr(os, "setpriority", lambda *args: wanted.append(args))
+    deploy.deploy(env)
+    quiet.setattr(os, "getpriority", lambda which, who: 15)
+    deploy.deploy(env)
+    assert wanted == [(os.PRIO_PROCESS, 0, 10), (os.PRIO_PROCESS, 0, 15)]
 
 
 def test_nothing_to_change(env, make_stack, make_container, quiet, capsys) -> None:
@@ -127,6 +152,331 @@ def test_an_interruption_tells_what_was_not_undone(env, quiet) -> None:
         "Interrupted while draining the old ones: what runs now is not known (The engine does not answer.)."
         " The way back failed: removing the new containers (busy)."
     )
+
+
+# ── a plan is executed exactly, phase by phase ────────────────────────────────────────────────────────────────────────
+
+WEB = Service("web", "acme/web:1", built=True)
+POSTGRES = Service("postgres-primary", "postgres:18", networks=("database",))
+REPLICA = Service("postgres-replica", "postgres:18", networks=("database",), depends_on=("postgres-primary",))
+MIGRATE = Service("migrate", "acme/migrate:1", built=True, one_shot=True, networks=("database",))
+NGINX = Service("nginx", "nginx:1")
+GRAFANA = Service("grafana", "grafana:13", profiles=("dashboards",))
+KIBANA = Service("kibana", "kibana:9", profiles=("dashboards",))
+STACK = (WEB, POSTGRES, REPLICA, MIGRATE, NGINX, GRAFANA, KIBANA)
+
+
+class Executed:
+    """A deployment over an engine of lists; notes what it does. fails: names of services that do not become healthy."""
+
+    def __init__(self, env, declared, containers, monkeypatch) -> None:
+        self.declared, self.containers, self.done = declared, containers, []
+        self.fails: dict[str, OpsError] = {}
+        self.work = deploy.Deployment(env, SimpleNamespace(check=lambda: None), assume_yes=True)
+        monkeypatch.setattr(engine, "containers", lambda _env: self.containers)
+        monkeypatch.setattr(engine, "docker", lambda *args, **_options: self.done.append(" ".join(args)))
+        monkeypatch.setattr(deploy.jobs, "run", lambda _env, name, remedy: self.done.append(f"run {name}: {remedy}"))
+        monkeypatch.setattr(deploy.edge, "reload", lambda nginx: self.done.append(f"reload {nginx.name}"))
+        monkeypatch.setattr(deploy.edge, "release", lambda nginx: self.done.append(f"release {nginx.name}"))
+        monkeypatch.setattr(deploy, "primaries", lambda *_args: {"postgres-primary"})
+        monkeypatch.setattr(deploy.failover, "one_after_the_other", self._nodes)
+        monkeypatch.setattr(deploy, "bring_up", self._bring_up)
+        monkeypatch.setattr(deploy, "Rollout", self._rollout)
+
+    def _nodes(self, _env, names, _declared):
+        return [name for name in names if name.startswith("postgres-")]
+
+    def _bring_up(self, _env, argv, judge, timeout, patient):
+        assert timeout == 180
+        names = [word for word in argv or () if word in self.declared.services]
+        force = "replace " if "--force-recreate" in (argv or ()) else ""
+        self.done.append(f"{force}{' '.join(names)}" if argv else f"all of {' '.join(judge.services)}")
+        if argv:
+            assert set(judge.services) == set(names) & set(self.declared.lasting)
+        assert patient == (set(judge.services) <= {"grafana", "kibana"} and bool(judge.services))
+        for name in judge.services:
+            if name in self.fails:
+                raise self.fails[name]
+        return [gate.Row(name, 1, 1, "healthy", 7.0) for name in judge.services]
+
+    def _rollout(self, _env, document, entries, moves, timeout, check):
+        names = ", ".join(str(each) for each in moves)
+        return SimpleNamespace(run=lambda: self.done.append(f"roll out {names}"), doing="rolling", not_undone=[])
+
+    def execute(self, *changed: str, **seen) -> list[str]:
+        """Deploy these services, of a new configuration; what was done."""
+        found = surveyed(self.declared, *self.containers)
+        new = {each.id: "new" for each in self.containers if each.service in changed}
+        decided = plan.decide(replace(found, hashes={**found.hashes, **new}, **seen))
+        self.work._carry_out(decided)
+        return self.done
+
+
+@pytest.fixture
+def running(env, make_stack, make_container, quiet) -> Executed:
+    """The whole stack runs, as declared."""
+    containers = [make_container(each.name) for each in STACK if not each.one_shot]
+    containers.append(make_container("migrate", state="exited", health=""))
+    entries = {each.name: {"build": {}} if each.built else {} for each in STACK}
+    declared = replace(make_stack(*STACK), document={"name": "acme-dev", "services": entries})
+    return Executed(env, declared, containers, quiet)
+
+
+SITE = "all of web postgres-primary postgres-replica nginx"
+MONITORING = "all of grafana kibana"
+DATA = "all of postgres-primary postgres-replica"
+
+
+def test_everything_at_once_in_its_order(running) -> None:
+    assert running.execute(*(each.name for each in STACK)) == [
+        *("replace postgres-replica", "replace postgres-primary", DATA),
+        "run migrate: The services were not touched: the old version keeps running.",
+        "roll out web (1 new, 1 to go)",
+        *("replace nginx", SITE, "replace grafana", "replace kibana", MONITORING),
+    ]
+    assert running.work.touched
+    assert running.work.took["postgres-replica"] == 7.0
+    assert running.work.took["web"] < 7
+
+
+def test_the_first_deploy_creates(running) -> None:
+    running.containers = []
+    assert running.execute() == [
+        *("postgres-primary postgres-replica", DATA),
+        "run migrate: The services were not touched.",
+        *("web nginx", SITE, "grafana kibana", MONITORING),
+    ]
+
+
+def test_what_is_stopped_is_replaced_together_after_what_is_new(running, make_container) -> None:
+    running.containers = [
+        make_container(name, state="exited", health="") for name in ("postgres-primary", "postgres-replica", "nginx")
+    ]
+    done = running.execute("postgres-primary", "postgres-replica")
+    assert done[:2] == ["replace postgres-primary postgres-replica", DATA]
+    assert done[3] == "web nginx"
+
+
+def test_migrations_wait_for_the_data_tier_although_it_does_not_change(running) -> None:
+    assert running.execute("migrate")[:2] == [
+        DATA,
+        "run migrate: The services were not touched: the old version keeps running.",
+    ]
+
+
+def test_the_data_tier_is_not_looked_at_when_only_a_service_changes(running) -> None:
+    assert running.execute("web") == ["roll out web (1 new, 1 to go)", SITE, MONITORING]
+
+
+def test_nginx_reloads_before_the_rollout(running) -> None:
+    files = {"nginx": {"edge.conf": "b"}}
+    assert running.execute("web", files=files)[:2] == ["reload acme-dev-nginx-1", "roll out web (1 new, 1 to go)"]
+
+
+def test_requests_left_pinned_are_released_although_nothing_moves(running) -> None:
+    assert running.execute(pinned=("web",)) == ["release acme-dev-nginx-1", SITE, MONITORING]
+
+
+def test_what_nothing_declares_is_stopped_and_removed_last(running, make_container) -> None:
+    running.containers += [make_container("mail"), make_container("old", ports=("80",))]
+    assert running.execute() == [
+        *("stop acme-dev-old-1", "rm --force acme-dev-old-1", SITE, MONITORING),
+        *("stop acme-dev-mail-1", "rm --force acme-dev-mail-1"),
+    ]
+
+
+def test_what_an_interruption_left_is_removed_or_renamed(running, make_container) -> None:
+    running.containers += [make_container("web", id="new", name="0123456789ab_acme-dev-web-1", state="created")]
+    running.containers[3] = make_container("nginx", name="0123456789ab_acme-dev-nginx-1")
+    assert running.execute()[:3] == ["stop new", "rm --force new", "rename acme-dev-nginx-1 acme-dev-nginx-1"]
+
+
+def test_a_part_of_monitoring_that_fails_is_a_warning(running, make_container, capsys) -> None:
+    running.fails["grafana"] = OpsError("grafana stopped: out of memory, its limit is too low.", code=OUT_OF_MEMORY)
+    running.containers[4] = make_container("grafana", state="restarting", health="")
+    assert running.execute("web", "grafana")[-1] == "replace grafana"
+    said = capsys.readouterr()
+    assert "warning: The site is up, but its monitoring is not complete. grafana stopped: out of memory" in said.err
+    assert "warning: grafana is not healthy (restarting). See: invoke logs --service grafana --env dev" in said.err
+    assert "kibana" not in said.err
+    assert running.work._healthy(running.declared) == "5 services healthy, monitoring incomplete (grafana)"
+
+
+def test_a_part_of_monitoring_that_is_gone_is_named(running, capsys) -> None:
+    running.fails["grafana"] = OpsError("grafana has 0 of 1 containers.")
+    del running.containers[4]
+    running.execute()
+    assert "warning: grafana is not healthy (waiting)" in capsys.readouterr().err
+    assert running.work.unwell == ("grafana",)
+
+
+def test_a_part_of_the_site_that_fails_is_an_error(running) -> None:
+    running.fails["nginx"] = OpsError("nginx is unhealthy.", code=NOT_READY)
+    with pytest.raises(OpsError, match="nginx is unhealthy"):
+        running.execute("nginx")
+
+
+def test_a_lost_lock_is_no_matter_of_monitoring(running) -> None:
+    def lost() -> None:
+        if running.done[-1:] == ["replace grafana"]:
+            raise OpsError("The lock is gone.")
+
+    running.fails["grafana"] = OpsError("grafana is unhealthy.")
+    running.work.held.check = lost
+    with pytest.raises(OpsError, match="The lock is gone"):
+        running.execute("grafana")
+
+
+@pytest.mark.parametrize("phase", ["postgres-primary", "migrate", "nginx", "grafana"])
+def test_without_the_lock_no_phase_begins(running, phase: str) -> None:
+    def lost() -> None:
+        raise OpsError("The lock is gone.")
+
+    running.work.held.check = lost
+    with pytest.raises(OpsError, match="The lock is gone"):
+        running.execute(phase)
+    assert running.done == []
+
+
+def test_restarts_of_what_is_in_use_are_asked_for_once(env, running, quiet, capsys) -> None:
+    running.containers = running.containers[:3]
+    found = surveyed(running.declared, *running.containers)
+    decided = plan.decide(replace(found, hashes=dict.fromkeys(found.hashes, "new")))
+    work = deploy.Deployment(env, SimpleNamespace(check=None))
+    quiet.setattr(deploy.console, "confirm", lambda question, yes: False)
+    with pytest.raises(OpsError, match="Nothing that runs was changed"):
+        work._agree(decided)
+    assert "postgres-primary         new configuration" in capsys.readouterr().out
+    quiet.setattr(deploy.console, "confirm", lambda question, yes: question == "Restart 2 of dev?")
+    agreed = work._agree(decided)
+    assert agreed == {"postgres-primary", "postgres-replica"}
+    quiet.setattr(deploy.console, "confirm", lambda *_args: pytest.fail("asked twice"))
+    assert work._agree(decided, agreed) == agreed
+
+
+# ── the whole of it ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def whole(env, running, quiet, remembered):
+    """Deploys with looks that are given one after the other; what was done."""
+    done = running.done
+    quiet.setattr(preflight, "run", lambda *args: done.append(f"check beside {args[3]}") or [])
+    quiet.setattr(deploy.majors, "check", lambda *_args: [])
+    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self: done.append("certificate"))
+    quiet.setattr(deploy.Deployment, "_prepare", lambda self: done.append("prepare"))
+    quiet.setattr(images, "prune", lambda *_args: done.append("prune") or [])
+    quiet.setattr(images, "build", lambda _env, own, _tick: done.append(f"build {own[0].service}"))
+    quiet.setattr(images, "pull", lambda references, _tick: done.append(f"pull {' '.join(references)}") or {})
+    quiet.setattr(images, "tag", lambda pairs: done.extend(f"tag {old} {new}" for old, new in pairs))
+    quiet.setattr(releases, "revision", lambda _folder: "")
+    quiet.setattr(deploy, "note", lambda *_args: done.append("notes"))
+
+    def run(*looks: deploy.Survey) -> list[str]:
+        left = list(looks)
+        quiet.setattr(deploy, "survey", lambda _env: left.pop(0))
+        quiet.setattr(lock, "hold", lambda *_args: nullcontext(running.work.held))
+        deploy.deploy(env, assume_yes=True)
+        assert not left
+        return done
+
+    return run
+
+
+def seen(running, *changed: str, **told) -> deploy.Survey:
+    found = surveyed(running.declared, *running.containers)
+    hashes = {each.id: "new" if each.service in changed else "hash" for each in running.containers}
+    return replace(found, hashes=hashes, **told)
+
+
+def test_images_first_then_what_they_bring_then_one_more_look(env, running, whole, capsys) -> None:
+    own = [images.OwnImage("web", "acme/web:1", "acme/web:0123456789ab")]
+    before, built = seen(running, own=own), {**seen(running).image_ids, "acme/web:0123456789ab": "sha256:2"}
+    after = seen(running, own=own, image_ids={**built, "acme/web:1": "sha256:2"})
+    assert whole(before, after, seen(running)) == [
+        *("prepare", "check beside {'web': 1}", "certificate", "build web"),
+        *("roll out web (1 new, 1 to go)", SITE, MONITORING, "notes", "prune"),
+    ]
+    said = capsys.readouterr().out
+    assert said.rstrip().endswith("nothing left to do")
+    assert "dev is deployed: 6 services healthy" in said
+    rows = [line.split()[:2] for line in said.splitlines()]
+    assert ["web", "replaced"] in rows and ["nginx", "unchanged"] in rows
+    assert any(line.startswith("web") and line.endswith("0.0 s") for line in said.splitlines())
+    assert not any(line.startswith("nginx") and line.endswith(" s") for line in said.splitlines())
+    (release,) = releases.history(env)
+    assert (release.result, release.changes) == (releases.DEPLOYED, {"web": "its source or build settings changed"})
+
+
+def test_pulls_and_names_images(running, whole) -> None:
+    own = [images.OwnImage("web", "acme/web:1", "acme/web:0123456789ab")]
+    present = {name: image for name, image in seen(running).image_ids.items() if name != "nginx:1"}
+    first = seen(running, own=own, image_ids={**present, "acme/web:0123456789ab": "sha256:2"})
+    done = whole(first, seen(running), seen(running))
+    assert done[3:5] == ["pull nginx:1", "tag acme/web:0123456789ab acme/web:1"]
+
+
+def test_an_image_that_cannot_be_had_is_refused_before_anything_is_touched(running, whole, quiet) -> None:
+    quiet.setattr(images, "pull", lambda references, _tick: {"nginx:1": "no such host"})
+    with pytest.raises(OpsError, match="no such host"):
+        whole(seen(running, image_ids={}))
+    assert not any(line.startswith(("roll out", "replace")) for line in running.done)
+
+
+def test_a_restart_that_only_the_pulled_image_brings_is_asked_for(env, running, whole, quiet) -> None:
+    """The image of a database that runs was removed by hand; the registry now has another one."""
+    asked = []
+    quiet.setattr(deploy.console, "confirm", lambda question, _yes: asked.append(question) or True)
+    present = {name: image for name, image in seen(running).image_ids.items() if name != "postgres:18"}
+    whole(
+        seen(running, image_ids=present), seen(running, image_ids={**present, "postgres:18": "sha256:2"}), seen(running)
+    )
+    assert asked == ["Restart 2 of dev?"]
+
+
+def test_a_job_of_a_killed_deploy_is_waited_for(running, whole, make_container, quiet) -> None:
+    job = make_container("migrate", health="")
+    running.containers[-1] = job
+    quiet.setattr(engine, "look", lambda ids: [job] if ids == [job.id] else [])
+    quiet.setattr(deploy.jobs, "finish", lambda _env, each: running.done.append(f"finish {each.name}"))
+    first = seen(running)
+    running.containers[-1] = make_container("migrate", state="exited", health="")
+    done = whole(first, seen(running, "web"), seen(running))
+    assert done[3:5] == ["finish acme-dev-migrate-1", "roll out web (1 new, 1 to go)"]
+
+
+def test_a_job_of_a_killed_deploy_that_fails_runs_again(running, whole, make_container, quiet) -> None:
+    def failing(_env: object, each: engine.Container) -> None:
+        raise deploy.jobs.Failed(f"{each.service} failed.")
+
+    running.containers[-1] = make_container("migrate", health="")
+    quiet.setattr(engine, "look", lambda _ids: running.containers[-1:])
+    quiet.setattr(deploy.jobs, "finish", failing)
+    first = seen(running)
+    running.containers[-1] = make_container("migrate", state="exited", health="", exit_code=1)
+    again = seen(running)
+    running.containers[-1] = make_container("migrate", state="exited", health="")
+    assert any(line.startswith("run migrate") for line in whole(first, again, seen(running)))
+
+
+def test_what_is_left_after_a_deploy_is_named(env, running, whole, capsys) -> None:
+    with pytest.raises(OpsError) as caught:
+        whole(seen(running, "web"), seen(running, "web"), seen(running, "nginx"))
+    assert caught.value.message == (
+        "dev is deployed, but something has changed meanwhile. Left to do:\n  restart nginx: new configuration"
+    )
+    assert caught.value.remedy.endswith("invoke deploy --plan --env dev")
+    assert releases.history(env)[-1].result == releases.DEPLOYED
+
+
+def test_what_is_left_of_monitoring_is_a_warning(running, whole, capsys) -> None:
+    whole(seen(running, "web"), seen(running, "web"), seen(running, "grafana"))
+    said = capsys.readouterr()
+    assert "warning: Left to do for monitoring:\n  replace grafana: new configuration" in said.err
+    assert "nothing left to do" not in said.out
+
+
+# ── and what else there is ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_addresses_to_open(env, make_stack) -> None:
