@@ -66,6 +66,19 @@ def note(env: Environment, mounted: Mapping[str, Mapping[str, str]], existing: C
     update(env, change)
 
 
+def add(env: Environment, mounted: Mapping[str, Mapping[str, str]]) -> None:
+    """Remember that containers have some files mounted, and leave what is remembered of other files and containers.
+
+    mounted: digests of files (digests.file_digest), not sealed yet, by container id and path relative to the project.
+    """
+
+    def change(state: State) -> State:
+        known = {key: {**state.mounted.get(key, {}), **sealed(state.key, each)} for key, each in mounted.items()}
+        return replace(state, mounted={**state.mounted, **known})
+
+    update(env, change)
+
+
 def with_digests(state: State, found: Any) -> State:
     """With what an earlier version noted of containers, as plain SHA-256; what is known already stays as it is."""
     if not isinstance(found, dict):

@@ -42,6 +42,17 @@ def test_changes_add_up(env, remembered) -> None:
     assert state.mounted == {"b": {"x": seal(state.key, "2")}, "c": {"x": seal(state.key, "3")}}
 
 
+def test_a_file_that_was_rewritten_is_noted_alone(env, remembered) -> None:
+    memory.note(env, {"a": {"x": "1", "y": "1"}, "b": {"x": "1"}}, ["a", "b"])
+    memory.add(env, {"a": {"x": "2"}, "c": {"z": "1"}})
+    state = memory.load(env)
+    assert state.mounted == {
+        "a": {"x": seal(state.key, "2"), "y": seal(state.key, "1")},
+        "b": {"x": seal(state.key, "1")},
+        "c": {"z": seal(state.key, "1")},
+    }
+
+
 def test_an_earlier_project_is_adopted_once(env, remembered) -> None:
     place = earlier(env.project_dir)
     state = memory.load(env)
