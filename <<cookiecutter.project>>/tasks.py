@@ -48,6 +48,9 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
             try:
                 code = body(*args, **kwargs)
             except OpsError as error:
+                if kwargs.get("json"):
+                    # A program that reads the output gets a document whatever happens.
+                    console.say(error.as_json())
                 console.fail(error)
                 code = error.code
             except KeyboardInterrupt:
@@ -139,9 +142,9 @@ def update(_context, env="dev", yes=False):
 @command(env=ENV_HELP, json=JSON_HELP)
 def releases(_context, env="dev", json=False):
     """Show what was deployed when, by whom, and with which result."""
-    from ops.commands import lifecycle
+    from ops.commands import history as commands
 
-    lifecycle.releases(load(env), as_json=json)
+    commands.releases(load(env), as_json=json)
 
 
 @command(env=ENV_HELP, yes=YES_HELP)
@@ -197,9 +200,9 @@ def maintenance(_context, state, env="dev"):
 @command(env=ENV_HELP)
 def stop(_context, env="dev"):
     """Stop all containers; deploy starts them again."""
-    from ops.commands import lifecycle
+    from ops.commands import stop as commands
 
-    lifecycle.stop(load(env))
+    commands.stop(load(env))
 
 
 @command(env=ENV_HELP, volumes="delete all data too, after asking", yes=YES_HELP)
@@ -208,9 +211,9 @@ def down(_context, env="dev", volumes=False, yes=False):
 
     Without --volumes the data stays and the next deploy goes on with it.
     """
-    from ops.commands import lifecycle
+    from ops.commands import stop as commands
 
-    lifecycle.down(load(env), volumes=volumes, assume_yes=yes)
+    commands.down(load(env), volumes=volumes, assume_yes=yes)
 
 
 @command(env=ENV_HELP)
@@ -241,9 +244,9 @@ def promote(_context, env="dev", yes=False):
 @command(env=ENV_HELP, json=JSON_HELP)
 def status(_context, env="dev", json=False):
     """Show every service: how many run, health, age, image, ports."""
-    from ops.commands import lifecycle
+    from ops.commands import status as commands
 
-    lifecycle.status(load(env), as_json=json)
+    commands.status(load(env), as_json=json)
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
@@ -268,17 +271,17 @@ def health(_context, env="dev", json=False):
 )
 def logs(_context, service="", env="dev", follow=False, tail="100", since=""):
     """Show what services write: invoke logs --service api --follow."""
-    from ops.commands import lifecycle
+    from ops.commands import logs as commands
 
-    return lifecycle.logs(load(env), service, follow=follow, tail=tail, since=since)
+    return commands.logs(load(env), service, follow=follow, tail=tail, since=since)
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
 def config(_context, env="dev", json=False):
     """Show the resolved configuration and its plain Compose command."""
-    from ops.commands import lifecycle
+    from ops.commands import config as commands
 
-    lifecycle.config(load(env), as_json=json)
+    commands.config(load(env), as_json=json)
 
 
 @command(env=ENV_HELP)
@@ -287,9 +290,9 @@ def doctor(_context, env="dev"):
 
     The same checks run before every deploy that changes something; nothing is touched. Exit code 1 when one fails.
     """
-    from ops.commands import lifecycle
+    from ops.commands import doctor as commands
 
-    return 0 if lifecycle.doctor(load(env)) else 1
+    return 0 if commands.doctor(load(env)) else 1
 
 
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -362,9 +365,9 @@ def upgrade_database(_context, env="dev", image="", back=False, tidy=False, yes=
 @command(env=ENV_HELP)
 def secret_init(_context, env="dev"):
     """Make the secrets that are missing; existing ones are kept."""
-    from ops.commands import lifecycle
+    from ops.commands import secrets as commands
 
-    lifecycle.secret_init(load(env))
+    commands.secret_init(load(env))
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
@@ -374,14 +377,14 @@ def secret_check(_context, env="dev", json=False):
     Looks for weak, reused, readable and tracked ones, and for copies in files, images and containers. Exit code 1 when
     there is a problem.
     """
-    from ops.commands import lifecycle
+    from ops.commands import secrets as commands
 
-    return lifecycle.secret_check(load(env), as_json=json)
+    return commands.secret_check(load(env), as_json=json)
 
 
 @command(env=ENV_HELP, self_signed="prod: make a certificate that browsers will not trust, for a first try")
 def certificate(_context, env="dev", self_signed=False):
     """Show the TLS certificate; outside prod make or renew it."""
-    from ops.commands import lifecycle
+    from ops.commands import secrets as commands
 
-    lifecycle.certificate(load(env), self_signed=self_signed)
+    commands.certificate(load(env), self_signed=self_signed)

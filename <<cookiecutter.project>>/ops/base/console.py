@@ -5,7 +5,9 @@ Rich costs 60 ms to import, so it is imported only by what draws a table; plain 
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -63,6 +65,9 @@ def outlive_readers() -> None:
     """From now on, let no closed standard output or error stop what a command is doing."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that is not UTF-8 shows a question mark instead of a spinner.
+            stream.reconfigure(errors="replace")
         if not isinstance(stream, Output):
             # Closed from the beginning (`>&-`), Python gives none.
             setattr(sys, name, Output(_nowhere() if stream is None else stream))
@@ -124,7 +129,14 @@ def console() -> Console:
     """The Rich console on standard output."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if is_terminal() else _PIPED_WIDTH)
+    # Without a colour system Rich writes no styles at all, bold neither.
+    colours = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Console(highlight=False, width=None if is_terminal() else _PIPED_WIDTH, **colours)
+
+
+def width() -> int:
+    """Characters in a line of standard output."""
+    return console().width
 
 
 def plain(text: str) -> str:
@@ -140,6 +152,34 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = ""
     for row in rows:
         drawn.add_row(*row)
     return drawn
+
+
+def fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int
+) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows without as many of the `spare` columns, the first one first, as it takes to fit a width."""
+    from rich.text import Text
+
+    kept = [*range(len(columns))]
+
+    def needed() -> int:
+        cells = [[columns[place], *(Text.from_markup(row[place]).plain for row in rows)] for place in kept]
+        return sum(max(map(len, column)) + 2 for column in cells)
+
+    for name in spare:
+        if needed() <= width:
+            break
+        kept.remove(columns.index(name))
+    return [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more (`| head`)."""
+    with suppress(OSError, ValueError):
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    return True
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

@@ -1,5 +1,9 @@
 """The one exception a user is meant to see, and the exit codes of every command."""
 
+from __future__ import annotations
+
+import json
+
 OK = 0
 FAILED = 1  # tried and did not succeed, or found something unhealthy
 USAGE = 2  # the command line or a settings file is wrong
@@ -25,3 +29,7 @@ class OpsError(Exception):
         self.message = message
         self.remedy = remedy
         self.code = code
+
+    def as_json(self) -> str:
+        """The error as a JSON document, for a command that was asked for JSON."""
+        return json.dumps({"error": {"message": self.message, "remedy": self.remedy, "code": self.code}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +30,22 @@ class Completed:
         return self.code == 0
 
     def json(self) -> Any:
-        """Standard output as JSON: one document, or a list of one a line (as `docker ps --format json` prints)."""
+        """Standard output as JSON: one document, or a list of one a line (as `docker ps --format json` prints).
+
+        Raises OpsError when it is not JSON.
+        """
         text = self.stdout.strip()
         if not text:
             return []
         try:
             return json.loads(text)
         except json.JSONDecodeError:
-            return [json.loads(line) for line in text.splitlines()]
+            with suppress(json.JSONDecodeError):
+                return [json.loads(line) for line in text.splitlines()]
+        raise OpsError(
+            f"The answer of `{brief(self.argv)}` is not what was expected: it is cut off or not JSON.",
+            "Check whether the engine is well: docker info.",
+        )
 
 
 def brief(argv: Sequence[str]) -> str:

@@ -258,6 +258,16 @@ def check_certificate(
     return Check("certificate", OK if certificate.days_left > CERTIFICATE_DAYS else WARNING, detail)
 
 
+def check_versions() -> list[Check]:
+    """The versions of the engine and of Compose. Raises OpsError when there is none, or it does not answer."""
+    info = engine.docker("info", "--format", "{{json .}}").json()
+    compose = engine.docker("compose", "version", "--short").stdout.strip()
+    return [
+        check_version("engine", info.get("ServerVersion", ""), ENGINE_MINIMUM),
+        check_version("compose", compose, COMPOSE_MINIMUM),
+    ]
+
+
 def run(
     env: Environment, stack: Stack, containers: Sequence[Container], beside: Mapping[str, int] | None = None
 ) -> list[Check]:
@@ -266,16 +276,15 @@ def run(
     from ops.secrets import certificates
     from ops.secrets.check import check
 
+    versions = check_versions()
     info = engine.docker("info", "--format", "{{json .}}").json()
-    compose = engine.docker("compose", "version", "--short").stdout.strip()
     root = Path(info.get("DockerRootDir", "/"))
     # With an engine elsewhere (a virtual machine, another host) its folders and memory are not ours to measure.
     here = root.is_dir()
     where = root if here else env.project_dir
     total = int(info.get("MemTotal", 0))
     return [
-        check_version("engine", info.get("ServerVersion", ""), ENGINE_MINIMUM),
-        check_version("compose", compose, COMPOSE_MINIMUM),
+        *versions,
         *check_settings(env),
         check_readable(stack, env),
         *check_ports(stack, containers, holder=port_holder, setting=lambda number: setting_of(env, number)),

@@ -351,3 +351,9 @@ def test_modules_that_load_at_once_are_light() -> None:
     project = Path(engine.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_answer_that_is_cut_off_is_a_sentence() -> None:
+    with pytest.raises(OpsError, match="`docker ps` is not what was expected"):
+        engine.Completed(("docker", "ps"), 0, '[{"Id": "ab', "").json()
+    assert engine.Completed(("docker", "ps"), 0, '{"a": 1}\n{"a": 2}\n', "").json() == [{"a": 1}, {"a": 2}]

@@ -1,0 +1,39 @@
+"""Every check that a deploy makes before it touches anything."""
+
+from __future__ import annotations
+
+from ops import engine
+from ops.base import console, findings
+from ops.base.environments import Environment
+from ops.rollout import preflight
+from ops.stack import model
+
+
+def doctor(env: Environment) -> bool:
+    """Show every preflight check; returns whether none failed.
+
+    What is too old to read the Compose files is told by itself: the rest would only be its complaints.
+    """
+    found = preflight.check_versions()
+    if all(each.status != findings.FAILED for each in found):
+        found = preflight.run(env, model.load(env), engine.containers(env))
+    colours = {findings.OK: "green", findings.WARNING: "yellow", findings.FAILED: "red"}
+    console.print_table(
+        ("CHECK", "RESULT", "FOUND", "WHAT TO DO"),
+        [
+            (
+                each.name,
+                f"[{colours[each.status]}]{each.status}[/]",
+                console.plain(each.detail),
+                console.plain(each.remedy),
+            )
+            for each in found
+        ],
+    )
+    failed = [each.name for each in found if each.status == findings.FAILED]
+    console.say()
+    if failed:
+        console.say(f"{env.name} cannot be deployed: {', '.join(dict.fromkeys(failed))}", "red")
+    else:
+        console.say(f"{env.name} can be deployed", "green")
+    return not failed
