@@ -100,6 +100,7 @@ KEYRINGS = (
 
 ENGINE_FOLDER = Path("/opt/docker-engine")
 UNPACKED = ENGINE_FOLDER / "root"
+DONOR_FOLDER = ENGINE_FOLDER / "unpacking"
 # its packages, by the names of their files
 PACKAGES_FILE = ".packages"
 PID_FILE = Path("/run/docker-engine.pid")
@@ -727,7 +728,8 @@ def unpack_engine() -> None:
     Raises BootstrapError when a package cannot be had or its signature does not fit.
     """
     install_packages(COMPANION_PACKAGES)
-    download_engine().rename(UNPACKED)
+    with donor_apt() as apt:
+        download_engine(apt).rename(UNPACKED)
     link_programs()
 
 
@@ -736,11 +738,14 @@ def replace_unpacked_engine(plan: Plan, consent: Consent) -> bool:
 
     Raises BootstrapError when the new one does not start: the old one runs again then.
     """
-    if newest_packages(donor_apt()) == recorded_packages():
-        return False
-    consent(plan.message)
-    new, old = download_engine(), ENGINE_FOLDER / "previous"
-    shutil.rmtree(old, ignore_errors=True)
+    new, old = ENGINE_FOLDER / "new", ENGINE_FOLDER / "previous"
+    for left_over in (new, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with donor_apt() as apt:
+        if newest_packages(apt) == recorded_packages():
+            return False
+        consent(plan.message)
+        download_engine(apt).rename(new)
     stop_engine()
     UNPACKED.rename(old)
     new.rename(UNPACKED)
@@ -756,18 +761,15 @@ def replace_unpacked_engine(plan: Plan, consent: Consent) -> bool:
     return True
 
 
-def download_engine() -> Path:
-    """Download the donor's packages, unpack them and return the folder, which is not in use yet.
+def download_engine(apt: Sequence[str | Path]) -> Path:
+    """Download the donor's packages, unpack them and return the folder, which the caller takes away.
 
     Raises BootstrapError when a package cannot be had or its signature does not fit.
     """
-    apt = donor_apt()
     names = newest_packages(apt)
-    work = ENGINE_FOLDER / "unpacking"
-    root, packages = work / "root", work / "packages"
-    shutil.rmtree(work, ignore_errors=True)
+    root, packages = DONOR_FOLDER / "root", DONOR_FOLDER / "packages"
     for folder in (root, packages):
-        folder.mkdir(parents=True)
+        folder.mkdir()
     say(f"downloading Docker Engine, Compose and buildx from Debian {DONOR_SUITE}")
     # apt-get download writes into the working directory
     must(["env", "--chdir", packages, *apt, "download", *DONOR_PACKAGES], f"download {', '.join(DONOR_PACKAGES)}")
@@ -789,17 +791,19 @@ def newest_packages(apt: Sequence[str | Path]) -> list[str]:
     return sorted(line.split()[1] for line in listing.splitlines() if line.startswith("'"))
 
 
-def donor_apt() -> list[str | Path]:
-    """Return the beginning of apt command lines over the donor suite alone, with a state of their own, up to date.
+@contextlib.contextmanager
+def donor_apt() -> Iterator[list[str | Path]]:
+    """Give the beginning of apt command lines over the donor suite alone, with a state of their own, up to date.
 
-    Raises BootstrapError when its package lists cannot be read.
+    What they leave behind is removed at the end. Raises BootstrapError when the package lists cannot be read.
     """
     keyring = next((path for path in KEYRINGS if path.is_file()), None)
     if keyring is None:
         raise BootstrapError(f"No Debian keyring at {KEYRINGS[-1]}: install debian-archive-keyring and run this again.")
-    state = ENGINE_FOLDER / "apt"
+    state = DONOR_FOLDER / "apt"
+    shutil.rmtree(DONOR_FOLDER, ignore_errors=True)
     for folder in (state / "lists/partial", state / "cache/archives/partial"):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
     sources = state / "sources.list"
     sources.write_text(f"deb [signed-by={keyring}] {debian_mirror()} {DONOR_SUITE} main\n")
     settings = {
@@ -812,8 +816,11 @@ def donor_apt() -> list[str | Path]:
         "Acquire::Retries": 3,
     }
     apt: list[str | Path] = ["apt-get", *(part for item in settings.items() for part in ("-o", "{}={}".format(*item)))]
-    must([*apt, "update"], f"read the package lists of Debian {DONOR_SUITE}")
-    return apt
+    try:
+        must([*apt, "update"], f"read the package lists of Debian {DONOR_SUITE}")
+        yield apt
+    finally:
+        shutil.rmtree(DONOR_FOLDER)
 
 
 def debian_mirror() -> str:

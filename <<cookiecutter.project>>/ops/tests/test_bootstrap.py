@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import http.server
 import importlib.util
@@ -487,13 +488,13 @@ def unpacked(tmp_path, monkeypatch):
     (tmp_path / "root/version").write_text("1")
     (tmp_path / "root/.packages").write_text("docker.io_1_amd64.deb")
 
-    def download():
+    def download(apt):
         (tmp_path / "unpacking/root").mkdir(parents=True)
         (tmp_path / "unpacking/root/version").write_text("2")
         (tmp_path / "unpacking/root/.packages").write_text("docker.io_2_amd64.deb")
         return tmp_path / "unpacking/root"
 
-    monkeypatch.setattr(bootstrap, "donor_apt", list)
+    monkeypatch.setattr(bootstrap, "donor_apt", lambda: contextlib.nullcontext([]))
     monkeypatch.setattr(bootstrap, "newest_packages", lambda apt: ["docker.io_2_amd64.deb"])
     monkeypatch.setattr(bootstrap, "download_engine", download)
     monkeypatch.setattr(bootstrap, "stop_engine", lambda: True)
