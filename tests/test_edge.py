@@ -352,12 +352,19 @@ def test_the_error_log_is_json_without_queries(start: Start) -> None:
     assert 'request: "GET /close HTTP/1.1"' in entry["event"]
 
 
+def test_it_listens_on_ipv6_where_that_is_on(start: Start) -> None:
+    edge = start(IPV6="on")
+    asked = docker("exec", edge.name, "curl", "-fsS", "http://[::1]:8080/health")
+    assert asked.stdout == "ok\n", asked.stderr
+    assert edge.ask("/").status == 200
+
+
 # -- what is mounted --------------------------------------------------------------------------------------------------
 
 RELOAD = "import sys, types; from ops.parts.nginx import edge; edge.reload(types.SimpleNamespace(id=sys.argv[1]))"
 
 
-@pytest.mark.parametrize("way", ["deleted", "moved", "changed"])
+@pytest.mark.parametrize("way", ["deleted", "moved", "changed", "with a file of its owner"])
 def test_a_certificate_folder_that_was_replaced_is_taken(
     engine: None, project: Path, certificate: Path, tmp_path: Path, way: str
 ) -> None:
@@ -380,10 +387,13 @@ def test_a_certificate_folder_that_was_replaced_is_taken(
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
         self_signed(folder, DOMAIN["prod"])
+        if way == "with a file of its owner":
+            (folder / "notes").write_text("x")
+            (folder / "notes").chmod(0o600)
         done = subprocess.run([sys.executable, "-c", RELOAD, nginx], cwd=project, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         restarted = docker("inspect", "--format", "{{.State.StartedAt}}", nginx).stdout != started
-        assert restarted == (way != "changed")
+        assert restarted == (way in {"deleted", "moved"})
         port = int(docker("port", nginx, "8443").stdout.rpartition(":")[2])
         edge = Edge(nginx, DOMAIN["prod"], {8443: port})
         with edge.connect(8443, edge.domain) as secured:

@@ -112,27 +112,32 @@ def renew(nginx: Container) -> None:
 
     A mount stays with the old folder, moved or deleted, whatever is put in its place: a reload would not see that.
     """
-    (found,) = engine.inspect([nginx.id])
-    for mount in found["Mounts"]:
-        if mount["Type"] == "bind" and _seen_inside(nginx, mount["Destination"]) != _seen_here(Path(mount["Source"])):
+    for container in engine.inspect([nginx.id]):
+        mounts = [mount for mount in container["Mounts"] if mount["Type"] == "bind"]
+        if any(_replaced(nginx, Path(mount["Source"]), mount["Destination"]) for mount in mounts):
             engine.docker("restart", nginx.id)
             if not until(lambda: bool(workers(nginx)), RELOAD_SECONDS, _PAUSE):
                 raise OpsError("nginx does not start again.", "See why: invoke logs --service nginx")
-            return
 
 
-def _seen_inside(nginx: Container, folder: str) -> dict[str, str]:
-    """SHA-256 of every file below a folder in the container, by its path in there; none for a deleted folder."""
-    script = 'cd "$1" && find -L . -type f -exec sha256sum {} +'
-    done = engine.exec_(nginx.id, ["sh", "-c", script, "sh", folder], check=False)
-    rows = (line.split(maxsplit=1) for line in done.stdout.splitlines())
-    return {path.removeprefix("./"): digest for digest, path in rows}
+# How many names the folder has (a deleted one has none), then the SHA-256 of each file that nginx can read.
+_LOOK = 'cd "$1" || { echo 0; exit; }; stat -c %h . && find -L . -type f -exec sha256sum {} + || true'
 
 
-def _seen_here(folder: Path) -> dict[str, str]:
-    """The same of a folder on this machine."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def _replaced(nginx: Container, folder: Path, mounted: str) -> bool:
+    """Whether the container sees another folder than the one that is there now: a deleted one, or other content."""
+    done = engine.exec_(nginx.id, ["sh", "-c", _LOOK, "sh", mounted])
+    names, *rows = done.stdout.splitlines()
+    return names == "0" or any(_differs(folder / path, digest) for digest, path in (row.split("  ", 1) for row in rows))
+
+
+def _differs(file: Path, digest: str) -> bool:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest() != digest
+    except PermissionError:
+        return False  # not ours to read, so not ours to judge
+    except OSError:
+        return True
 
 
 def _take(nginx: Container, change: str, undo: str) -> None:
