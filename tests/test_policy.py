@@ -258,6 +258,20 @@ def test_failover_is_one_setting(project: Path, environment: str) -> None:
     assert ("build" in services["postgres-primary"]) == (environment == "dev")
 
 
+def test_a_mirror_has_every_image_under_the_name_that_docker_hub_gives_it(project: Path) -> None:
+    """Official ones as `library/NAME`: Docker Hub knows them without as well, a pull-through cache does not."""
+    settings = {"REGISTRY_MIRROR": "mirror.example/hub/", "COMPOSE_FILE": ":".join(compose.all_files(project, "prod"))}
+    done = compose.config(project, "prod", "--profile", "*", "config", "--format", "json", **settings)
+    services = json.loads(done.stdout)["services"].values()
+    images = {service["image"] for service in services if "build" not in service}
+    bases = {
+        value for each in services for key, value in each.get("build", {}).get("args", {}).items() if "IMAGE" in key
+    }
+    elsewhere = {image for image in images | bases if image.startswith("quay.io/")}
+    assert len(images | bases) > len(elsewhere) > 0
+    assert not [name for name in images | bases - elsewhere if not re.match(r"mirror\.example/hub/[^/]+/[^/]+:", name)]
+
+
 # -- each service -----------------------------------------------------------------------------------------------------
 
 
