@@ -412,6 +412,23 @@ def test_workers_follow_the_processors(start: Start, processors: str, workers: i
     eventually(lambda: docker("top", edge.name).stdout.count("nginx: worker process\n") == workers, edge.name)
 
 
+def test_the_probe_from_inside_gets_through(start: Start, project: Path) -> None:
+    """It asks by a name inside the stack, and must say the site's in the handshake and in the request."""
+    edge = start()
+    image = compose.resolve(project, "prod")["services"]["blackbox-exporter"]["image"]
+    if docker("image", "inspect", image).returncode != 0:
+        pytest.skip(f"{image} is not on this engine")
+    rules = f"--volume={project}/monitoring/blackbox-exporter:/etc/blackbox-exporter:ro"
+    config = "--config.file=/etc/blackbox-exporter/blackbox.yml"
+    done = docker("run", "--detach", f"--network=container:{edge.name}", rules, image, config)
+    try:
+        target = f"module=health&target=https://127.0.0.1:8443/health&hostname={edge.domain}"
+        asking = ["exec", edge.name, "curl", "-s", f"http://127.0.0.1:9115/probe?{target}"]
+        eventually(lambda: "\nprobe_success 1\n" in docker(*asking).stdout, done.stdout.strip())
+    finally:
+        docker("rm", "--force", done.stdout.strip())
+
+
 def test_a_proxy_for_the_way_out_does_not_matter_to_its_health(start: Start, project: Path) -> None:
     """Docker's client puts the proxy of its settings into every container."""
     edge = start(http_proxy="http://127.0.0.1:1", HTTP_PROXY="http://127.0.0.1:1")

@@ -80,14 +80,17 @@ def test_no_right_to_use_the_engine(standin: Standin, command: str) -> None:
 def test_compose_is_not_installed(standin: Standin, command: str) -> None:
     """Without the plugin docker takes the options for its own."""
     standin.rule(r"^compose version", stderr="docker: 'compose' is not a docker command.\n", code=1)
-    standin.rule(r"^compose", stderr="unknown flag: --project-directory\n\nUsage:  docker [OPTIONS] COMMAND\n", code=125)
+    standin.rule(
+        r"^compose", stderr="unknown flag: --project-directory\n\nUsage:  docker [OPTIONS] COMMAND\n", code=125
+    )
     code, _, errors = standin.invoke(command)
     assert code == REFUSED
     assert "Docker Compose is not installed." in errors and "https://docs.docker.com/compose/install/" in errors
 
 
 @pytest.mark.parametrize(
-    ("version", "fits"), [("2.20.2", False), ("2.31.0", False), ("2.32.0", True), ("v2.40.3-desktop.1", True), ("5.0.1", True)]
+    ("version", "fits"),
+    [("2.20.2", False), ("2.31.0", False), ("2.32.0", True), ("v2.40.3-desktop.1", True), ("5.0.1", True)],
 )
 def test_versions_of_compose(standin: Standin, version: str, fits: bool) -> None:
     standin.rule(r"^compose version", stdout=f"{version}\n")

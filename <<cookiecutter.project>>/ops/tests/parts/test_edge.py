@@ -193,3 +193,79 @@ def test_a_time_that_is_nowhere_is_an_error(make_container, monkeypatch) -> None
     monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), 1, "", "[emerg] unknown directive\n"))
     with pytest.raises(OpsError, match="unknown directive"):
         edge.settle(make_container("nginx"))
+
+
+# ── a folder that was replaced ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Mounted(Nginx):
+    """One that sees a folder: `seen` is what it says of it; restarts are noted. returns: whether it comes back."""
+
+    def __init__(self, seen: str, returns: bool = True) -> None:
+        super().__init__(NAMES)
+        self.seen, self.returns, self.restarts = seen, returns, 0
+
+    def exec_(self, _container: str, argv: list[str], **_options: object) -> Completed:
+        assert argv[-1] == "/etc/nginx/tls"
+        return Completed((), 0, self.seen, "")
+
+    def docker(self, *args: str, **options: object) -> Completed:
+        if args[0] == "restart":
+            self.restarts += 1
+            self.workers = self.workers if self.returns else []
+        return super().docker(*args, **options)
+
+
+@pytest.fixture
+def mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_container):
+    """Renews a container that says such things of a folder with one file, "new"; returns how often it was restarted."""
+    (tmp_path / "key").write_text("new")
+
+    def renewed(seen: str, returns: bool = True) -> int:
+        nginx = Mounted(seen, returns)
+        bind = {"Type": "bind", "Source": str(tmp_path), "Destination": "/etc/nginx/tls"}
+        volume = {"Type": "volume", "Source": "/elsewhere", "Destination": "/data"}
+        monkeypatch.setattr(engine, "inspect", lambda _ids: [{"Mounts": [volume, bind]}])
+        monkeypatch.setattr(engine, "exec_", nginx.exec_)
+        monkeypatch.setattr(engine, "docker", nginx.docker)
+        monkeypatch.setattr(edge, "RELOAD_SECONDS", 0.3)
+        edge.renew(make_container("nginx"))
+        return nginx.restarts
+
+    return renewed
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("seen", "restarts"),
+    [
+        (f"2\n{digest('new')}  ./key\n", 0),
+        ("2\n", 0),  # nothing that it can read
+        ("0\n", 1),  # deleted
+        (f"2\n{digest('old')}  ./key\n", 1),
+        (f"2\n{digest('new')}  ./key\n{digest('old')}  ./gone\n", 1),
+    ],
+)
+def test_it_is_restarted_only_when_it_sees_another_folder(mounted, seen: str, restarts: int) -> None:
+    assert mounted(seen) == restarts
+
+
+def test_a_file_that_is_not_ours_to_read_says_nothing(mounted, monkeypatch) -> None:
+    def refuse(_path: Path) -> bytes:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert mounted(f"2\n{digest('old')}  ./key\n") == 0
+
+
+def test_one_that_does_not_come_back_is_an_error(mounted) -> None:
+    with pytest.raises(OpsError, match="nginx does not start again"):
+        mounted("0\n", returns=False)
+
+
+def test_a_container_that_is_gone_is_not_restarted(monkeypatch, make_container) -> None:
+    monkeypatch.setattr(engine, "inspect", lambda _ids: [])
+    edge.renew(make_container("nginx"))
