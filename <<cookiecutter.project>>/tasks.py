@@ -171,7 +171,7 @@ def rollback(_context, to="", env="dev"):
 
 
 @command(
-    service="web, api, auth-service or notification-service",
+    service="a service whose deploy.replicas is a setting, such as web or api",
     replicas="how many containers, from 1",
     env=ENV_HELP,
     positional="service replicas",

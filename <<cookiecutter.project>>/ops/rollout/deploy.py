@@ -88,9 +88,14 @@ class Deployment:
 
     @contextlib.contextmanager
     def released(
-        self, document: Mapping[str, Any], own: Sequence[images.OwnImage], changes: Mapping[str, str], command: str
+        self,
+        document: Mapping[str, Any],
+        own: Sequence[images.OwnImage],
+        changes: Mapping[str, str],
+        command: str,
+        success: str = releases.DEPLOYED,
     ) -> Iterator[None]:
-        """A new entry in the history of releases, with how it ended.
+        """A new entry in the history of releases, with how it ended. success: its result when nothing failed.
 
         After a failure our images get their tags back from those that run, so that nothing starts from the failed ones.
         """
@@ -117,7 +122,7 @@ class Deployment:
         # Those of a rollback: nobody goes back to an older database server by it.
         names = {name for name, each in model.parse(document).services.items() if each.built and not each.stateful}
         running = {each.service: each.image_id for each in engine.containers(self.env) if each.service in names}
-        releases.finish(self.env, release, releases.DEPLOYED, seconds=self._elapsed(), images=running)
+        releases.finish(self.env, release, success, seconds=self._elapsed(), images=running)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.began

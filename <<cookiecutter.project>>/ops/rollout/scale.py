@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,52 +13,91 @@ from ops.base import console, findings
 from ops.base.environments import Environment, relative, set_value
 from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.engine import Container
+from ops.parts.nginx import edge
+from ops.parts.postgres import connections
 from ops.rollout import gate, preflight
 from ops.rollout.compose_up import bring_up, up_argv
-from ops.rollout.deploy import TIMEOUT
+from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
-from ops.rollout.roll import Rollout, move
-from ops.stack import model, networks
+from ops.rollout.roll import move
+from ops.stack import images, model, networks
 from ops.stack.model import Stack
-from ops.state import lock, releases
+from ops.state import releases
 from ops.state.drift import PROBATION
 
-# Services that may have several containers, and the setting that says how many. A database is scaled by its own means.
-SCALABLE = {
-    "web": "WEB_REPLICAS",
-    "api": "API_REPLICAS",
-    "auth-service": "AUTH_REPLICAS",
-    "notification-service": "NOTIFICATION_REPLICAS",
-}
 # More containers of one service on one host only share the same cores; a slip of the finger should not start 500.
 MOST_REPLICAS = 50
 
-# Told how many replicas to expect: without a word, a lower number would be an alert.
-OBSERVERS = ("prometheus",)
 
-
-def replicas(service: str, count: str) -> tuple[str, int]:
-    """The setting to change and its new value. Raises OpsError (usage) for a service or number that cannot be."""
-    known = f"Can be scaled: {', '.join(SCALABLE)}."
-    if service not in SCALABLE:
-        raise OpsError(f'"{service}" cannot be scaled.', known, USAGE)
+def number(count: str) -> int:
+    """How many containers are wanted. Raises OpsError (usage) for what is no such number."""
     if not (count.isascii() and count.isdigit() and 1 <= int(count) <= MOST_REPLICAS):
         raise OpsError(
             f'"{count}" is not a number of containers: give a whole number from 1 to {MOST_REPLICAS}.',
-            f"{known} For example: invoke scale {service} 3. To stop a whole environment: invoke stop.",
+            "For example: invoke scale web 3. To stop a whole environment: invoke stop.",
             USAGE,
         )
-    return SCALABLE[service], int(count)
+    return int(count)
+
+
+def setting(declared: Stack, settings: Mapping[str, str], service: str) -> str:
+    """The setting that says how many containers a service has. Raises OpsError (usage) when it cannot be scaled.
+
+    settings: of all services that have one. A service with data or a port of its own is scaled by its own means.
+    """
+    known = [name for name in declared.rolling if name in settings]
+    if service in known:
+        return settings[service]
+    if service in declared.rolling:
+        variable = f"{service.upper().replace('-', '_')}_REPLICAS"
+        raise OpsError(
+            f'"{service}" cannot be scaled: its number of containers is not a setting.',
+            f"In its Compose file: deploy: {{replicas: ${{{variable}}}}}; and {variable}=1 in the .env files.",
+            USAGE,
+        )
+    raise OpsError(f'"{service}" cannot be scaled.', f"Can be scaled: {', '.join(known) or 'nothing'}.", USAGE)
 
 
 def scale(env: Environment, service: str, count: str) -> None:
     """Run another number of containers of a service, and keep it that way: the number goes into the .env file."""
-    key, wanted = replicas(service, count)
-    with lock.hold(env, f"scale {service} {wanted} --env {env.name}") as held:
+    wanted = number(count)
+    key = setting(model.load(env), model.replica_settings(env), service)
+    with deployment(env, f"scale {service} {wanted}") as work:
         containers = engine.containers(env)
         mine = [each for each in containers if each.service == service]
         with declared_as(env, service, mine) as found:
-            _scale(env, found, key, wanted, containers, held)
+            networks.refuse(env, found.stack, found.document)
+            if not any(each.running for each in mine):
+                _declare(env, key, wanted)
+                console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")
+                return
+            if len(mine) == wanted and all(each.ready and each.restart_policy != PROBATION for each in mine):
+                _declare(env, key, wanted)
+                console.say(f"nothing to change: {wanted} {service} healthy", "green")
+                return
+            if wanted > len(mine):
+                _check_room(env, found, wanted, containers)
+            began = time.monotonic()
+            with work.released(
+                found.stack.document, [], {service: f"{len(mine)} -> {wanted}"}, work.command, releases.SCALED
+            ):
+                _apply(work, found, wanted, mine)
+                before = model.hashes(env)
+                # Only now: a number that cannot be had must not be declared.
+                _tell_observers(work, _declare(env, key, wanted), before, service)
+                note(env, found.stack, [each.id for each in containers])
+            elapsed = console.duration(time.monotonic() - began)
+            console.say(f"{service}: {len(mine)} -> {wanted}, all healthy ({elapsed})", "green")
+
+
+def _declare(env: Environment, key: str, wanted: int) -> Environment:
+    """Write the number into the .env file, if it is another one there."""
+    before = env.values.get(key, "")
+    if before == str(wanted):
+        return env
+    place = relative(env.env_file)
+    console.say(f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now")
+    return set_value(env, key, str(wanted))
 
 
 @dataclass(frozen=True)
@@ -70,43 +109,19 @@ class Declaration:
     document: Path | None = None
 
 
-def _scale(
-    env: Environment, found: Declaration, key: str, wanted: int, containers: Sequence[Container], held: lock.Lock
-) -> None:
-    service = found.service.name
-    mine = [each for each in containers if each.service == service]
-    networks.refuse(env, found.stack, found.document)
-    if wanted > len(mine) and mine:
-        _check_room(env, service, wanted, containers)
-    before = env.values.get(key, "")
-    env = set_value(env, key, str(wanted))
-    place = relative(env.env_file)
-    if before != str(wanted):
-        console.say(f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now")
-    if not any(each.running for each in mine):
-        console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")
-        return
-    if len(mine) == wanted and all(each.ready and each.restart_policy != PROBATION for each in mine):
-        console.say(f"nothing to change: {wanted} {service} healthy", "green")
-        return
-    began = time.monotonic()
-    _apply(env, found, wanted, mine, held)
-    note(env, found.stack, [each.id for each in containers])
-    elapsed = console.duration(time.monotonic() - began)
-    console.say(f"{service}: {len(mine)} -> {wanted}, all healthy ({elapsed})", "green")
-
-
-def _check_room(env: Environment, service: str, wanted: int, containers: Sequence[Container]) -> None:
-    declared = model.load(env)
-    limit = declared.services[service].memory_limit
+def _check_room(env: Environment, found: Declaration, wanted: int, containers: Sequence[Container]) -> None:
+    """Raise OpsError (REFUSED) when memory or PostgreSQL's connections do not suffice for so many."""
+    service, limit = found.service.name, found.service.memory_limit
     more = wanted - sum(each.running for each in containers if each.service == service)
-    check = preflight.check_memory(
+    memory = preflight.check_memory(
         int(more * limit * preflight.USED_OF_LIMIT), more * limit, preflight.available_memory(more * limit)
     )
-    if check.status == findings.FAILED:
-        raise OpsError(f"There is no room for {more} more {service}: {check.detail}.", check.remedy, REFUSED)
-    if check.status == findings.WARNING:
-        console.warn(f"memory: {check.detail}")
+    running = {name: sum(each.running for each in containers if each.service == name) for name in found.stack.lasting}
+    for check in (memory, connections.check(env, found.stack, {**running, service: wanted})):
+        if check.status == findings.FAILED:
+            raise OpsError(f"There is no room for {more} more {service}: {check.detail}.", check.remedy, REFUSED)
+        if check.status == findings.WARNING:
+            console.warn(f"{check.name}: {check.detail} ({check.remedy})")
 
 
 @contextmanager
@@ -127,13 +142,31 @@ def declared_as(env: Environment, service: str, containers: Sequence[Container])
     yield Declaration(declared.services[service], declared)
 
 
-def _apply(env: Environment, found: Declaration, wanted: int, mine: Sequence[Container], held: lock.Lock) -> None:
+def _apply(work: Deployment, found: Declaration, wanted: int, mine: Sequence[Container]) -> None:
     service = replace(found.service, replicas=wanted)
-    timeout = env.number(*TIMEOUT)
-    entries = found.stack.document["services"]
     step = move(service, mine, lambda each: each.restart_policy != PROBATION)
-    Rollout(env, found.document, entries, [step], timeout, held.check).run()
-    declared = model.load(env).services
-    if observers := {name: declared[name] for name in OBSERVERS if name in declared}:
-        judge = gate.Gate(observers, before=engine.containers(env))
-        bring_up(env, up_argv(env, list(observers)), judge, timeout)
+    # More of the same, although the name of the image was removed or given to another one meanwhile.
+    own = images.OwnImage(service.name, service.image, service.image)
+    if step.fresh and engine.image_ids([service.image]).get(service.image) not in {each.image_id for each in mine}:
+        images.tag_back([own], mine)
+    work.roll_out([step], found.stack)
+
+
+def _tell_observers(work: Deployment, env: Environment, before: Mapping[str, str], service: str) -> None:
+    """Bring up what is told how many containers there are, as Prometheus is: a lower number would be an alert.
+
+    env: with the new number. before: Compose's hashes without it. What else would change the next deploy brings.
+    """
+    after, declared = model.hashes(env), model.load(env)
+    told = {
+        name: each
+        for name, each in declared.lasting.items()
+        if before.get(name) != after.get(name)
+        and name not in {service, edge.SERVICE, *declared.rolling, *declared.foundation}
+    }
+    if told:
+        try:
+            judge = gate.Gate(told, before=engine.containers(env))
+            bring_up(env, up_argv(env, list(told)), judge, work.timeout)
+        except OpsError as error:
+            console.warn(f"{', '.join(told)} could not be told the new number: {error.message}")

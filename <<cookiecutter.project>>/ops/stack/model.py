@@ -131,6 +131,23 @@ def load(env: Environment, all_profiles: bool = False) -> Stack:
     return parse(done.json())
 
 
+_VARIABLE = re.compile(r"\$\{(?P<braced>\w+)(?::?[-?][^{}]*)?\}|\$(?P<bare>\w+)")
+
+
+def replica_settings(env: Environment) -> dict[str, str]:
+    """The setting that says how many containers a service has, by service; only where it is one: `deploy.replicas`
+    (or `scale`) that is a variable and nothing else."""
+    done = engine.compose(env, "config", "--no-interpolate", "--format", "json", check=False)
+    if not done.ok:
+        raise unresolved(env, done)
+    found = {}
+    for name, entry in (done.json().get("services") or {}).items():
+        declared = entry.get("scale", (entry.get("deploy") or {}).get("replicas"))
+        if match := _VARIABLE.fullmatch(str(declared)):
+            found[name] = match["braced"] or match["bare"]
+    return found
+
+
 def hashes(env: Environment, document: Path | None = None, folder: str = "") -> dict[str, str]:
     """Compose's own hash of every active service's configuration, as it labels containers with.
 

@@ -33,14 +33,16 @@ KEPT = 5
 REMEMBERED = 50
 
 RUNNING, DEPLOYED, BROKEN, INTERRUPTED = "running", "deployed", "failed", "interrupted"
+# More or fewer containers of what runs: part of the history, and nothing that one could go back to.
+SCALED = "scaled"
 
 
 @dataclass(frozen=True)
 class Release:
     """One release. at: seconds since the epoch; by: user@host; revision: of git, "" without.
 
-    changes: reasons by service; result: running, deployed, failed or interrupted; reason: of a failure; images: image
-    id by service, once deployed; folder: the project's folder it was deployed from.
+    changes: reasons by service; result: running, deployed, scaled, failed or interrupted; reason: of a failure; images:
+    image id by service, once deployed; folder: the project's folder it was deployed from.
     """
 
     number: int
@@ -252,7 +254,7 @@ def show(env: Environment, releases: Sequence[Release]) -> None:
         return
     back = {each.number for each in kept(env)}
     now = max(back, default=0)
-    colours = {DEPLOYED: "green", BROKEN: "red", INTERRUPTED: "yellow", RUNNING: "yellow"}
+    colours = {DEPLOYED: "green", SCALED: "green", BROKEN: "red", INTERRUPTED: "yellow", RUNNING: "yellow"}
     console.print_table(
         ("RELEASE", "WHEN", "BY", "REVISION", "COMMAND", "CHANGED", "RESULT", "TOOK"),
         [

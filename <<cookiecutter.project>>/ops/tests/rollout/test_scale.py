@@ -3,94 +3,201 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
 from ops import engine
-from ops.base.errors import REFUSED, USAGE, OpsError
-from ops.rollout import preflight, scale
+from ops.base.errors import INTERRUPTED, REFUSED, USAGE, OpsError
+from ops.parts.postgres.connections import LABEL
+from ops.rollout import deploy, preflight, scale
 from ops.rollout.roll import Move
 from ops.stack import model
 from ops.stack.model import Service, Stack
-from ops.state import lock
+from ops.state import lock, releases
 
-
-@pytest.mark.parametrize(
-    ("service", "count", "complaint"),
-    [
-        ("postgres-primary", "2", '"postgres-primary" cannot be scaled.'),
-        ("nginx", "2", '"nginx" cannot be scaled.'),
-        ("wbe", "2", '"wbe" cannot be scaled.'),
-        ("web", "0", '"0" is not a number of containers'),
-        ("web", "-1", '"-1" is not a number of containers'),
-        ("web", "x", '"x" is not a number of containers'),
-        ("web", "1.5", '"1.5" is not a number of containers'),
-        ("web", "", '"" is not a number of containers'),
-        ("web", "²", '"²" is not a number of containers'),
-        ("web", "500", '"500" is not a number of containers: give a whole number from 1 to 50.'),
-    ],
+WEB = Service("web", "acme/web:1", built=True, memory_limit=1024**3)
+API = Service("api", "acme/api:1", built=True)
+POSTGRES = Service("postgres-primary", "postgres:18", built=True, stateful=True)
+PROMETHEUS = Service("prometheus", "prom:3", profiles=("monitoring",))
+STACK = Stack(
+    "acme-dev",
+    {each.name: each for each in (WEB, API, POSTGRES, PROMETHEUS)},
+    {
+        "name": "acme-dev",
+        "services": {"web": {"labels": {LABEL: 10}}, "api": {}, "postgres-primary": {}, "prometheus": {}},
+    },
 )
-def test_what_cannot_be_scaled(service: str, count: str, complaint: str) -> None:
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", "", "²", "51"])
+def test_what_is_no_number_of_containers(count: str) -> None:
     with pytest.raises(OpsError) as caught:
-        scale.replicas(service, count)
-    assert caught.value.message.startswith(complaint)
+        scale.number(count)
+    assert caught.value.message == f'"{count}" is not a number of containers: give a whole number from 1 to 50.'
     assert caught.value.code == USAGE
-    assert "web, api, auth-service, notification-service" in caught.value.remedy
 
 
-def test_what_can_be_scaled() -> None:
-    assert scale.replicas("web", "5") == ("WEB_REPLICAS", 5)
-    assert scale.replicas("auth-service", "50") == ("AUTH_REPLICAS", 50)
+def test_numbers_of_containers() -> None:
+    assert (scale.number("1"), scale.number("50")) == (1, 50)
+
+
+def test_what_can_be_scaled_follows_from_the_declaration() -> None:
+    settings = {"web": "WEB_REPLICAS", "api": "HOW_MANY", "postgres-primary": "NO"}
+    assert scale.setting(STACK, settings, "api") == "HOW_MANY"
+    for service in ("postgres-primary", "prometheus", "wbe"):
+        with pytest.raises(OpsError) as caught:
+            scale.setting(STACK, settings, service)
+        assert caught.value.message == f'"{service}" cannot be scaled.'
+        assert (caught.value.remedy, caught.value.code) == ("Can be scaled: web, api.", USAGE)
+
+
+def test_a_service_whose_number_is_no_setting_says_how_it_becomes_one() -> None:
+    api = replace(API, name="my-api")
+    with pytest.raises(
+        OpsError, match='"my-api" cannot be scaled: its number of containers is not a setting'
+    ) as caught:
+        scale.setting(replace(STACK, services={"my-api": api}), {}, "my-api")
+    assert "deploy: {replicas: ${MY_API_REPLICAS}}" in caught.value.remedy
+
+
+class Scaling:
+    """Scales web, of which some containers run; keeps what was done."""
+
+    def __init__(self, env, make_container, monkeypatch) -> None:
+        self.env, self.make, self.patch = env, make_container, monkeypatch
+        self.done: list[str] = []
+        self.moves: list[Move] = []
+        self.present = {"acme/web:1": "sha256:1"}
+        self.failure: BaseException | None = None
+        self.observer_fails = False
+
+    def run(self, count: str, running: int, available: int = 8 * 1024**3, **changes: object) -> list[Move]:
+        patch = self.patch.setattr
+        containers = [self.make("web", number, **changes) for number in range(1, running + 1)]
+        patch(engine, "containers", lambda env: containers)
+        patch(engine, "image_ids", lambda names: {name: self.present[name] for name in names if name in self.present})
+        patch(scale.images, "tag", lambda pairs: self.done.extend(f"tag {old} {new}" for old, new in pairs))
+        found = scale.Declaration(WEB, STACK)
+        patch(scale, "declared_as", lambda *_args: nullcontext(found))
+        patch(scale, "note", lambda *_args: None)
+        patch(scale.networks, "refuse", lambda *_args: None)
+        patch(model, "load", lambda env: STACK)
+        patch(model, "replica_settings", lambda env: {"web": "WEB_REPLICAS"})
+        patch(model, "hashes", self._hashes)
+        patch(preflight, "available_memory", lambda total=0: available)
+        patch(deploy.Deployment, "roll_out", self._roll_out)
+        patch(scale, "bring_up", self._bring_up)
+        patch(lock, "hold", lambda _env, purpose: nullcontext(self.done.append(f"lock {purpose}")))
+        patch(releases, "revision", lambda _folder: "")
+        scale.scale(self.env, "web", count)
+        return self.moves
+
+    def _hashes(self, env) -> dict[str, str]:
+        # As they are when Compose reads the file.
+        return {"web": "1", "api": "1", "postgres-primary": "1", "prometheus": str("=5\n" in env.env_file.read_text())}
+
+    def _roll_out(self, moves, declared) -> None:
+        assert declared == STACK
+        self.done.append("roll out")
+        if self.failure:
+            raise self.failure
+        self.moves.extend(moves)
+
+    def _bring_up(self, _env, argv, judge, timeout) -> None:
+        self.done.append(f"up {argv[-1]}")
+        assert (set(judge.services), timeout) == ({"prometheus"}, 180)
+        if self.observer_fails:
+            raise OpsError("prometheus is unhealthy.")
 
 
 @pytest.fixture
-def scaling(env, make_container, monkeypatch):
-    """Scales web, of which some containers run; gives the moves that were rolled out."""
-    moves: list[Move] = []
-
-    def run(count: str, running: int, available: int = 8 * 1024**3, states: str = "running") -> list[Move]:
-        containers = [make_container("web", number, state=states) for number in range(1, running + 1)]
-        monkeypatch.setattr(engine, "containers", lambda env: containers)
-        declared = Stack("acme-dev", {"web": Service("web", "acme/web:1", memory_limit=1024**3)}, {"services": {}})
-        found = scale.Declaration(declared.services["web"], declared)
-        monkeypatch.setattr(scale, "declared_as", lambda *_args: nullcontext(found))
-        monkeypatch.setattr(scale, "note", lambda *_args: None)
-        monkeypatch.setattr(scale.networks, "refuse", lambda *_args: None)
-        monkeypatch.setattr(model, "load", lambda env: declared)
-        monkeypatch.setattr(preflight, "available_memory", lambda total=0: available)
-        monkeypatch.setattr(scale, "Rollout", lambda *args: SimpleNamespace(run=lambda: moves.extend(args[3])))
-        monkeypatch.setattr(lock, "hold", lambda *_args: nullcontext(SimpleNamespace(check=None)))
-        scale.scale(env, "web", count)
-        return moves
-
-    return run
+def scaling(env, make_container, monkeypatch, remembered) -> Scaling:
+    return Scaling(env, make_container, monkeypatch)
 
 
 def test_scaling_up_adds(env, scaling, capsys) -> None:
-    (step,) = scaling("5", running=2)
+    (step,) = scaling.run("5", running=2)
     assert (len(step.stay), step.fresh, step.leave) == (2, 3, ())
     assert "WEB_REPLICAS=5\n" in env.env_file.read_text()
     out = capsys.readouterr().out
     assert "config/dev/.env: WEB_REPLICAS=5 (was 2); commit it" in out
     assert "web: 2 -> 5, all healthy" in out
+    assert scaling.done == ["lock scale web 5 --env dev", "roll out", "up prometheus"]
+
+
+def test_scaling_is_part_of_the_history_and_nothing_to_go_back_to(env, scaling) -> None:
+    scaling.run("5", running=2)
+    (release,) = releases.history(env)
+    assert (release.command, release.result, release.changes) == ("scale web 5", "scaled", {"web": "2 -> 5"})
+    assert releases.kept(env) == []
+
+
+@pytest.mark.parametrize("failure", [OpsError("web stopped."), OSError(28, "full")])
+def test_a_number_that_could_not_be_had_is_not_declared(env, scaling, failure: BaseException) -> None:
+    before = env.env_file.read_text()
+    scaling.failure = failure
+    with pytest.raises(type(failure)):
+        scaling.run("5", running=2)
+    assert env.env_file.read_text() == before
+    assert [each.result for each in releases.history(env)] == ["failed"]
+
+
+def test_an_interruption_says_how_to_go_on(env, scaling) -> None:
+    scaling.failure = KeyboardInterrupt()
+    with pytest.raises(OpsError) as caught:
+        scaling.run("5", running=2)
+    assert caught.value.remedy == "`invoke scale web 5 --env dev` continues from here."
+    assert caught.value.code == INTERRUPTED
+
+
+@pytest.mark.parametrize("present", [{}, {"acme/web:1": "sha256:9"}])
+def test_more_of_the_same_although_the_image_has_lost_its_name(scaling, present: dict[str, str]) -> None:
+    scaling.present = present
+    scaling.run("5", running=2)
+    assert scaling.done[1:3] == ["tag sha256:1 acme/web:1", "roll out"]
+
+
+def test_an_observer_that_fails_is_a_warning(env, scaling, capsys) -> None:
+    scaling.observer_fails = True
+    scaling.run("5", running=2)
+    assert "warning: prometheus could not be told the new number: prometheus is unhealthy." in capsys.readouterr().err
+    assert "WEB_REPLICAS=5\n" in env.env_file.read_text()
+
+
+@pytest.mark.parametrize(("count", "refused"), [("9", False), ("10", True)])
+def test_postgres_must_allow_as_many_connections(env, scaling, count: str, refused: bool, capsys) -> None:
+    env.values["POSTGRES_MAX_CONNECTIONS"] = "100"
+    with pytest.raises(OpsError) if refused else nullcontext() as caught:
+        scaling.run(count, running=2)
+    if refused:
+        assert "There is no room for 8 more web: services may hold 100 connections" in caught.value.message
+        assert caught.value.code == REFUSED
+    else:
+        assert "services may hold 90 connections, 180 during a rollout" in capsys.readouterr().err
 
 
 def test_scaling_down_takes_the_newest_away(scaling) -> None:
-    (step,) = scaling("1", running=3)
+    (step,) = scaling.run("1", running=3)
     assert [each.number for each in step.stay] == [1]
     assert (step.fresh, [each.number for each in step.leave]) == (0, [2, 3])
 
 
 def test_scaling_to_what_is_there_changes_nothing(env, scaling, capsys) -> None:
     before = env.env_file.read_text()
-    assert scaling("2", running=2) == []
+    assert scaling.run("2", running=2) == []
     assert env.env_file.read_text() == before
     assert capsys.readouterr().out == "nothing to change: 2 web healthy\n"
 
 
+@pytest.mark.parametrize("changes", [{"health": "unhealthy"}, {"restart_policy": "no"}])
+def test_the_right_number_of_sick_ones_is_rolled_out(scaling, changes: dict) -> None:
+    (step,) = scaling.run("2", running=2, **changes)
+    assert (len(step.stay), step.fresh) == (0, 2)
+
+
 def test_scaling_what_does_not_run_is_for_the_next_deploy(env, scaling, capsys) -> None:
-    assert scaling("4", running=0) == []
+    assert scaling.run("4", running=0) == []
     assert "WEB_REPLICAS=4\n" in env.env_file.read_text()
     assert "`invoke deploy --env dev` starts 4" in capsys.readouterr().out
 
@@ -98,6 +205,6 @@ def test_scaling_what_does_not_run_is_for_the_next_deploy(env, scaling, capsys) 
 def test_no_room_to_scale(env, scaling) -> None:
     before = env.env_file.read_text()
     with pytest.raises(OpsError, match="There is no room for 8 more web") as caught:
-        scaling("10", running=2, available=1024**3)
+        scaling.run("10", running=2, available=1024**3)
     assert caught.value.code == REFUSED
     assert env.env_file.read_text() == before

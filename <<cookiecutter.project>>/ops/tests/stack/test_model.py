@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,38 @@ def test_what_only_watches_is_told_by_its_label() -> None:
     entry = {"image": "prom/prometheus:v3", "labels": {"ops.tier": "monitoring"}}
     found = model.parse({"name": "acme-dev", "services": {"prometheus": entry, "web": {"image": "web"}}})
     assert [each.monitoring for each in found.services.values()] == [True, False]
+
+
+def test_the_setting_of_a_number_of_containers(env, monkeypatch) -> None:
+    document = {
+        "services": {
+            "web": {"deploy": {"replicas": "${WEB_REPLICAS:?set WEB_REPLICAS in the .env file}"}},
+            "worker": {"scale": "$WORKERS"},
+            "api": {"deploy": {"replicas": "${API_REPLICAS-2}"}},
+            "fixed": {"deploy": {"replicas": 2}},
+            "sum": {"deploy": {"replicas": "${ONE}0"}},
+            "one": {},
+        }
+    }
+    asked = []
+
+    def compose(_env: object, *args: str, **_options: object) -> engine.Completed:
+        asked.append(args)
+        return engine.Completed((), 0, json.dumps(document), "")
+
+    monkeypatch.setattr(engine, "compose", compose)
+    assert model.replica_settings(env) == {"web": "WEB_REPLICAS", "worker": "WORKERS", "api": "API_REPLICAS"}
+    assert asked == [("config", "--no-interpolate", "--format", "json")]
+
+
+def test_the_site_and_what_watches_it() -> None:
+    services = [
+        model.Service("web", "acme/web", built=True),
+        model.Service("worker", "acme/worker", built=True, profiles=("jobs",)),
+        model.Service("etcd", "etcd", stateful=True, profiles=("failover",)),
+        model.Service("grafana", "grafana", profiles=("dashboards",)),
+        model.Service("index", "curl", one_shot=True, profiles=("logging",)),
+    ]
+    stack = model.Stack("acme", {each.name: each for each in services}, {})
+    assert [*stack.monitoring] == ["grafana"]
+    assert [*stack.site] == ["web", "worker", "etcd"]
