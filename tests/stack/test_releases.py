@@ -86,7 +86,7 @@ def test_scaling_afterwards_brings_more_of_what_runs(project: Project, kept: dic
 
 
 def test_what_cannot_be_gone_back_to(project: Project) -> None:
-    assert "One can go back to: " in project.invoke("rollback", "--to", "99", code=2).stderr
+    assert "Available releases: " in project.invoke("rollback", "--to", "99", code=2).stderr
     assert "not the number of a release" in project.invoke("rollback", "--to", "x", code=2).stderr
 
 

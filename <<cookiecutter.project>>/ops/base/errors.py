@@ -10,7 +10,8 @@ USAGE = 2  # the command line or a settings file is wrong
 REFUSED = 3  # preflight: nothing was touched
 BUILD = 4  # an image could not be built or pulled; what runs was not touched
 MIGRATION = 5  # a migration failed; what runs was not touched
-# A new container was no good. The old ones serve on.
+# A new container failed, and the old ones keep serving. What fails in monitoring is a warning, and the code is OK: the
+# site is deployed.
 CRASHED = 6  # it ended
 NOT_READY = 7  # it did not become healthy in time, or is unhealthy
 SMOKE = 8  # it was healthy, and gave the wrong answer to its smoke request

@@ -1,10 +1,10 @@
-"""Rollouts: change the containers of services that serve, without anybody noticing.
+"""Rollouts: replace the containers of services that serve, without losing a request.
 
 New containers start beside the old ones, on probation: no requests, little processor time, no restart when they end.
-Whoever is healthy, gives the right answer to a smoke request and stays well for a while is taken in; then nginx sends
-requests to the new ones only, the old ones finish theirs and are stopped by id. Until the old ones are stopped,
-whatever goes wrong leads back to them. All services of a rollout take these steps together, so it lasts one start-up
-and one drain, however many there are.
+Those that become healthy, answer a smoke request correctly and stay healthy for a while are accepted. Then nginx sends
+requests to the new ones only; the old ones finish theirs and are stopped by id. Until the old ones are stopped, any
+failure leads back to them. All services of a rollout take these steps together, so it lasts one start-up and one
+drain, however many there are.
 
 Measured against other orders in the field's tools: see docs/architecture.md and the template's tests/bench/RESULTS.md.
 """
@@ -176,7 +176,7 @@ class Rollout:
         }
 
     def _prove(self) -> None:
-        """Let the new ones show that they are well: the right answer, and no end for a while. Raises OpsError."""
+        """Check that the new ones answer correctly and stay healthy for a while. Raises OpsError."""
         steady_until = time.monotonic() + self.env.number(*STEADY)
         self._step("sending each new one a smoke request")
         self._smoke()
@@ -218,7 +218,7 @@ class Rollout:
                 gate.demand(judge.observe(self._look(), time.monotonic()))
 
         if not edge.drain(self._nginx, watch=watch):
-            console.warn("Some requests were still open when their time was up; nginx ends them.")
+            console.warn("Some requests were still open after the time to drain; nginx closes them.")
 
     def _stop(self) -> None:
         leaving = [each for move in self.moves for each in move.leave]

@@ -34,7 +34,7 @@ def number(text: str) -> int | None:
 
 def rollback(env: Environment, number: int | None = None) -> None:
     """Bring the services back to a release (None: the one before). Raises OpsError when that cannot be, or fails; the
-    containers that run then serve on."""
+    containers that run then keep serving."""
     with deployment(env, "rollback") as work:
         target = releases.target(env, number)
         declared = model.parse(releases.document(env, target))
@@ -51,7 +51,7 @@ def rollback(env: Environment, number: int | None = None) -> None:
         names = ", ".join(each.service.name for each in moves)
         console.say(f"{env.name} is back on release {target.number}: {names}", "green")
         console.say(
-            "Data and schema stay as they are. The files declare what came after: revert them before the next deploy."
+            "Data and schema stay as they are. The files still declare the newer version: revert them before the next deploy."
         )
 
 

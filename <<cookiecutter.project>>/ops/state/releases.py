@@ -27,13 +27,13 @@ from ops.state import memory
 from ops.state.document import State
 from ops.state.places import with_folder, without_folder
 
-# Releases one can go back to: as many as Kamal keeps. Each costs the layers of its images that no other has, some MB.
+# Releases that can be rolled back to: as many as Kamal keeps. Each costs the layers of its images that no other has, some MB.
 KEPT = 5
 # Entries of the history, also of releases whose images are gone.
 REMEMBERED = 50
 
 RUNNING, DEPLOYED, BROKEN, INTERRUPTED = "running", "deployed", "failed", "interrupted"
-# More or fewer containers of what runs: part of the history, and nothing that one could go back to.
+# More or fewer containers of what runs: part of the history, and nothing to roll back to.
 SCALED = "scaled"
 
 
@@ -99,7 +99,7 @@ def with_entry(state: State, release: Release) -> State:
 
 
 def forgetting(state: State) -> State:
-    """Without the oldest entries, and without configurations that one cannot go back to."""
+    """Without the oldest entries, and without configurations that cannot be rolled back to."""
     everything = entries(state)
     back = {each.number for each in reachable(everything)}
     remembered = [each for each in everything if each in everything[-REMEMBERED:] or each.number in back]
@@ -119,7 +119,7 @@ def entries(state: State) -> list[Release]:
 
 
 def reachable(everything: Sequence[Release]) -> list[Release]:
-    """Those that one can go back to, the current one included, newest first."""
+    """Those that can be rolled back to, the current one included, newest first."""
     return [each for each in reversed(everything) if each.result == DEPLOYED][:KEPT]
 
 
@@ -140,7 +140,7 @@ def current(env: Environment) -> Release | None:
 
 
 def kept(env: Environment) -> list[Release]:
-    """Releases one can go back to, the current one included, newest first."""
+    """Releases that can be rolled back to, the current one included, newest first."""
     return reachable(history(env))
 
 
@@ -188,21 +188,22 @@ def as_file(document: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def target(env: Environment, number: int | None = None) -> Release:
-    """The release to go back to: that number, or the newest one before the current one that differs from it.
+    """The release to roll back to: that number, or the newest one before the current one that differs from it.
 
-    Raises OpsError when there is none, or it cannot be gone back to.
+    Raises OpsError when there is none, or it cannot be rolled back to.
     """
     candidates = kept(env)
-    listed = f"One can go back to: {', '.join(str(each.number) for each in candidates[1:]) or 'none yet'}."
+    listed = f"Available releases: {', '.join(str(each.number) for each in candidates[1:]) or 'none yet'}."
     if number is None:
         now = candidates[0] if candidates else None
         found = next((each for each in candidates[1:] if now and _differs(env, each, now)), None)
         if not found:
-            raise OpsError(f"There is no release of {env.name} before the current one.", listed, FAILED)
+            reason = "no earlier release differs from the current one"
+            raise OpsError(f"Cannot roll back {env.name}: {reason}.", listed, FAILED)
     else:
         found = next((each for each in candidates if each.number == number), None)
         if not found:
-            raise OpsError(f"One cannot go back to release {number} of {env.name}.", listed, USAGE)
+            raise OpsError(f"Cannot roll back {env.name} to release {number}.", listed, USAGE)
     present = {image["Id"] for image in engine.inspect(sorted(set(found.images.values())), "image")}
     missing = sorted(name for name, image in found.images.items() if image not in present)
     if missing:

@@ -82,7 +82,7 @@ def test_back_to_a_number(env, deployed) -> None:
 
 def test_nothing_to_go_back_to(env, deployed) -> None:
     deployed("a")
-    with pytest.raises(OpsError, match="no release of dev before the current one") as caught:
+    with pytest.raises(OpsError, match="Cannot roll back dev: no earlier release differs") as caught:
         releases.target(env)
     assert caught.value.code == FAILED
 
@@ -93,7 +93,7 @@ def test_what_one_cannot_go_back_to(env, deployed, number: int) -> None:
     with pytest.raises(OpsError, match=f"cannot go back to release {number}") as caught:
         releases.target(env, number)
     assert caught.value.code == USAGE
-    assert caught.value.remedy == "One can go back to: 1."
+    assert caught.value.remedy == "Available releases: 1."
 
 
 def test_images_that_are_gone(env, deployed, monkeypatch) -> None:
