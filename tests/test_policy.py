@@ -425,6 +425,8 @@ def test_profile_is_that_of_its_tier(service: dict[str, Any], name: str) -> None
     }
     expected = tiers.get(name, "monitoring-true") if SERVICES[name] == "docker-compose.monitoring.yml" else None
     assert service.get("profiles", []) == ([expected] if expected else [])
+    # the deploy of the site does not fail with what only watches it, and knows it by this label
+    assert (service.get("labels") or {}).get("ops.tier") == ("monitoring" if expected else None)
 
 
 @each_service
