@@ -308,7 +308,7 @@ def test_events_arrive_when_they_are_sent(start: Start, path: str) -> None:
             received += connection.recv(4096)
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/api/metrics", "/api/v1/status"])
+@pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/api/metrics"])
 def test_asking_for_a_stream_opens_nothing(start: Start, path: str) -> None:
     assert start().ask(path, Accept="text/event-stream").status == 404
     assert start().ask(path, Upgrade="websocket", Connection="Upgrade").status == 404
@@ -326,7 +326,6 @@ def test_streams_are_counted_like_pages(start: Start) -> None:
 def test_only_dev_shows_the_inside(start: Start, environment: str) -> None:
     answer = start(environment).ask("/api/v1/items")
     assert [answer.headers[name] is not None for name in INTERNALS] == [environment == "dev"] * 3
-    assert start(environment).ask("/api/v1/status").status == (200 if environment == "dev" else 404)
 
 
 def test_the_api_is_not_cached_unless_it_says_so(start: Start) -> None:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from api.cache import Cache
 from api.items import Item, event, now, uuid7
-from api.settings import ApiSettings
 from api.store import Store
 from stack import log
 from stack.problems import Problem, documented
@@ -101,14 +100,13 @@ async def create(
 async def list_items(
     person: Person,
     store: StoreOf,
-    request: Request,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     before: uuid.UUID | None = None,
 ) -> ItemPage:
     """One's own items, newest first; an admin's list has everyone's."""
     found, source = await store.list(_scope(person), person.id, limit + 1, before)
-    _show(request, response, "X-Database", source)
+    response.headers["X-Database"] = source
     page = found[:limit]
     return ItemPage(items=[i.as_json() for i in page], next=str(page[-1].id) if len(found) > limit else None)
 
@@ -119,7 +117,6 @@ async def get(
     person: Person,
     store: StoreOf,
     cache: CacheOf,
-    request: Request,
     response: Response,
     fresh: Annotated[bool, Query(description="do not use the cache")] = False,
 ) -> dict[str, Any]:
@@ -128,10 +125,10 @@ async def get(
     if item is None:
         # A cache that was passed over because the item has just changed means that a replica may not have it yet.
         item, source = await store.get(item_id, _scope(person), person.id, primary=outcome == "bypass" and not fresh)
-        _show(request, response, "X-Database", source)
+        response.headers["X-Database"] = source
         if item and outcome == "miss":
             await cache.fill(item)
-    _show(request, response, "X-Cache", outcome)
+    response.headers["X-Cache"] = outcome
     return _visible(item, person).as_json()
 
 
@@ -162,13 +159,6 @@ async def delete(item_id: uuid.UUID, person: Person, store: StoreOf, cache: Cach
         raise Problem(404, "this item does not exist")
     await cache.changed(item_id)
     request.app.state.wake()
-
-
-def _show(request: Request, response: Response, name: str, value: str) -> None:
-    """Say in a header how a request was served, where the settings want that."""
-    settings: ApiSettings = request.app.state.settings
-    if settings.show_internals:
-        response.headers[name] = value
 
 
 def _visible(item: Item | None, person: Principal) -> Item:

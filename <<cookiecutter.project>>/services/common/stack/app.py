@@ -45,13 +45,7 @@ def frame(
     )
     app.state.settings, app.state.lifecycle = settings, health.lifecycle
     problems.install(app)
-    app.add_middleware(
-        Edge,
-        service=settings.service_name,
-        lifecycle=health.lifecycle,
-        failure=failure,
-        show_host=settings.show_internals,
-    )
+    app.add_middleware(Edge, service=settings.service_name, lifecycle=health.lifecycle, failure=failure)
     app.include_router(health.routes())
     for router in routers:
         app.include_router(router)

@@ -23,14 +23,10 @@ class Edge:
 
     Args:
         failure: the answer when the application fails.
-        show_host: name this container in every answer.
     """
 
-    def __init__(
-        self, app: ASGIApp, service: str, lifecycle: Lifecycle, failure: Callable[[], Response], show_host: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, service: str, lifecycle: Lifecycle, failure: Callable[[], Response]) -> None:
         self.app, self.service, self.lifecycle, self.failure = app, service, lifecycle, failure
-        self.show_host = show_host
         self.in_flight = metrics.IN_FLIGHT.labels(service)
         self.log = log.get()
 
@@ -49,11 +45,10 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                # nginx passes X-Served-By on to the outside only where it is told to
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id), (b"x-served-by", _HOSTNAME)]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))  # nearly everything is for one person only
-                if self.show_host:
-                    headers.append((b"x-served-by", _HOSTNAME))
                 if self.lifecycle.draining:
                     headers.append((b"connection", b"close"))
                 message = {**message, "headers": headers}

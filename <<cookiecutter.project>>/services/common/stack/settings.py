@@ -66,9 +66,6 @@ class Settings(BaseSettings):
     log_level: str = Field(default="info", pattern="(?i)^(debug|info|warning|error)$")
     port: int = Field(default=8000, ge=0, le=65535)
     drain_seconds: float = Field(default=5, ge=0, description="how long a stopping service keeps serving, seconds")
-    show_internals: bool = Field(
-        default=False, description="say in answers which container, database and cache they come from"
-    )
     grace_seconds: float = Field(default=20, ge=0, description="how long open requests may take after that, seconds")
 
     @classmethod

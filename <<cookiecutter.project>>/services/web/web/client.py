@@ -60,19 +60,14 @@ class Api:
         retry = {"Retry-After": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
         raise Problem(status, detail, retry)
 
-    async def states(self) -> tuple[dict[str, str], dict[str, str]]:
-        """How the api and the auth service are, and how what the api depends on is. Never raises.
-
-        By the api's readiness, which is not served to the outside.
-        """
+    async def states(self) -> dict[str, str]:
+        """How the api and the auth service are, by the api's readiness. Never raises."""
         try:
             report = (await self._http.get("/health/ready", timeout=STATUS_SECONDS)).json()
-            checks = {name: str(check["status"]) for name, check in report["checks"].items()}
-            own = str(report["status"])
-        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
-            return {"api": "unreachable", "auth": "unknown"}, {}
-        auth = {"ok": "ready", "failed": "unavailable"}.get(checks.pop("auth", ""), "unknown")
-        return {"api": own, "auth": auth}, checks
+            own, auth = str(report["status"]), report["checks"]["auth"]["status"]
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            return {"api": "unreachable", "auth": "unknown"}
+        return {"api": own, "auth": "ready" if auth == "ok" else "unavailable"}
 
     async def call_as(self, session: Session, method: str, path: str, **options: Any) -> Any:
         """Call in the name of a session, renewing its tokens when needed.

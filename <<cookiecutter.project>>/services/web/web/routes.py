@@ -237,11 +237,9 @@ async def delete_upload(number: str, session: SessionOf, api: ApiOf, kept: Uploa
 
 
 @routes.get("/status")
-async def status(session: SessionOf, api: ApiOf, request: Request) -> Response:
-    """How the services are. What they depend on is shown only where the settings want that."""
-    services, dependencies = await api.states()
-    shown = dependencies if request.app.state.settings.show_internals else {}
-    return page("status.html", email=session.email, services={"web": "ready"} | services, dependencies=shown)
+async def status(session: SessionOf, api: ApiOf) -> Response:
+    """How the services are. What they depend on is nobody's business outside."""
+    return page("status.html", email=session.email, services={"web": "ready"} | await api.states())
 
 
 def to_login(request: Request) -> Response:
