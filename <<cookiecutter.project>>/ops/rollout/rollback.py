@@ -51,7 +51,7 @@ def rollback(env: Environment, number: int | None = None) -> None:
         names = ", ".join(each.service.name for each in moves)
         console.say(f"{env.name} is back on release {target.number}: {names}", "green")
         console.say(
-            "Data and schema stay as they are. The files still declare the newer version: revert them before the next deploy."
+            "Data and schema stay. The files still declare the newer version: revert them before the next deploy."
         )
 
 

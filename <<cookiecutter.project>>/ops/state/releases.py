@@ -27,7 +27,7 @@ from ops.state import memory
 from ops.state.document import State
 from ops.state.places import with_folder, without_folder
 
-# Releases that can be rolled back to: as many as Kamal keeps. Each costs the layers of its images that no other has, some MB.
+# Releases that can be rolled back to: as many as Kamal keeps. Each costs the layers that no other has, some MB.
 KEPT = 5
 # Entries of the history, also of releases whose images are gone.
 REMEMBERED = 50

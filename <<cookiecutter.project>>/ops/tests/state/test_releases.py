@@ -90,7 +90,7 @@ def test_nothing_to_go_back_to(env, deployed) -> None:
 @pytest.mark.parametrize("number", [0, 2, 9])
 def test_what_one_cannot_go_back_to(env, deployed, number: int) -> None:
     deployed("a"), deployed("b", BROKEN), deployed("c")
-    with pytest.raises(OpsError, match=f"cannot go back to release {number}") as caught:
+    with pytest.raises(OpsError, match=f"Cannot roll back dev to release {number}") as caught:
         releases.target(env, number)
     assert caught.value.code == USAGE
     assert caught.value.remedy == "Available releases: 1."
