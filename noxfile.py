@@ -102,7 +102,7 @@ def on_engine(session: nox.Session, program: str, *options: str) -> None:
 
     The longest come first (tests/stack/conftest.py), and what runs on one stack stays together.
     """
-    beside = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "-m", "not alone")
+    beside = ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder", "-m", "not alone")
     try:
         pytest(session, program, "tests/stack", *beside, *options, part="beside")
     finally:

@@ -236,9 +236,10 @@ def _own_tests(file: Path, project: Path) -> tuple[Path, ...]:
 
 @dataclass
 class Judge:
-    """A copy of the project in which one mutant at a time is tried."""
+    """A copy of the project in which one mutant at a time is tried. said: by the tests, the last time."""
 
     folder: Path
+    said: str = ""
 
     def fails(self, module: Module, source: str, seconds: float) -> bool:
         """Whether the module's tests fail, or take longer than so many seconds, when this is its source.
@@ -260,14 +261,15 @@ class Judge:
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate(timeout=seconds)
+            output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             process.communicate()
             return True
+        self.said = output.decode(errors="replace")
         # 2 and 4: the tests could not even be collected, because the module cannot be imported.
         if process.returncode not in {0, 1, 2, 4}:
-            raise SystemExit(f"pytest ended with {process.returncode}:\n{said.decode(errors='replace')}")
+            raise SystemExit(f"pytest ended with {process.returncode}:\n{self.said}")
         return process.returncode != 0
 
 
@@ -276,7 +278,7 @@ def judge(module: Module, count: int, judges: Sequence[Judge]) -> list[Verdict]:
     source = (template.FOLDER / module.file).read_text(encoding="utf-8")
     began = time.monotonic()
     if judges[0].fails(module, source, 600):
-        raise SystemExit(f"{module.name}: its tests fail as it is: {' '.join(map(str, module.tests))}")
+        raise SystemExit(f"{judges[0].said}\n{module.name}: its tests fail as it is, before anything is changed")
     limit = max(_AT_LEAST, _SLOWER * (time.monotonic() - began))
     free: SimpleQueue[Judge] = SimpleQueue()
     for each in judges:

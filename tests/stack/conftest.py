@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="tests marked as faults, with the stories they belong to")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the faults to a run of their own, keep together what runs on one stack, and begin with what takes longest.
 
@@ -99,14 +99,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in mine if "fault" in item.keywords]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-    sharing = {item.path for item in mine if "dev_stack" in getattr(item, "fixturenames", ())}
     groups: dict[str, list[pytest.Item]] = {}
     for item in mine:
-        group = "dev_stack" if item.path in sharing else item.path.stem
-        # For `--dist loadgroup` of pytest-xdist.
-        item.add_marker(pytest.mark.xdist_group(group))
         if item not in left_out:
-            groups.setdefault(group, []).append(item)
+            groups.setdefault(_stack_of(item.path), []).append(item)
     budgets = times.budgets()
 
     def budget(group: list[pytest.Item]) -> float:
@@ -115,3 +111,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     ordered = sorted(groups.values(), key=budget, reverse=True)
     items[:] = [*(item for item in others if item not in left_out), *(item for group in ordered for item in group)]
+
+
+def _stack_of(module: Path) -> str:
+    """What a module runs on: the stack that is shared, or one of its own."""
+    return "dev_stack" if "dev_stack" in module.read_text(encoding="utf-8") else module.stem
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With pytest-xdist: tests of one stack go to one process. (Its own `loadgroup` does not work with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByStack(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _stack_of(config.rootpath / nodeid.partition("::")[0])
+
+    return ByStack(config, log)
