@@ -225,8 +225,8 @@ def watch(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(console, "is_terminal", lambda stream=None: False)
     clock = Clock()
 
-    def run(judge: Gate, look, timeout: float = 180, work=None):
-        return gate.watch(judge, look, timeout, work, clock, clock.sleep)
+    def run(judge: Gate, look, timeout: float = 180, work=None, patient: bool = False):
+        return gate.watch(judge, look, timeout, work, clock, clock.sleep, patient)
 
     run.clock = clock
     return run
@@ -258,6 +258,25 @@ def test_watching_gives_up_in_time(watch, make_container) -> None:
 def test_a_compose_that_fails_ends_the_watch(watch) -> None:
     assert watch(Gate({"api": API}), list, work=Work(2, code=1)).status == WAITING
     assert watch.clock.now == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("patient", "looks"), [(False, 0), (True, 3)])
+def test_whoever_is_patient_lets_compose_finish_although_one_has_failed(
+    watch, make_container, patient: bool, looks: int
+) -> None:
+    dead = make_container("api", state="exited", health="", exit_code=3)
+    verdict = watch(Gate({"api": API}), lambda: [dead], work=Work(3), patient=patient)
+    assert (verdict.status, watch.clock.now) == (FAILED, looks)
+
+
+def test_patience_ends_with_the_time(watch, make_container) -> None:
+    dead = make_container("api", state="exited", health="", exit_code=3)
+    verdict = watch(Gate({"api": API}), lambda: [dead], timeout=20, work=Work(1000), patient=True)
+    assert (verdict.status, watch.clock.now) == (FAILED, 21)
+
+
+def test_the_live_table_has_a_clock_and_a_deadline() -> None:
+    assert gate.rows_table([], "41 s of at most 180 s").title == "41 s of at most 180 s"
 
 
 def test_the_reason_says_who_and_shows_probe_and_log(make_container, monkeypatch: pytest.MonkeyPatch) -> None:
