@@ -76,11 +76,11 @@ def test_a_changed_network_is_refused_before_it_stops_anybody(editor: Editor) ->
     """Compose would stop a running container to replace its network, even where only new ones are asked for."""
     project, file = editor.project, editor.project.folder / "docker-compose.yml"
     declared, before = file.read_text(), project.containers()
-    file.write_text(declared.replace("\n  monitoring: #", "\n  monitoring:\n    labels: {edited: there} #"))
+    file.write_text(declared.replace("\n  scrape: #", "\n  scrape:\n    labels: {edited: there} #"))
     assert file.read_text() != declared
     try:
         for command in (["deploy", "--plan"], ["deploy", "--yes"]):
-            assert "network monitoring" in project.invoke(*command, code=3).stderr
+            assert "network scrape" in project.invoke(*command, code=3).stderr
     finally:
         file.write_text(declared)
     assert project.containers() == before
