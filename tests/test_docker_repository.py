@@ -277,4 +277,4 @@ def test_what_is_signed_by_somebody_else_is_not_installed(repository: Repository
 
 def test_without_the_repository_the_distribution_is_asked(repository: Repository) -> None:
     [plan] = world(repository, "ubuntu", f"rm -rf {repository.site}/linux/ubuntu; " + bootstrap(repository, "--check"))
-    assert "Docker's repository cannot be reached" in plan and "docker-compose-v2" in plan
+    assert "Docker's own repository cannot be reached" in plan and "docker-compose-v2" in plan

@@ -71,10 +71,11 @@ SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # What installs an engine where this script does not, by ID or ID_LIKE of os-release.
 DNF_INSTALL = f"sudo dnf install {' '.join(DOCKER_PACKAGES)} && sudo systemctl enable --now docker"
+DNF_ADD = "sudo dnf install dnf-plugins-core && sudo dnf config-manager --add-repo"
 MANUAL = {
     "fedora": f"sudo dnf config-manager addrepo --from-repofile {DOCKER_SITE}/fedora/docker-ce.repo && {DNF_INSTALL}",
-    "rhel": f"sudo dnf config-manager --add-repo {DOCKER_SITE}/rhel/docker-ce.repo && {DNF_INSTALL}",
-    "centos": f"sudo dnf config-manager --add-repo {DOCKER_SITE}/centos/docker-ce.repo && {DNF_INSTALL}",
+    "centos": f"{DNF_ADD} {DOCKER_SITE}/centos/docker-ce.repo && {DNF_INSTALL}",
+    "rhel": f"{DNF_ADD} {DOCKER_SITE}/rhel/docker-ce.repo && {DNF_INSTALL}",
     "arch": "sudo pacman -S docker docker-compose docker-buildx && sudo systemctl enable --now docker",
     "Darwin": "https://docs.docker.com/desktop/setup/install/mac-install/",
     "Windows": "work inside WSL 2: https://docs.docker.com/desktop/features/wsl/",
@@ -121,6 +122,8 @@ STOP_SECONDS = 60
 # for one question to the engine, and for one to Docker's repository
 ANSWER_SECONDS = 20
 SILENT = "no answer in time"
+# the exit code of a program that is not there, as a shell gives it
+NOT_THERE = 127
 
 # What containers read through bind mounts and build contexts, as another user than the one who made the files.
 SHARED_FILES = ("infrastructure", "monitoring", "services", "config/*/nginx")
@@ -282,8 +285,9 @@ def cannot_install(machine: Machine) -> str:
 
 def by_hand(machine: Machine) -> str:
     """Return the command, or else the page, that installs an engine on this system."""
-    names = [machine.distribution, *machine.like.split()] if machine.system == "Linux" else [machine.system]
-    return next((MANUAL[name] for name in names if name in MANUAL), MANUAL[""])
+    if machine.system != "Linux" or machine.distribution in MANUAL:
+        return MANUAL.get(machine.distribution or machine.system, MANUAL[""])
+    return next((MANUAL[name] for name in ("centos", "fedora", "arch") if name in machine.like.split()), MANUAL[""])
 
 
 def decide(machine: Machine, tools: Tools) -> Plan:
@@ -331,23 +335,26 @@ def decide_source(machine: Machine) -> Plan:
             f"install {', '.join(DOCKER_PACKAGES)} and start the engine",
             DOCKER_PACKAGES,
         )
-    because = "as Docker's repository cannot be reached or does not have this release, "
+    because = "(Docker's own repository cannot be reached, or does not have this release)"
     old = machine.release is not None and machine.release <= NEWEST_DEBIAN_WITH_OLD_DOCKER
     if machine.distribution == "debian" and old:
         return Plan(
             Action.UNPACK,
-            f"{because}install {', '.join(COMPANION_PACKAGES)} with apt, unpack Docker Engine, Compose and buildx from "
-            f"Debian {DONOR_SUITE} (about 85 MB) into {ENGINE_FOLDER}, link them into /usr/local and start the engine",
+            f"install {', '.join(COMPANION_PACKAGES)} with apt, unpack Docker Engine, Compose and buildx from "
+            f"Debian {DONOR_SUITE} (about 85 MB) into {ENGINE_FOLDER}, link them into /usr/local and start the engine "
+            + because,
         )
     packages = DISTRIBUTION_PACKAGES[machine.distribution]
-    return Plan(Action.INSTALL, f"{because}install {', '.join(packages)} with apt and start the engine", packages)
+    return Plan(Action.INSTALL, f"install {', '.join(packages)} with apt and start the engine {because}", packages)
 
 
-def decide_update(machine: Machine) -> Plan:
+def decide_update(machine: Machine, tools: Tools) -> Plan:
     """Return how the engine of this machine is updated: as it was installed."""
     restart = "restart the engine: every container on this machine stops and starts again"
     if machine.docker_host:
         return refuse(f"DOCKER_HOST={machine.docker_host} is another machine's engine: update it there.")
+    if tools.server is None and not machine.installed and not machine.unpacked:
+        return refuse("There is no Docker engine to update here: run this without --update to get one.")
     if not machine.packages and not machine.unpacked:
         return refuse("apt and this script did not install the engine: update it the way it was installed.")
     if not machine.root:
@@ -459,7 +466,7 @@ def run(
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(arguments, 124, "", SILENT)
     except OSError as error:
-        return subprocess.CompletedProcess(arguments, 127, "", str(error))
+        return subprocess.CompletedProcess(arguments, NOT_THERE, "", str(error))
 
 
 def must(command: Sequence[str | Path], purpose: str, env: Mapping[str, str] | None = None) -> str:
@@ -507,7 +514,7 @@ def look_at_tools() -> Tools:
         server=parse_version(server.stdout) if server.returncode == 0 else None,
         compose=parse_version(compose.stdout) if compose.returncode == 0 else None,
         buildx=parse_version(buildx.stdout) if buildx.returncode == 0 else None,
-        problem=last_lines(server.stderr, 1) if server.returncode else "",
+        problem=last_lines(server.stderr, 1) if server.returncode not in (0, NOT_THERE) else "",
     )
 
 
@@ -658,7 +665,7 @@ def update_engine(consent: Consent) -> Engine:
     Raises BootstrapError when it was not installed by apt or by this script, or when the update fails.
     """
     tools = look_at_tools()
-    plan = decide_update(look_at_machine(tools))
+    plan = decide_update(look_at_machine(tools), tools)
     if plan.action is Action.REFUSE:
         raise BootstrapError(plan.message)
     if plan.action is Action.UPGRADE:

@@ -158,7 +158,7 @@ def test_a_running_engine_that_does_not_suffice_is_told_exactly(tools, words):
             ["dnf config-manager addrepo", "linux/fedora/docker-ce.repo", "enable --now docker"],
         ),
         ({"distribution": "rhel", "like": "fedora"}, ["dnf config-manager --add-repo", "linux/rhel/docker-ce.repo"]),
-        ({"distribution": "rocky", "like": "rhel centos fedora"}, ["linux/rhel/docker-ce.repo"]),
+        ({"distribution": "rocky", "like": "rhel centos fedora"}, ["linux/centos/docker-ce.repo"]),
         ({"distribution": "arch"}, ["pacman -S docker docker-compose docker-buildx"]),
         ({"distribution": "nixos"}, ["this is nixos", "https://docs.docker.com/engine/install/"]),
         ({"release": 11}, ["this is Debian 11, older than 12"]),
@@ -460,7 +460,7 @@ def test_apt_neither_asks_nor_removes(program, monkeypatch):
     ],
 )
 def test_an_engine_is_updated_the_way_it_was_installed(changes, action):
-    plan = bootstrap.decide_update(BOOKWORM._replace(**changes))
+    plan = bootstrap.decide_update(BOOKWORM._replace(**changes), GOOD)
     assert plan.action is action
     assert action is Action.REFUSE or "every container on this machine stops" in plan.message
 
@@ -472,11 +472,27 @@ def test_packages_are_upgraded_only_when_there_are_newer_ones(program, monkeypat
     )
     monkeypatch.setattr(bootstrap, "start_engine", lambda: None)
     monkeypatch.setattr(bootstrap, "has_systemd", lambda: True)
-    plan = bootstrap.decide_update(BOOKWORM._replace(installed=(28,), packages=("docker-ce", "docker-ce-cli")))
+    machine = BOOKWORM._replace(installed=(28,), packages=("docker-ce", "docker-ce-cli"))
+    plan = bootstrap.decide_update(machine, GOOD)
     assert bootstrap.upgrade_packages(plan, bootstrap.ask(yes=True)) is newer
     upgrade = "apt-get install --yes --no-remove --only-upgrade docker-ce docker-ce-cli\n"
     assert (upgrade in calls.read_text()) is newer
     assert ("To do: upgrade docker-ce" in capsys.readouterr().out) is newer
+
+
+def test_nothing_to_update_is_said():
+    plan = bootstrap.decide_update(BOOKWORM, NOTHING)
+    assert plan.action is Action.REFUSE and "run this without --update" in plan.message
+
+
+def test_a_client_that_is_not_there_is_not_an_engine_that_may_not_be_used(tmp_path, monkeypatch):
+    """A folder on PATH that this user may not search makes "permission denied" of a program that does not exist."""
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied", "docker")
+
+    monkeypatch.setattr(bootstrap.subprocess, "run", refuse)
+    assert bootstrap.look_at_tools() == bootstrap.Tools(None, None, None, "")
 
 
 @pytest.fixture
