@@ -195,8 +195,10 @@ def faults(session: nox.Session) -> None:
     need_engine(session)
     program = python(session, PROJECT / "requirements.txt")
     provide_images(session, program)
-    on_engine(session, program, "--faults")
-    session.run(program, "-m", "tests.times", *measured, external=True)
+    try:
+        on_engine(session, program, "--faults")
+    finally:
+        session.run(program, "-m", "tests.faults", *measured, external=True)
 
 
 @nox.session(venv_backend="none", default=False)

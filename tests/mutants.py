@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -337,6 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at the same time")
     parser.add_argument("--record", action="store_true", help=f"keep the table in {TABLE.relative_to(template.ROOT)}")
     options = parser.parse_args(arguments)
+    # In the background of a shell Ctrl-C is ignored, by all children too: tests of interruptions would fail.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     modules = [module for name in options.modules for module in Module.find(name)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:

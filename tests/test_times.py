@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from tests import times
+from tests import faults, times
 from tests.times import Took
 
 REPORT = """<?xml version="1.0"?><testsuites><testsuite time="70.5">
@@ -57,3 +58,15 @@ def test_budgets_name_modules_that_are_there() -> None:
     for name in filter(None, times.budgets()):
         path = times.ROOT.joinpath(*name.split("."))
         assert path.is_dir() or path.with_suffix(".py").is_file(), name
+
+
+def test_table_of_faults_has_every_test_with_its_result(folder: Path) -> None:
+    skipped = '<testcase classname="x" name="c" time="0"><skipped/></testcase></testsuite>'
+    (folder / "faults.xml").write_text(REPORT.replace("</testsuite>", skipped))
+    lines = faults.table(times.read(folder / "faults.xml"), date(2026, 11, 26)).splitlines()
+    assert "`nox -s faults`, 2026-11-26: 1 passed, 1 failed, 1 skipped." in lines
+    assert lines[-3:] == [
+        "| test_plan | test_a[x] | passed | 62 |",
+        "| test_plan | test_b | failed | 2 |",
+        "| x | c | skipped | 0 |",
+    ]

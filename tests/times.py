@@ -20,6 +20,7 @@ BUDGETS = ROOT / "tests" / "budgets.toml"
 SLOWEST = 20
 # A busy machine explains less than that; what takes longer waits for something that it need not wait for.
 TOO_LONG = 2.0
+_RESULTS = {"failure": "failed", "error": "failed", "skipped": "skipped"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Took:
     module: str
     name: str
     seconds: float
+    result: str = "passed"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Spent:
 def read(report: Path) -> Iterator[Took]:
     """The tests of a report that pytest wrote (`--junitxml`)."""
     for case in ElementTree.parse(report).iter("testcase"):
-        yield Took(case.get("classname", ""), case.get("name", ""), float(case.get("time", 0)))
+        result = next((_RESULTS[child.tag] for child in case if child.tag in _RESULTS), "passed")
+        yield Took(case.get("classname", ""), case.get("name", ""), float(case.get("time", 0)), result)
 
 
 def lasted(report: Path) -> float:
