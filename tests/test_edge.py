@@ -204,6 +204,11 @@ def test_the_proxy_protocol_names_the_client(start: Start) -> None:
         edge.ask("/", port=18443)
 
 
+def test_without_it_nothing_takes_the_proxy_protocol(start: Start) -> None:
+    with pytest.raises((OSError, http.client.HTTPException)):
+        start().ask("/", port=18443, first=proxy(STRANGER))
+
+
 def test_the_proxy_protocol_is_believed_from_trusted_proxies_only(start: Start) -> None:
     edge = start(TRUSTED_PROXIES="192.0.2.0/24", PROXY_PROTOCOL="on")
     assert edge.ask("/", port=18443, first=proxy(STRANGER)).said["headers"]["x-real-ip"] != STRANGER

@@ -62,11 +62,11 @@ port=":$SSL_PORT"
     done
 } >"$RUN/settings.conf"
 
-# listen NAME PORT OPTIONS: also on 1PORT, which takes the PROXY protocol, and is published instead where that is on
+# listen NAME PORT OPTIONS: where the PROXY protocol is on also on 1PORT, which takes it, and is published instead
 listen() {
     for address in "" $(if [ "${IPV6-off}" = on ]; then echo "[::]:"; fi); do
         echo "listen $address$2${3:+ $3};"
-        echo "listen ${address}1$2${3:+ $3} proxy_protocol;"
+        [ -z "$PROXY_PROTOCOL" ] || echo "listen ${address}1$2${3:+ $3} proxy_protocol;"
     done >"$RUN/$1.conf"
 }
 listen http 8080 ""
