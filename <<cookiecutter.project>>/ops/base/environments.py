@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from ops.base.errors import USAGE, OpsError
+from ops.base.files import replace_file
 
 ALIASES = {"production": "prod", "development": "dev"}
 DEFAULT = "dev"
@@ -46,10 +46,20 @@ class Environment:
         """The Compose project name, which names every container, network and volume."""
         return self.values["COMPOSE_PROJECT_NAME"]
 
-    @property
-    def state_dir(self) -> Path:
-        """Where commands keep what they must remember between runs (never committed)."""
-        return self.project_dir / ".state" / self.name
+    def log_file(self, name: str) -> Path:
+        """Where a command writes what other programs say: in .state/<env>/ of the project, never committed.
+
+        Where that belongs to somebody else it is in this user's cache folder. Raises OpsError when that fails too.
+        """
+        refused: OSError | None = None
+        for folder in (self.project_dir / ".state" / self.name, _cache_home() / self.project):
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (folder / name).open("ab").close()
+                return folder / name
+            except OSError as error:
+                refused = refused or error
+        raise OpsError(f"{relative(folder)} cannot be written to: {refused}.", "Check its owner and the disk.")
 
     def flag(self, key: str) -> bool:
         """A true|false setting; false when absent."""
@@ -61,6 +71,10 @@ class Environment:
         if not value.isascii() or not value.isdigit():
             raise OpsError(f'{relative(self.env_file)}: {key} must be a whole number, not "{value}".', code=USAGE)
         return int(value)
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 (never raises)
 
 
 def relative(path: Path) -> str:
@@ -97,7 +111,7 @@ def load(name: str = DEFAULT, root: Path | None = None) -> Environment:
             USAGE,
         )
     env_file = root / "config" / wanted / ".env"
-    values = parse(env_file.read_text(encoding="utf-8-sig"), relative(env_file))
+    values = parse(_text(env_file), relative(env_file))
     for key in ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE"):
         if not values.get(key):
             raise OpsError(f"{relative(env_file)}: {key} is not set.", "Every command needs it.", USAGE)
@@ -107,7 +121,43 @@ def load(name: str = DEFAULT, root: Path | None = None) -> Environment:
             f"Set ENVIRONMENT={wanted}: it selects the folder the secrets are mounted from.",
             USAGE,
         )
+    _refuse_shared_name(root, wanted, values["COMPOSE_PROJECT_NAME"])
     return Environment(wanted, root, env_file, env_file.parent / "secrets", values)
+
+
+def _text(env_file: Path, encoding: str = "utf-8-sig") -> str:
+    """The text of a settings file. Raises OpsError when it cannot be read."""
+    try:
+        return env_file.read_text(encoding=encoding)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise OpsError(
+            f"{relative(env_file)}:{line}: not UTF-8 text.", "Save the file as UTF-8 in your editor.", USAGE
+        ) from None
+    except OSError as error:
+        raise OpsError(
+            f"{relative(env_file)} cannot be read: {error.strerror}.", "Check who owns it and its mode.", USAGE
+        ) from None
+
+
+def _refuse_shared_name(root: Path, name: str, project: str) -> None:
+    """Raise OpsError when another environment has the same COMPOSE_PROJECT_NAME: it would take over its containers."""
+    for other in available(root):
+        if other != name and _project_name(root / "config" / other / ".env") == project:
+            raise OpsError(
+                f"config/{name}/.env and config/{other}/.env have the same COMPOSE_PROJECT_NAME ({project}):"
+                " each would replace the containers and data of the other.",
+                "Give each its own name, such as COMPOSE_PROJECT_NAME=<project>-${ENVIRONMENT} in both files.",
+                USAGE,
+            )
+
+
+def _project_name(env_file: Path) -> str:
+    """COMPOSE_PROJECT_NAME in a settings file; "" when it cannot be told, which its own commands report."""
+    try:
+        return dotenv_values(stream=io.StringIO(_text(env_file))).get("COMPOSE_PROJECT_NAME") or ""
+    except OpsError:
+        return ""
 
 
 def parse(text: str, source: str) -> dict[str, str]:
@@ -145,7 +195,7 @@ def set_value(env: Environment, key: str, value: str) -> Environment:
 
     The file is replaced in one step, so that an interruption leaves the old one.
     """
-    text = env.env_file.read_text(encoding="utf-8")
+    text = _text(env.env_file, "utf-8")
     line = _line_of(key)
     if line.search(text):
         text = line.sub(lambda match: f"{match[1]}{value}", text, count=1)
@@ -157,29 +207,13 @@ def set_value(env: Environment, key: str, value: str) -> Environment:
 
 def raw_value(env: Environment, key: str) -> str:
     """A setting as it stands in the environment's file, references and all; "" when it does not."""
-    found = _line_of(key).search(env.env_file.read_text(encoding="utf-8"))
+    found = _line_of(key).search(_text(env.env_file))
     return found[2] if found else ""
 
 
 def override(env: Environment, key: str, value: str) -> Environment:
     """The environment with another value for one setting, which does not go into its file."""
     return replace(env, values={**env.values, key: value}, overrides={**env.overrides, key: value})
-
-
-def replace_file(path: Path, text: str, mode: int) -> None:
-    """Write a file in one step: whoever reads it sees the old text or the new, never half."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(text)
-            file.flush()
-            temporary.chmod(mode)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _refuse_ambiguous(raw: str, known: Collection[str], place: str, key: str) -> None:

@@ -29,7 +29,7 @@ def stop(env: Environment) -> None:
         with console.activity(f"stopping {len(running)} containers") as tick:
             drain(running, declared)
             if declared:
-                log = env.state_dir / "stop.log"
+                log = env.log_file("stop.log")
                 argv = engine.compose_argv(env, "stop", all_profiles=True)
                 if engine.logged(argv, log, tick, **engine.surroundings(env)):
                     raise compose_failed(env, log)
@@ -162,7 +162,7 @@ def _remove(env: Environment, before: Leftovers, doomed: Sequence[str], resolves
     """Remove everything. resolves: whether Compose can read its files, and so stop services in their order."""
     with console.activity(f"removing {len(before.containers)} containers") as tick:
         if resolves:
-            log = env.state_dir / "down.log"
+            log = env.log_file("down.log")
             options = ("--remove-orphans", *(("--volumes",) if doomed else ()))
             argv = engine.compose_argv(env, "down", *options, all_profiles=True)
             if engine.logged(argv, log, tick, **engine.surroundings(env)):

@@ -27,8 +27,9 @@ from typing import IO, Any, BinaryIO
 
 from ops import engine
 from ops.base import console
-from ops.base.environments import Environment, relative, replace_file
+from ops.base.environments import Environment, relative
 from ops.base.errors import OpsError
+from ops.base.files import replace_file
 from ops.data import archive
 from ops.engine import Container
 from ops.parts import postgres, rabbitmq, redis

@@ -33,7 +33,7 @@ def bring_up(
     if argv is None:
         verdict = gate.watch(judge, look, timeout)
     else:
-        log = env.state_dir / "up.log"
+        log = env.log_file("up.log")
         with (
             log.open("wb") as output,
             engine.popen(argv, stdout=output, stderr=output, **engine.surroundings(env)) as work,

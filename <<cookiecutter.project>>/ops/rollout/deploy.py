@@ -215,7 +215,7 @@ class Deployment:
         if builds := [each.image for each in decided.every(plan.Build)]:
             self.doing = "building images"
             names = ", ".join(each.service for each in builds)
-            with console.activity(f"building {names} (log: {relative(env.state_dir / 'build.log')})") as tick:
+            with console.activity(f"building {names} (log: {relative(env.log_file('build.log'))})") as tick:
                 images.build(env, builds, tick)
         images.tag((each.image.content, each.image.reference) for each in decided.every(plan.Tag))
 

@@ -5,13 +5,11 @@ Standard library only: the post-generation hook makes secrets before anything is
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ops.base import files
 from ops.base.errors import OpsError
 
 if TYPE_CHECKING:
@@ -51,24 +49,9 @@ def read_path(path: Path) -> str:
         ) from error
 
 
-@contextlib.contextmanager
-def _complete_file(target: Path, content: bytes, mode: int = FILE_MODE) -> Iterator[Path]:
-    """A finished, synced file of the right mode beside `target`, whatever the umask; gone afterwards."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
 def publish_new(target: Path, content: bytes) -> bool:
     """Write `target` unless it exists, in one step; return whether it was written."""
-    with _complete_file(target, content) as complete:
+    with files.complete_file(target, content, FILE_MODE) as complete:
         try:
             # Unlike a rename, a link cannot overwrite what somebody else made in the meantime.
             os.link(complete, target)
@@ -84,8 +67,7 @@ def publish_new(target: Path, content: bytes) -> bool:
 
 def replace_file(target: Path, content: bytes, mode: int = FILE_MODE) -> None:
     """Write `target` in one step, also over an older version. Containers that mount it keep the older one."""
-    with _complete_file(target, content, mode) as complete:
-        complete.replace(target)
+    files.replace_file(target, content, mode)
 
 
 def rewrite(target: Path, content: bytes) -> None:

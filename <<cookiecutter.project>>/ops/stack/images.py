@@ -108,7 +108,7 @@ def build(env: Environment, own: Sequence[OwnImage], tick: Callable[[str], None]
     # Two nodes of a database run one image, which is built once.
     services = list({each.reference: each.service for each in own}.values())
     line = engine.compose_argv(env, "build", *(("--pull",) if newer_base else ()), *services)
-    log = env.state_dir / "build.log"
+    log = env.log_file("build.log")
     titles: dict[str, str] = {}
     if engine.logged(line, log, lambda _: tick(step(engine.tail(log, 60), titles)), **engine.surroundings(env)):
         tail = "\n".join(f"  {each}" for each in engine.tail(log, 15))

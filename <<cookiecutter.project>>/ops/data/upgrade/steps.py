@@ -526,7 +526,7 @@ class Changeover:
 
     def _logged(self, container: Container, *argv: str) -> None:
         """Run something long in a container, with its last line as progress."""
-        log = self.env.state_dir / "upgrade.log"
+        log = self.env.log_file("upgrade.log")
         line = engine.exec_argv(container.id, *argv, variables=["PGAPPNAME"])
         if engine.logged(line, log, self.tell, environment={**os.environ, "PGAPPNAME": COMMAND}):
             text = "\n".join(engine.tail(log, 15))

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from ops.base import console
-from ops.base.environments import Environment, replace_file
+from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
+from ops.base.files import replace_file
 from ops.state.digests import MAINTENANCE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_names_and_aliases(project: Path, given: str, name: str) -> None:
 
 
 def test_an_environment_named_like_an_alias_wins(project: Path) -> None:
-    text = (project / "config/prod/.env").read_text().replace("=prod", "=production")
+    text = (project / "config/prod/.env").read_text().replace("=prod", "=production").replace("-prod", "-production")
     (project / "config/production").mkdir()
     (project / "config/production/.env").write_text(text)
     assert environments.load("production", project).name == "production"
@@ -153,3 +154,69 @@ def test_an_override_is_for_compose_and_not_for_the_file(env: environments.Envir
 def test_a_setting_as_it_stands(env: environments.Environment) -> None:
     assert environments.raw_value(env, "COMPOSE_PROFILES") == "monitoring-${MONITORING_ENABLED}"
     assert environments.raw_value(env, "ABSENT") == ""
+
+
+# ── several environments, several people ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["acme-prod", "acme-${ENVIRONMENT}"])
+def test_a_copied_environment_may_not_take_over_its_source(project: Path, name: str) -> None:
+    shutil.copytree(project / "config/prod", project / "config/qa2")
+    file = project / "config/qa2/.env"
+    text = file.read_text().replace("ENVIRONMENT=prod", "ENVIRONMENT=qa2")
+    file.write_text(text.replace("COMPOSE_PROJECT_NAME=acme-prod", f"COMPOSE_PROJECT_NAME={name}"))
+    if "$" in name:
+        assert environments.load("qa2", project).project == "acme-qa2"
+        assert environments.load("prod", project).project == "acme-prod"
+        return
+    for wanted in ("qa2", "prod"):
+        with pytest.raises(OpsError, match="have the same COMPOSE_PROJECT_NAME") as caught:
+            environments.load(wanted, project)
+        assert caught.value.code == USAGE
+        assert "config/qa2/.env" in caught.value.message and "config/prod/.env" in caught.value.message
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"COMPOSE_PROJECT_NAME", b"'"])
+def test_a_broken_environment_is_no_obstacle_to_the_others(project: Path, content: bytes) -> None:
+    (project / "config/staging/.env").write_bytes(content)
+    assert environments.load("dev", project).name == "dev"
+
+
+def test_a_file_of_another_encoding_is_a_sentence(project: Path) -> None:
+    file = project / "config/dev/.env"
+    file.write_bytes(file.read_bytes() + "ADMIN=Jürgen\n".encode("latin-1"))
+    with pytest.raises(OpsError, match=r"config/dev/\.env:\d+: not UTF-8 text") as caught:
+        environments.load("dev", project)
+    lines = file.read_bytes().splitlines()
+    assert f":{len(lines)}:" in caught.value.message
+
+
+def test_a_file_that_one_may_not_read_is_a_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", deny)
+    with pytest.raises(OpsError, match=r"config/dev/\.env cannot be read: Permission denied"):
+        environments.load("dev", project)
+
+
+def test_logs_are_beside_the_project(env) -> None:
+    log = env.log_file("up.log")
+    assert log == env.project_dir / ".state/dev/up.log"
+    assert log.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_logs_of_a_second_user_are_in_their_cache(env, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (env.project_dir / ".state").write_text("stands for a folder that cannot be written to")
+    assert env.log_file("up.log") == tmp_path / "cache/acme-dev/up.log"
+    (tmp_path / "cache").rename(tmp_path / "old")
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(OpsError, match="cannot be written to"):
+        env.log_file("up.log")
+
+
+def test_a_log_that_somebody_else_owns_is_not_written_to(env, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    env.log_file("other.log").with_name("up.log").mkdir()
+    assert env.log_file("up.log") == tmp_path / "cache/acme-dev/up.log"

@@ -80,7 +80,6 @@ def test_build_command_line_and_tags(env, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_failed_build_shows_its_last_lines(env, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_argv, log: Path, _tick, **_options) -> int:
-        log.parent.mkdir(parents=True)
         log.write_text("step 1\nERROR: no such package\n")
         return 1
 
