@@ -62,10 +62,10 @@ def create_app(
         if store:
             state.store, state.wake = store, lambda: None
         else:
-            primary = Database(settings, settings.api_db_password)
-            replica = Database(settings, settings.api_db_password, "standby")
+            primary = Database(settings, settings.live("api_db_password"))
+            replica = Database(settings, settings.live("api_db_password"), "standby")
             watch, positions = ReplicaWatch(primary, replica), Positions(shared)
-            publisher = RabbitPublisher(settings, settings.api_rabbitmq_password)
+            publisher = RabbitPublisher(settings, settings.live("api_rabbitmq_password"))
             relay = Relay(primary, publisher)
             state.store = PostgresStore(primary, Reader(primary, replica, positions, watch), positions)
             state.wake = relay.wake

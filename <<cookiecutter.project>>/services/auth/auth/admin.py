@@ -48,7 +48,7 @@ async def act(store: Store, options: argparse.Namespace) -> str:
 async def _main(options: argparse.Namespace) -> int:
     settings = load(AuthSettings)
     log.configure(settings.service_name, "error")
-    database = Database(settings, settings.auth_db_password)
+    database = Database(settings, settings.live("auth_db_password"))
     try:
         print(await act(PostgresStore(database), options))
     except (ValueError, Problem) as error:

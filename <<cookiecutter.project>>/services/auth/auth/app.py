@@ -97,8 +97,8 @@ def create_app(settings: AuthSettings | None = None, store: Store | None = None)
         databases: list[Database] = []
         kept: Any = store
         if not store:
-            primary = Database(settings, settings.auth_db_password)
-            standby = Database(settings, settings.auth_db_password, "standby")
+            primary = Database(settings, settings.live("auth_db_password"))
+            standby = Database(settings, settings.live("auth_db_password"), "standby")
             databases, kept = [primary, standby], PostgresStore(primary, standby)
             health.add("database", primary.ping)
             # Keeps a connection open as well, for when the names of the servers cannot be looked up.

@@ -83,7 +83,7 @@ class Database:
             pool_pre_ping=True,
             pool_recycle=1800,
         )
-        self._arguments = connection_arguments(settings, password, role)
+        self._arguments, self._password = connection_arguments(settings, password, role), password
         self._hosts = hosts_of(settings.database_hosts, 5432)
         self._away, self._next_attempt = False, 0.0
 
@@ -94,7 +94,9 @@ class Database:
         # before the attempt, which may take long
         self._next_attempt = time.monotonic() + ATTEMPT_SECONDS
         try:
-            connection = await psycopg.AsyncConnection.connect(**self._arguments)
+            # A rotation changes it in the file and in the database: an attempt between the two is made again.
+            arguments = {**self._arguments, "password": self._password.get_secret_value()}
+            connection = await psycopg.AsyncConnection.connect(**arguments)
         except psycopg.Error as error:
             self._away = is_connection_failure(error)
             raise

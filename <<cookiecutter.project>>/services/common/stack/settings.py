@@ -30,6 +30,24 @@ def _is_secret(field: FieldInfo) -> bool:
     return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
 
 
+class LiveSecret(SecretStr):
+    """A secret that may change while the service runs (`invoke secret-rotate`): its file is read at each use.
+
+    Who opens connections all the time uses it; the file that was there at the start is rewritten in place.
+    """
+
+    def __init__(self, path: Path, at_start: SecretStr) -> None:
+        super().__init__(at_start.get_secret_value())
+        self._path = path
+
+    def get_secret_value(self) -> str:
+        """The content of the file, stripped; what it was at the start when it cannot be read."""
+        try:
+            return self._path.read_text(encoding="utf-8").strip() or super().get_secret_value()
+        except (OSError, UnicodeDecodeError):
+            return super().get_secret_value()
+
+
 class _SecretFiles(PydanticBaseSettingsSource):
     """Values of the secret fields: the stripped content of the file that has the field's name in capitals."""
 
@@ -67,6 +85,10 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     drain_seconds: float = Field(default=5, ge=0, description="how long a stopping service keeps serving, seconds")
     grace_seconds: float = Field(default=20, ge=0, description="how long open requests may take after that, seconds")
+
+    def live(self, name: str) -> LiveSecret:
+        """The secret field `name` as its file has it at each use."""
+        return LiveSecret(secrets_folder() / name.upper(), getattr(self, name))
 
     @classmethod
     def settings_customise_sources(

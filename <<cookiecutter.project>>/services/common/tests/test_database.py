@@ -8,7 +8,7 @@ from sqlalchemy import exc, text
 
 from stack.database import Database, connection_arguments, is_connection_failure
 from stack.problems import Unavailable
-from stack.settings import DatabaseSettings
+from stack.settings import DatabaseSettings, LiveSecret
 
 
 def settings(hosts: str, **values) -> DatabaseSettings:
@@ -54,6 +54,24 @@ async def test_a_database_that_is_away_costs_no_more_than_the_deadline(tmp_path)
     with pytest.raises(Unavailable):
         await database.run(lambda connection: connection.execute(text("select 1")))
     assert 0.3 < time.monotonic() - began < 2
+    await database.close()
+
+
+async def test_each_connection_reads_the_password_again(tmp_path, monkeypatch) -> None:
+    (tmp_path / "API_DB_PASSWORD").write_text("before")
+    used = []
+
+    async def connect(**arguments):
+        used.append(arguments["password"])
+        raise psycopg.OperationalError("password authentication failed")
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    live = LiveSecret(tmp_path / "API_DB_PASSWORD", SecretStr("before"))
+    database = Database(settings("a", database_deadline=1.5), live)
+    asyncio.get_running_loop().call_later(0.2, (tmp_path / "API_DB_PASSWORD").write_text, "after")
+    with pytest.raises(Unavailable):
+        await database.run(lambda connection: connection.execute(text("select 1")))
+    assert (used[0], used[-1]) == ("before", "after")
     await database.close()
 
 

@@ -75,3 +75,22 @@ def test_defaults() -> None:
 def test_hosts() -> None:
     assert hosts_of("a, b:5433,", 5432) == [("a", 5432), ("b", 5433)]
     assert hosts_of("", 5432) == []
+
+
+def test_a_live_secret_follows_its_file(secrets: Path) -> None:
+    (secrets / "AUTH_DB_PASSWORD").write_text("before\n")
+    live = load(Example).live("auth_db_password")
+    assert live.get_secret_value() == "before"
+    (secrets / "AUTH_DB_PASSWORD").write_text("after\n")
+    assert live.get_secret_value() == "after"
+    assert "after" not in f"{live!r} {live}"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
+def test_a_live_secret_that_cannot_be_read_is_what_it_was(secrets: Path, content: bytes) -> None:
+    (secrets / "AUTH_DB_PASSWORD").write_text("before\n")
+    live = load(Example).live("auth_db_password")
+    (secrets / "AUTH_DB_PASSWORD").write_bytes(content)
+    assert live.get_secret_value() == "before"
+    (secrets / "AUTH_DB_PASSWORD").unlink()
+    assert live.get_secret_value() == "before"

@@ -39,7 +39,7 @@ def create_app(settings: NotificationSettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        database = Database(settings, settings.notification_db_password)
+        database = Database(settings, settings.live("notification_db_password"))
         store = PostgresStore(database)
         handler = Handler(
             store,
@@ -48,7 +48,7 @@ def create_app(settings: NotificationSettings | None = None) -> FastAPI:
             public_url=settings.public_url,
             max_attempts=settings.max_attempts,
         )
-        password = settings.notification_rabbitmq_password
+        password = settings.live("notification_rabbitmq_password")
         consumer = Consumer(settings, password, handler, lifecycle, settings.grace_seconds)
         health.add("database", database.ping)
         health.add("rabbitmq", consumer.check)
