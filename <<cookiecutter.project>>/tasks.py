@@ -382,6 +382,23 @@ def secret_check(_context, env="dev", json=False):
     return commands.secret_check(load(env), as_json=json)
 
 
+@command(
+    names="secrets, separated by commas, or --all for every one that can be generated",
+    env=ENV_HELP,
+    yes=YES_HELP,
+    positional="names",
+)
+def secret_rotate(_context, names, env="dev", yes=False):
+    """Give secrets new values without interrupting requests: invoke secret-rotate REDIS_PASSWORD.
+
+    Changes the password in the running database, cache or broker, replaces whatever reads it, and verifies that the
+    old value is refused. If it is interrupted, run it again: it continues where it stopped.
+    """
+    from ops.security import rotate
+
+    rotate.rotate(load(env), names, assume_yes=yes)
+
+
 @command(env=ENV_HELP, self_signed="prod: make a certificate that browsers will not trust, for a first try")
 def certificate(_context, env="dev", self_signed=False):
     """Show the TLS certificate; outside prod make or renew it."""

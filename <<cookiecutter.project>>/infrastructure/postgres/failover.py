@@ -9,6 +9,7 @@ import base64
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import urllib.request
@@ -181,11 +182,16 @@ def share(etcd: Etcd, wanted: Mapping[str, Any]) -> None:
         say(f"etcd does not answer ({error}): the cluster keeps the configuration it has")
 
 
-def main() -> None:
-    """Write the configuration and become Patroni."""
+def declaration() -> dict[str, Any]:
+    """What patroni.yml says."""
     import yaml  # comes with Patroni, in the image
 
-    declared = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
+    declared: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
+    return declared
+
+
+def write_configuration(declared: Mapping[str, Any]) -> Path:
+    """Write Patroni's configuration, with today's passwords, and return its path."""
     passwords = {}
     for name in ("POSTGRES_PASSWORD", "REPLICATION_PASSWORD", "PATRONI_PASSWORD"):
         passwords[name] = (SECRETS / name).read_text(encoding="utf-8").rstrip("\r\n")
@@ -195,6 +201,19 @@ def main() -> None:
     target.touch(mode=0o600)
     # JSON is YAML, and quotes whatever a password may hold.
     target.write_text(json.dumps(configuration(declared, os.environ, passwords), indent=1), encoding="utf-8")
+    return target
+
+
+def reload() -> None:
+    """Let the Patroni of this container read the configuration again: for a changed password."""
+    write_configuration(declaration())
+    os.kill(1, signal.SIGHUP)
+
+
+def main() -> None:
+    """Write the configuration and become Patroni."""
+    declared = declaration()
+    target = write_configuration(declared)
     etcd = Etcd(os.environ["ETCD_HOSTS"], scope(declared, os.environ))
     data = Path(os.environ["PGDATA"])
     try:
@@ -216,4 +235,4 @@ def become_patroni(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    reload() if sys.argv[1:] == ["reload"] else main()

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Starts a node of the plain pair as what its data says: a primary, or a standby of the other one. Arguments go to the server.
+# node.sh passfile: a running node takes a changed REPLICATION_PASSWORD.
 #
 # Who is primary a person decides (invoke failover, invoke promote). A node never takes the role by itself, and one that was the
 # primary while the other was promoted comes back as its standby.
@@ -17,12 +18,12 @@ say() {
     echo "node: $*" >&2
 }
 
-# In memory, and new at every start, so a changed password only needs a restart. In this format \ and : are special.
+# In memory, and new at every start. The server reads it whenever it connects. In this format \ and : are special.
 write_passfile() {
     local password
     password=$(tr -d '\r' </run/secrets/REPLICATION_PASSWORD)
     password=${password//\\/\\\\}
-    (umask 077 && printf '*:*:*:replicator:%s\n' "${password//:/\\:}" >"$PASSFILE")
+    (umask 077 && printf '*:*:*:replicator:%s\n' "${password//:/\\:}" >"$PASSFILE.new" && mv -f "$PASSFILE.new" "$PASSFILE")
 }
 
 # ask OPTIONS TEXT: what the other node answers.
@@ -101,6 +102,7 @@ serve_as_standby() {
 }
 
 write_passfile
+[ "${1-}" != passfile ] || exit 0
 [ ! -s "$PGDATA/PG_VERSION" ] || touch "$PLAIN"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     if [ "$BEGINS" = true ] && ! peer_is_primary; then

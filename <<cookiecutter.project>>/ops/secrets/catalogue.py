@@ -22,7 +22,9 @@ class Secret:
 
     `length` is how many characters a generated one has; 0 means that it cannot be generated (somebody else gives it, or
     it starts empty). `minimum_length` (characters) and `minimum_bits` (estimated entropy) bind secrets set by hand.
-    `required_by` names the setting of `.env` that makes an optional secret necessary when it is not empty.
+    `required_by` names the setting of `.env` that makes an optional secret necessary when it is not empty. `rotation`
+    says what `invoke secret-rotate` does, and `after` what is left to do then. `keeps` names the secret that takes the
+    old value, for keys of which two are valid.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Secret:
     minimum_bits: int = 64
     optional: bool = False
     required_by: str = ""
+    keeps: str = ""
+    after: str = ""
 
     @property
     def made(self) -> str:
@@ -48,8 +52,7 @@ def _role(name: str, role: str, *readers: str) -> Secret:
         name,
         f"PostgreSQL role {role}",
         ("postgres-primary", "postgres-replica", *readers),
-        # A mounted secret is bound to the file that was there at the start, hence the restart.
-        "replace the file, restart both nodes, run `bash /etc/postgresql/roles.sh` in the primary, recreate readers",
+        "ALTER ROLE on the primary; open connections stay, the readers are replaced",
     )
 
 
@@ -58,13 +61,13 @@ def _broker(name: str, user: str, *readers: str) -> Secret:
         name,
         f"RabbitMQ user {user}",
         readers,
-        "replace the file, render the definitions again (invoke secret-init), restart rabbitmq, recreate the readers",
+        "imported into the running broker; open connections stay, the readers are replaced",
     )
 
 
 _SENTINELS = ("redis-sentinel-1", "redis-sentinel-2", "redis-sentinel-3")
 
-_ELASTIC = "replace the file, recreate the readers: elasticsearch makes its users from the files at every start"
+_ELASTIC = "its users are written again, which it notices within seconds; the readers are replaced"
 
 CATALOGUE: tuple[Secret, ...] = (
     _role("POSTGRES_PASSWORD", "admin (superuser)"),
@@ -77,19 +80,19 @@ CATALOGUE: tuple[Secret, ...] = (
         "PATRONI_PASSWORD",
         "the PostgreSQL nodes' orders to each other (switchover, restart), with docker-compose.failover.yml",
         ("postgres-primary", "postgres-replica"),
-        "replace the file, restart both nodes, the standby first",
+        "both Patroni nodes reload their configuration",
     ),
     Secret(
         "REDIS_PASSWORD",
         "Redis default user, the replica's login at the primary, and who may ask the sentinels",
         ("redis-primary", "redis-replica", *_SENTINELS, "api", "redis-exporter"),
-        "replace the file, restart redis-primary, redis-replica and the other readers together; the cache survives",
+        "added to the user on every node and sentinel, the readers are replaced, the old one is removed",
     ),
     Secret(
         "REDIS_SENTINEL_PASSWORD",
         "the sentinels' login at the nodes and at each other: whoever has it may change roles",
         ("redis-primary", "redis-replica", *_SENTINELS),
-        "replace the file, restart its readers together; who is primary survives",
+        "added to the user on every node, the sentinels log in with it, the old one is removed",
     ),
     _broker("RABBITMQ_PASSWORD", "admin", "rabbitmq", "rabbitmq-2", "rabbitmq-3"),
     _broker("API_RABBITMQ_PASSWORD", "api", "api"),
@@ -98,23 +101,25 @@ CATALOGUE: tuple[Secret, ...] = (
         "RABBITMQ_COOKIE",
         "nodes of a RabbitMQ cluster know each other by it: whoever has it may do anything to them",
         ("rabbitmq", "rabbitmq-2", "rabbitmq-3"),
-        "replace the file, stop all three nodes, deploy: nodes with different cookies do not speak to each other",
+        "set in every running node; nodes that are connected stay connected",
     ),
     Secret(
         "JWT_SECRET",
         "auth-service signs access tokens with it, api verifies them",
         ("auth-service", "api"),
-        "move the value to JWT_SECRET_PREVIOUS, write a new one, recreate the readers; empty JWT_SECRET_PREVIOUS when "
-        "the longest token life has passed",
+        "the readers are replaced twice: first all of them verify the new key, then auth-service signs with it",
         length=KEY_LENGTH,
         minimum_length=32,
         minimum_bits=128,
+        keeps="JWT_SECRET_PREVIOUS",
+        after="tokens signed with the old key are accepted until they expire, for up to 15 minutes. After that, or now "
+        "if the key was stolen: invoke secret-rotate JWT_SECRET_PREVIOUS",
     ),
     Secret(
         "JWT_SECRET_PREVIOUS",
         "still verifies tokens signed before the last rotation",
         ("auth-service", "api"),
-        "filled and emptied by the rotation of JWT_SECRET",
+        "emptied, and the readers are replaced: tokens signed with it are refused",
         length=0,
         minimum_length=32,
         minimum_bits=128,
@@ -124,7 +129,7 @@ CATALOGUE: tuple[Secret, ...] = (
         "SMTP_PASSWORD",
         "login at the mail server, given by its operator",
         ("notification-service", "alertmanager"),
-        "change it at the mail server, replace the file, recreate notification-service; mails wait in the queue",
+        "change it at the mail server and type it here; the readers are replaced, mails wait in the queue",
         length=0,
         minimum_length=8,
         minimum_bits=28,
@@ -135,7 +140,7 @@ CATALOGUE: tuple[Secret, ...] = (
         "GRAFANA_PASSWORD",
         "Grafana user admin",
         ("grafana",),
-        "replace the file, run `grafana cli admin reset-admin-password`: Grafana reads it only on an empty volume",
+        "changed in Grafana's database while it runs",
     ),
     Secret("ELASTIC_PASSWORD", "Elasticsearch superuser elastic", ("elasticsearch", "elasticsearch-setup"), _ELASTIC),
     Secret("KIBANA_PASSWORD", "Elasticsearch user kibana_system", ("elasticsearch", "kibana"), _ELASTIC),
@@ -143,11 +148,21 @@ CATALOGUE: tuple[Secret, ...] = (
         "KIBANA_ENCRYPTION_KEY",
         "encrypts what Kibana saves",
         ("kibana",),
-        "move the old one to xpack.encryptedSavedObjects.keyRotation.decryptionOnlyKeys first: without it, "
-        "what it encrypted cannot be read",
+        "Kibana is replaced; the old key still decrypts what it encrypted",
         length=KEY_LENGTH,
         minimum_length=32,
         minimum_bits=128,
+        keeps="KIBANA_ENCRYPTION_KEY_PREVIOUS",
+    ),
+    Secret(
+        "KIBANA_ENCRYPTION_KEY_PREVIOUS",
+        "still decrypts what Kibana saved before the last rotation",
+        ("kibana",),
+        "emptied, and Kibana is replaced: what this key encrypted cannot be read any more",
+        length=0,
+        minimum_length=32,
+        minimum_bits=128,
+        optional=True,
     ),
     Secret(
         "LOG_SHIPPER_PASSWORD",
@@ -158,6 +173,8 @@ CATALOGUE: tuple[Secret, ...] = (
 )
 
 BY_NAME: dict[str, Secret] = {secret.name: secret for secret in CATALOGUE}
+# Those that only ever hold the old value of another.
+KEPT: frozenset[str] = frozenset(secret.keeps for secret in CATALOGUE if secret.keeps)
 
 
 def of_team(name: str) -> Secret:

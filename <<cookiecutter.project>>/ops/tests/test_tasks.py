@@ -29,7 +29,7 @@ COMMANDS = {
         "promote",
     ),
     *("rollback", "releases", "maintenance", "unlock", "upgrade-database"),
-    *("secret-init", "secret-check", "certificate", "config", "doctor"),
+    *("secret-init", "secret-check", "secret-rotate", "certificate", "config", "doctor"),
 }
 
 

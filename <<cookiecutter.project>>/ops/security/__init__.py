@@ -1,0 +1,1 @@
+"""Changes of what the stack trusts: the rotation of secrets."""
