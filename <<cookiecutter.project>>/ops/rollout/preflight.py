@@ -20,6 +20,7 @@ from ops.base.environments import Environment, relative
 from ops.base.errors import OpsError
 from ops.base.findings import FAILED, OK, WARNING, Check
 from ops.engine import Container
+from ops.parts.nginx import settings as nginx
 from ops.stack.model import Port, Stack
 from ops.state import elsewhere, memory
 from ops.state.document import State
@@ -70,6 +71,7 @@ def check_settings(env: Environment) -> Iterator[Check]:
             bad.append((key, f'must be a port from 1 to 65535, not "{value}"'))
         elif key in _ONE_OF and value not in _ONE_OF[key]:
             bad.append((key, f'must be {" or ".join(_ONE_OF[key])}, not "{value}"'))
+    bad += nginx.problems(env.values)
     for key, problem in bad:
         yield Check("settings", FAILED, f"{key} {problem}", f"Change it in {relative(env.env_file)}.")
     if not bad:

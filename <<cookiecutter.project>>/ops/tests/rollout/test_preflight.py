@@ -42,6 +42,16 @@ def test_compose_versions() -> None:
         ("BUILD_TARGET", "prod", "must be dev or production"),
         ("DOMAIN", "", "DOMAIN is not set"),
         ("IMAGE_PREFIX", "", "IMAGE_PREFIX is not set"),
+        ("DOMAIN", "shop.example.com; return 200", "DOMAIN must be a host name"),
+        ("UPLOAD_MAX_MB", "20M", 'must be a whole number of megabytes, not "20M"'),
+        ("NGINX_CPUS", "two", 'must be a number of processors, not "two"'),
+        (
+            "TRUSTED_PROXIES",
+            "10.0.0.0/8; deny",
+            'must be addresses or networks (203.0.113.7 10.0.0.0/8), not "10.0.0.0/8;"',
+        ),
+        ("TRUSTED_PROXIES", "10.0.0.0/33", 'not "10.0.0.0/33"'),
+        ("PROXY_PROTOCOL", "on", "TRUSTED_PROXIES is empty; with PROXY_PROTOCOL it must name the load balancers"),
     ],
 )
 def test_settings(env: environments.Environment, key: str, value: str, problem: str) -> None:
@@ -53,6 +63,11 @@ def test_settings(env: environments.Environment, key: str, value: str, problem: 
 
 
 def test_good_settings(env: environments.Environment) -> None:
+    assert [each.status for each in preflight.check_settings(env)] == [OK]
+
+
+def test_good_settings_of_a_site_behind_balancers(env: environments.Environment) -> None:
+    env.values.update(TRUSTED_PROXIES="203.0.113.7, 10.1.2.3/8 2001:db8::/32", PROXY_PROTOCOL="on", NGINX_CPUS="1.5")
     assert [each.status for each in preflight.check_settings(env)] == [OK]
 
 
