@@ -127,11 +127,13 @@ def _changeable(tree: ast.Module) -> Iterator[tuple[str, ast.expr | ast.stmt]]:
 
 
 def _text(node: ast.AST) -> bool:
-    """What no test need repeat: docstrings, progress for people, and the values of a module's own settings."""
+    """What no test need repeat: docstrings, progress for people, exported names, and a module's own settings."""
     match node:
         case ast.Expr(value=ast.Constant()):
             return True
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr="say" | "tell") | ast.Name(id="say" | "tell"))):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__")]):
             return True
         case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=int() | float())):
             return name.isupper()

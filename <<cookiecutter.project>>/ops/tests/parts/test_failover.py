@@ -1,5 +1,8 @@
 """Who becomes the primary: in which order, and when not."""
 
+import contextlib
+import dataclasses
+import json
 import signal
 
 import pytest
@@ -7,10 +10,13 @@ import pytest
 from ops import engine
 from ops.base import signals
 from ops.base.errors import REFUSED, OpsError
+from ops.engine import Completed
 from ops.parts import postgres
 from ops.parts.postgres import PRIMARY, STANDBY, Node, View, failover
 from ops.stack.model import Service
 
+# `pair` puts another in its place.
+switch_over = failover.switch_over
 SYNCHRONOUS = {"state": "streaming", "sync": "sync", "lag": 0}
 
 
@@ -207,7 +213,8 @@ def plain(env, make_container, monkeypatch):
                 self.fenced = True
             if script == failover._FENCED:
                 return "fenced\n" if self.fenced else ""
-            return f"Database cluster state:  {self.state}\nLatest checkpoint location: 0/5000028\n"
+            lines = ("Latest checkpoint location: 0/5000028", "Time of latest checkpoint: Thu 26 Nov 10:11:12 2026")
+            return "\n".join((f"Database cluster state:  {self.state}", *lines))
 
         def sql(self, _env, _container, text):
             if "pg_promote" in text:
@@ -293,3 +300,111 @@ def test_a_lost_primary_is_not_taken_for_one_that_handed_over(env, halfway, held
     with pytest.raises(OpsError, match="no node is the primary") as caught:
         failover.failover(env)
     assert (caught.value.code, halfway.done) == (REFUSED, [])
+
+
+# ── what is asked of Patroni, of PostgreSQL and of people ─────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def asked(monkeypatch, make_container):
+    """Notes what Patroni and etcd are asked for; `asked.refuses` makes Patroni refuse, `asked.role` is what follows."""
+
+    class Asked(list):
+        refuses, role, etcd = False, PRIMARY, True
+
+        def patroni(self, container, *order, timeout):
+            self.append((container.service, *order))
+            if self.refuses:
+                raise OpsError("refused")
+
+        def forget(self, _containers, scope, key):
+            self.append(("etcd", scope, key))
+            return self.etcd
+
+    found = Asked()
+    monkeypatch.setattr(postgres, "patroni", found.patroni)
+    monkeypatch.setattr(postgres, "forget", found.forget)
+    monkeypatch.setattr(postgres, "ask", lambda _env, each: Node(each, found.role))
+    monkeypatch.setattr(failover, "SECONDS", 0)
+    return found
+
+
+@contextlib.contextmanager
+def measuring(*_arguments):
+    yield lambda: 1.5
+
+
+def test_patroni_is_told_who_leads_and_who_takes_over(env, pair, asked, monkeypatch):
+    monkeypatch.setattr(failover, "_outage", measuring)
+    assert switch_over(env, pair.view()) == 1.5
+    ((*said, order),) = asked
+    assert said == ["postgres-primary", "POST", "/switchover"]
+    assert json.loads(order) == {"leader": "postgres-primary", "candidate": "postgres-replica"}
+
+
+def test_a_forced_promotion_takes_the_lease_and_names_the_candidate(env, asked, make_container):
+    failover._take_lease(env, [], Node(make_container("postgres-replica")), "stack")
+    assert asked == [
+        ("etcd", "stack", "leader"),
+        ("postgres-replica", "POST", "/failover", '{"candidate": "postgres-replica"}'),
+    ]
+
+
+def test_a_standby_that_was_quicker_than_the_order_is_as_good(env, asked, make_container):
+    asked.refuses = True
+    failover._take_lease(env, [], Node(make_container("postgres-replica")), "stack")
+    asked.role = STANDBY
+    with pytest.raises(OpsError, match="postgres-replica did not become the primary"):
+        failover._take_lease(env, [], Node(make_container("postgres-replica")), "stack")
+
+
+@pytest.mark.parametrize(("scope", "etcd"), [("", True), ("stack", False)])
+def test_without_etcd_nobody_is_promoted(env, asked, make_container, scope, etcd):
+    asked.etcd = etcd
+    with pytest.raises(OpsError, match="etcd does not run"):
+        failover._take_lease(env, [], Node(make_container("postgres-replica")), scope)
+    assert not any(line[0] == "postgres-replica" for line in asked)
+
+
+@pytest.mark.parametrize(("name", "typed"), [("prod", "prod"), ("staging", "")])
+def test_in_prod_its_name_must_be_typed(env, lost, monkeypatch, name, typed):
+    env = dataclasses.replace(env, name=name)
+    expected = []
+    monkeypatch.setattr(failover.console, "confirm", lambda *_, expect: expected.append(expect))
+    with pytest.raises(OpsError, match="Nothing was changed"):
+        failover.promote(env)
+    assert expected == [typed] and lost.done == []
+
+
+@pytest.mark.parametrize(
+    ("hazards", "said"),
+    [
+        (["no standby answers", ""], "follows as its standby"),
+        (["no standby answers"], "does not follow yet: no standby"),
+    ],
+)
+def test_the_standby_is_waited_for_and_missed_with_a_warning(env, monkeypatch, capsys, hazards, said):
+    class Looked:
+        def hazard(self):
+            return hazards.pop(0) if len(hazards) > 1 else hazards[0]
+
+    monkeypatch.setattr(failover, "look", lambda _env: Looked())
+    monkeypatch.setattr(failover, "REJOIN_SECONDS", 0.6)
+    failover._await_standby(env, "postgres-primary")
+    assert said in "".join(capsys.readouterr())
+
+
+def test_lines_that_are_run(env, make_container, monkeypatch):
+    """In a node that serves, and in the volume of one that does not."""
+    node, lines = make_container("postgres-primary", id="abc"), []
+    assert failover._shell(node, "{write} until {limit}", "write") == [
+        *("docker", "exec", "abc", "bash", "-c", f"write until {failover.SECONDS}")
+    ]
+    done = Completed((), 0, " t \n", "")
+    monkeypatch.setattr(engine, "compose", lambda _env, *line: lines.append(line) or done)
+    monkeypatch.setattr(engine, "exec_", lambda name, line, timeout: lines.append((name, *line)) or done)
+    env.values.update(POSTGRES_USER="admin")
+    assert failover._one_off(env, Node(node), "ls") == " t \n"
+    assert failover._sql(env, node, "SELECT 1") == "t"
+    assert lines[0] == ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh", "postgres-primary", "-c", "ls")
+    assert lines[1][0] == "abc" and lines[1][-2:] == ("--command", "SELECT 1")
