@@ -1,7 +1,8 @@
 """Maintenance: the site shows a page that says so, with 503 and Retry-After, while everything behind it runs.
 
 A file in the folder that nginx has mounted is the switch: nginx looks for it at every request, so it counts at once,
-cuts nothing that is open, and survives a restart of nginx or of the machine.
+cuts nothing that is open, and survives a restart of nginx or of the machine. Where nginx was started from another
+checkout, that one's folder counts; the file is put into this one too, for the nginx that a deploy from here makes.
 """
 
 from __future__ import annotations
@@ -9,38 +10,62 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from ops import engine
 from ops.base import console
-from ops.base.environments import Environment
+from ops.base.environments import Environment, relative
 from ops.base.errors import USAGE, OpsError
 from ops.base.files import replace_file
+from ops.parts.nginx import edge
 from ops.state.digests import MAINTENANCE
+
+# Where nginx has mounted config/<env>/nginx.
+_MOUNTED = "/etc/nginx/env"
 
 
 def since(env: Environment) -> float | None:
     """When maintenance began, in seconds since the epoch; None when it is off."""
     try:
-        return _switch(env).stat().st_mtime
+        return _switches(env)[0].stat().st_mtime
     except FileNotFoundError:
         return None
 
 
 def close(env: Environment, by: str = "") -> None:
     """Close the site, unless it is. by: the command that does, and opens again what it closed; "": a person."""
-    if since(env) is None:
-        # Whatever the umask says: nginx runs as another user.
-        replace_file(_switch(env), by, 0o644)
+    for path in _switches(env):
+        if not path.exists():
+            try:
+                # Whatever the umask says: nginx runs as another user.
+                replace_file(path, by, 0o644)
+            except OSError as error:
+                raise _not_changed(path, error) from None
 
 
 def reopen(env: Environment, by: str) -> None:
     """Open the site again, if that command has closed it."""
     if closed_by(env) == by:
-        _switch(env).unlink()
+        _open(env)
+
+
+def _open(env: Environment) -> None:
+    for path in _switches(env):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _not_changed(path, error) from None
+
+
+def _not_changed(path: Path, error: OSError) -> OpsError:
+    return OpsError(
+        f"Maintenance cannot be switched: {relative(path.parent)}: {error.strerror}.",
+        "Run this as the user who owns that folder: nginx was started from there.",
+    )
 
 
 def closed_by(env: Environment) -> str | None:
     """The command that has closed the site, "" for a person; None while it is open."""
     try:
-        return _switch(env).read_text(encoding="utf-8")
+        return _switches(env)[0].read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
@@ -53,7 +78,7 @@ def switch(env: Environment, wanted: str) -> None:
         console.say(f"maintenance of {env.name} is on: visitors get a page that says so; /health stays 200", "yellow")
         console.say(f"back to work: invoke maintenance off --env {env.name}")
     elif wanted == "off":
-        _switch(env).unlink(missing_ok=True)
+        _open(env)
         lasted = f" after {console.duration(time.time() - began)}" if began else ""
         console.say(f"maintenance of {env.name} is off{lasted}: visitors are served", "green")
     elif wanted == "status":
@@ -67,5 +92,9 @@ def describe(began: float | None) -> str:
     return "off" if began is None else f"on since {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}"
 
 
-def _switch(env: Environment) -> Path:
-    return env.env_file.parent / "nginx" / MAINTENANCE
+def _switches(env: Environment) -> list[Path]:
+    """The files that close the site; the first one is what nginx looks for now."""
+    nginx = next((each for each in engine.containers(env) if each.service == edge.SERVICE), None)
+    mounted = nginx.mounts.get(_MOUNTED) if nginx else None
+    folders = [*([Path(mounted)] if mounted else []), env.env_file.parent / "nginx"]
+    return list(dict.fromkeys(folder.resolve() / MAINTENANCE for folder in folders))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ops import engine
 from ops.base.errors import USAGE, OpsError
 from ops.parts.nginx import maintenance
 from ops.stack.model import Mount, Service
@@ -11,10 +12,21 @@ from ops.state import digests
 
 
 @pytest.fixture(autouse=True)
-def folder(env):
+def folder(env, monkeypatch):
     """Where nginx looks for the switch."""
+    monkeypatch.setattr(engine, "containers", lambda _env: [])
     path = env.env_file.parent / "nginx"
     path.mkdir()
+    return path
+
+
+@pytest.fixture
+def other(env, tmp_path, make_container, monkeypatch):
+    """The folder of another checkout, which nginx was started from."""
+    path = tmp_path / "other"
+    path.mkdir()
+    nginx = make_container("nginx", mounts={"/etc/nginx/env": str(path)})
+    monkeypatch.setattr(engine, "containers", lambda _env: [make_container("web"), nginx])
     return path
 
 
@@ -31,6 +43,26 @@ def test_on_and_off(env, folder, capsys) -> None:
     maintenance.switch(env, "off")
     maintenance.switch(env, "off")
     assert maintenance.since(env) is None
+
+
+def test_nginx_of_another_checkout_is_reached_and_so_is_the_next_one(env, folder, other) -> None:
+    maintenance.close(env, "upgrade-database")
+    assert [(path / "maintenance.on").read_text() for path in (folder, other)] == ["upgrade-database"] * 2
+    maintenance.reopen(env, "upgrade-database")
+    assert [path.exists() for path in (folder / "maintenance.on", other / "maintenance.on")] == [False, False]
+
+
+def test_what_nginx_sees_counts(env, folder, other) -> None:
+    (folder / "maintenance.on").touch()
+    assert maintenance.since(env) is None
+    (other / "maintenance.on").touch()
+    assert maintenance.since(env)
+
+
+def test_a_folder_that_one_may_not_write_to(env, other, monkeypatch) -> None:
+    other.rmdir()
+    with pytest.raises(OpsError, match=r"Maintenance cannot be switched: other: No such file"):
+        maintenance.switch(env, "on")
 
 
 def test_another_word(env) -> None:
