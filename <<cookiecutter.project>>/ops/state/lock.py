@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import IO
 
 from ops import engine
 from ops.base import console
@@ -90,7 +91,7 @@ def hold(env: Environment, purpose: str) -> Iterator[Lock]:
             yield Lock(name, child)
         finally:
             with contextlib.suppress(OSError):
-                child.stdin.close()
+                _pipe(child.stdin).close()
             _await_end(name, child)
 
 
@@ -169,11 +170,11 @@ def stale(container: Container, now: float) -> bool:
 def _await_echo(env: Environment, name: str, child: subprocess.Popen[bytes]) -> None:
     """Wait until a byte comes back from the container: it runs, and it hears us."""
     with contextlib.suppress(OSError):
-        child.stdin.write(b"\n")
-        child.stdin.flush()
+        _pipe(child.stdin).write(b"\n")
+        _pipe(child.stdin).flush()
     if _first_byte(child) == b"\n":
         return
-    complaint = child.stderr.read().decode(errors="replace")
+    complaint = _pipe(child.stderr).read().decode(errors="replace")
     if "already in use" in complaint:
         found = engine.inspect([name])
         who = holder_of(engine.container(found[0])).describe(time.time()) if found else "somebody who is just done"
@@ -188,12 +189,19 @@ def _await_echo(env: Environment, name: str, child: subprocess.Popen[bytes]) -> 
 
 
 def _first_byte(child: subprocess.Popen[bytes]) -> bytes:
-    ready, _, _ = select.select([child.stdout], [], [], _START_SECONDS)
+    answer = _pipe(child.stdout)
+    ready, _, _ = select.select([answer], [], [], _START_SECONDS)
     if not ready:
         # An engine that hangs. What the client has to say is read to its end, which must come.
         child.kill()
         return b""
-    return child.stdout.read(1)
+    return answer.read(1)
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    """A stream of a child that was started with a pipe for it."""
+    assert stream
+    return stream
 
 
 def _await_end(name: str, child: subprocess.Popen[bytes]) -> None:
