@@ -20,6 +20,7 @@ from ops.parts import registry
 from ops.parts.probes import Check, Probe, Seen, Status
 from ops.stack import model
 from ops.stack.model import Service, Stack
+from ops.state import elsewhere
 
 # A container that was restarted longer ago than this has settled.
 RESTART_SECONDS = 600
@@ -59,6 +60,7 @@ def report(env: Environment) -> Report:
             return Report(env.name, {_STACK: (_not_running(env, containers),)}, time.monotonic() - began)
         asked = [(part.title, pool.submit(_timed, probe)) for part, probe in registry.probes(seen)]
         found: dict[str, list[Check]] = {_CONTAINERS: list(check_containers(seen.declared, containers, time.time()))}
+        found[_CONTAINERS] += check_folders(env, containers)
         for part in registry.PARTS:
             found[part.title] = []
         for title, future in asked:
@@ -131,6 +133,18 @@ def _not_running(env: Environment, containers: list[Container]) -> Check:
     return Check(
         "stack", env.project, "fail", f"{env.name} is not running: {state}. Start it: invoke deploy --env {env.name}"
     )
+
+
+def check_folders(env: Environment, containers: list[Container]) -> Iterator[Check]:
+    """A warning for each service whose containers run on files of a folder that was deleted."""
+    for each in elsewhere.homeless(containers, env.project_dir):
+        yield Check(
+            "folder",
+            f"{each.service}-{each.number}",
+            "warn",
+            f"mounts files of {each.folder}, which is gone: it will not start again. Replace it: invoke deploy"
+            f" --env {env.name}, from a folder that stays",
+        )
 
 
 def check_containers(declared: Stack, containers: list[Container], now: float) -> Iterator[Check]:

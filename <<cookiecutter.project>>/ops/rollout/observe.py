@@ -30,7 +30,7 @@ class Survey:
     hashes: Compose's hash of the declared configuration, by container id; files: digests of what each service mounts,
     mounted: of what each container has mounted, by id; unnoted: whether nobody had noted that of some; pinned:
     services whose requests go to fixed addresses, as they do during a rollout; strangers: ids of containers that mount
-    files of another folder; deployed: services as the last deploy declared them.
+    files of another folder, homeless: of one that is gone; deployed: services as the last deploy declared them.
     """
 
     stack: Stack
@@ -44,6 +44,7 @@ class Survey:
     pinned: tuple[str, ...] = ()
     deployed: Mapping[str, Any] = field(default_factory=dict)
     strangers: frozenset[str] = frozenset()
+    homeless: frozenset[str] = frozenset()
 
     def needs(self) -> images.Needs:
         """Images to build, tag or pull."""
@@ -69,6 +70,7 @@ class Survey:
                 ),
                 self.mounted.get(each.id, {}),
                 elsewhere=each.id in self.strangers,
+                homeless=each.id in self.homeless,
             )
             for each in self.containers
             if (service := self.stack.services.get(each.service))
@@ -113,6 +115,7 @@ def survey(env: Environment) -> Survey:
             pinned,
             _deployed(env, state),
             frozenset(each.id for each in found if elsewhere.is_elsewhere(each, env.project_dir)),
+            frozenset(each.id for each in elsewhere.homeless(found, env.project_dir)),
         )
 
 

@@ -8,6 +8,7 @@ from ops.engine import Container
 from ops.state.digests import Digests, changed
 
 NEW_CONFIGURATION, NEW_IMAGE = "new configuration", "new image"
+FOLDER_GONE = "mounts files of a folder that is gone"
 LEFT_BEHIND = "left behind by a rollout that was killed"
 # The restart policy of a container that a rollout has made and not taken in; no lasting service is declared with it.
 PROBATION = "no"
@@ -26,13 +27,14 @@ class Declared:
 @dataclass(frozen=True)
 class Drift:
     """Everything in which a container differs from what is declared. files: mounted files whose content it has not
-    seen; elsewhere: it mounts files of another folder than this one."""
+    seen; elsewhere: it mounts files of another folder than this one; homeless: and that folder is gone."""
 
     configuration: bool = False
     image: bool = False
     left_behind: bool = False
     files: tuple[str, ...] = ()
     elsewhere: bool = False
+    homeless: bool = False
 
     @property
     def reason(self) -> str:
@@ -43,18 +45,23 @@ class Drift:
             return NEW_IMAGE
         if self.left_behind:
             return LEFT_BEHIND
+        if self.homeless:
+            return FOLDER_GONE
         if self.files:
             more = f"and {len(self.files) - 1} more " if len(self.files) > 1 else ""
             return f"{self.files[0]} {more}changed"
         return ""
 
 
-def drift(container: Container, declared: Declared, mounted: Digests, *, elsewhere: bool = False) -> Drift:
-    """How a container differs. mounted: digests of what it has mounted; elsewhere: as of Drift."""
+def drift(
+    container: Container, declared: Declared, mounted: Digests, *, elsewhere: bool = False, homeless: bool = False
+) -> Drift:
+    """How a container differs. mounted: digests of what it has mounted; elsewhere, homeless: as of Drift."""
     return Drift(
         configuration=container.config_hash != declared.config_hash,
         image=bool(declared.image) and container.image_id != declared.image,
         left_behind=container.restart_policy == PROBATION,
         files=tuple(changed(declared.files, mounted)),
         elsewhere=elsewhere,
+        homeless=homeless,
     )

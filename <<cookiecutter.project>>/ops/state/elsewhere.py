@@ -32,12 +32,28 @@ def is_elsewhere(container: Container, project_dir: Path) -> bool:
     )
 
 
+def is_gone(path: Path) -> bool:
+    """Whether there is no such file or folder. One that this user may not look at is not gone."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def homeless(containers: Iterable[Container], project_dir: Path) -> list[Container]:
+    """Containers that mount files of a folder that is gone: they run until they are started again."""
+    return [each for folder, mine in folders(containers, project_dir).items() if is_gone(Path(folder)) for each in mine]
+
+
 def explain(containers: Sequence[Container], project_dir: Path) -> list[str]:
     """One line for each other folder: which one, and what that means."""
     return [
         f"{len(mine)} of {len(containers)} containers were started from {folder} and mount its files until they are"
         " replaced: " + ", ".join(sorted({each.service for each in mine})) + ". "
-        f"{'Keep that folder.' if Path(folder).exists() else 'That folder is gone: they will not start again.'}"
+        f"{'That folder is gone: a deploy replaces them.' if is_gone(Path(folder)) else 'Keep that folder.'}"
         for folder, mine in folders(containers, project_dir).items()
     ]
 
@@ -60,7 +76,7 @@ def missing_secrets(env: Environment, containers: Sequence[Container], state: St
         place, kept = last, env.secrets_dir.relative_to(env.project_dir)
         noted = {Path(path) for mounted in state.mounted.values() for path in mounted}
         names = {path.name for path in noted if path.parent == kept}
-    absent = sorted(name for name in names if not (env.secrets_dir / name).exists())
+    absent = sorted(name for name in names if is_gone(env.secrets_dir / name))
     return (place, absent) if absent else ("", [])
 
 

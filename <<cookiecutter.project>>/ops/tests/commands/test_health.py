@@ -25,6 +25,17 @@ def containers(make_stack, services, found, now=100_000.0):
     return list(health.check_containers(make_stack(*services), found, now))
 
 
+def test_files_of_a_folder_that_was_deleted(env, make_container, tmp_path):
+    def started(name, folder):
+        labels = {"com.docker.compose.project.working_dir": str(folder)}
+        return make_container(name, labels=labels, mounts={"/etc/x": f"{folder}/x"})
+
+    found = [started("web", tmp_path / "gone"), started("api", env.project_dir), make_container("db")]
+    (check,) = health.check_folders(env, found)
+    assert (check.target, check.status) == ("web-1", "warn")
+    assert f"{tmp_path}/gone, which is gone: it will not start again" in check.detail
+
+
 def test_everything_that_is_wanted_runs(make_stack, make_container):
     found = [make_container("web", 1), make_container("web", 2), make_container("db", health="")]
     checks = containers(make_stack, [Service("web", "", replicas=2), Service("db", "")], found)

@@ -36,6 +36,11 @@ def test_reasons(make_container, changes, mounted, reason: str) -> None:
     assert drift(make_container("web", **changes), DECLARED, mounted).reason == reason
 
 
+def test_a_folder_that_is_gone_is_a_reason(make_container) -> None:
+    found = drift(make_container("web"), DECLARED, {"nginx.conf": "a"}, elsewhere=True, homeless=True)
+    assert found.reason == "mounts files of a folder that is gone"
+
+
 def test_another_folder_alone_changes_nothing(make_container) -> None:
     found = drift(make_container("web"), DECLARED, {"nginx.conf": "a"}, elsewhere=True)
     assert (found.elsewhere, found.reason) == (True, "")

@@ -53,7 +53,16 @@ def test_a_folder_that_is_gone(env, other, started) -> None:
     there = started("api", other)
     other.rmdir()
     (line,) = elsewhere.explain([there], env.project_dir)
-    assert line.endswith("That folder is gone: they will not start again.")
+    assert line.endswith("That folder is gone: a deploy replaces them.")
+    assert elsewhere.homeless([there, started("web", env.project_dir)], env.project_dir) == [there]
+
+
+def test_a_folder_that_one_may_not_look_into_is_not_gone(monkeypatch) -> None:
+    def deny(_path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", deny)
+    assert not elsewhere.is_gone(Path("/root/x"))
 
 
 def test_a_checkout_without_the_secrets_of_what_runs(env, other, started) -> None:
