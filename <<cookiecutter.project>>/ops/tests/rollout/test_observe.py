@@ -86,7 +86,7 @@ def look(env, make_container, monkeypatch):
             monkeypatch.setattr(module, name, answer)
         return observe.survey(env)
 
-    run.containers, run.state = containers, state
+    run.containers, run.state, run.env = containers, state, env
     return run
 
 
@@ -98,7 +98,7 @@ def test_what_is_declared_and_what_exists(look) -> None:
         dict.fromkeys(("one", "two"), "hash"),
         {"acme/web:1": "sha256:1"},
     )
-    assert not seen.needs()
+    assert seen.needs() == images.Needs()
     assert seen.deployed == {"web": {"cpus": 1}}
     # What was noted is compared; one that nobody noted is asked what it sees.
     assert seen.drifts() == {"one": Drift(files=("SECRET",)), "two": Drift()}
@@ -122,3 +122,17 @@ def test_what_was_started_in_another_folder_has_the_hashes_of_that_folder(look) 
 def test_without_a_deploy_there_is_nothing_to_compare_with(look) -> None:
     assert look([], State(1, KEY)).deployed == {}
     assert look([], State(1, KEY, {}, look.state.releases)).deployed == {}
+
+
+def test_a_folder_without_the_secrets_of_what_runs_is_refused(look, monkeypatch) -> None:
+    look([])
+    found = look.containers()
+
+    def refuse(_env: object, containers: object, state: State) -> None:
+        assert (containers, state) == (found, look.state)
+        raise OpsError("This folder lacks the secrets.")
+
+    monkeypatch.setattr(engine, "containers", lambda _env: found)
+    monkeypatch.setattr(observe.elsewhere, "refuse_without_secrets", refuse)
+    with pytest.raises(OpsError, match="lacks the secrets"):
+        observe.survey(look.env)

@@ -80,7 +80,7 @@ class Scaling:
         patch(scale.images, "tag", lambda pairs: self.done.extend(f"tag {old} {new}" for old, new in pairs))
         found = scale.Declaration(WEB, STACK)
         patch(scale, "declared_as", lambda *_args: nullcontext(found))
-        patch(scale, "note", lambda *_args: None)
+        patch(scale, "note", lambda _env, declared, before: self.done.append(f"note all but {len(before)}"))
         patch(scale.networks, "refuse", lambda *_args: None)
         patch(model, "load", lambda env: STACK)
         patch(model, "replica_settings", lambda env: {"web": "WEB_REPLICAS"})
@@ -123,7 +123,7 @@ def test_scaling_up_adds(env, scaling, capsys) -> None:
     out = capsys.readouterr().out
     assert "config/dev/.env: WEB_REPLICAS=5 (was 2); commit it" in out
     assert "web: 2 -> 5, all healthy" in out
-    assert scaling.done == ["lock scale web 5 --env dev", "roll out", "up prometheus"]
+    assert scaling.done == ["lock scale web 5 --env dev", "roll out", "up prometheus", "note all but 2"]
 
 
 def test_scaling_is_part_of_the_history_and_nothing_to_go_back_to(env, scaling) -> None:
@@ -190,6 +190,17 @@ def test_scaling_to_what_is_there_changes_nothing(env, scaling, capsys) -> None:
     assert capsys.readouterr().out == "nothing to change: 2 web healthy\n"
 
 
+def test_a_number_that_runs_already_is_declared(env, scaling) -> None:
+    assert scaling.run("3", running=3) == []
+    assert "WEB_REPLICAS=3\n" in env.env_file.read_text()
+
+
+def test_no_room_is_needed_to_replace_sick_ones(scaling) -> None:
+    """It is the rollout of as many as there are, and takes its turn with them."""
+    scaling.run("2", running=2, available=1, health="unhealthy")
+    assert "roll out" in scaling.done
+
+
 @pytest.mark.parametrize("changes", [{"health": "unhealthy"}, {"restart_policy": "no"}])
 def test_the_right_number_of_sick_ones_is_rolled_out(scaling, changes: dict) -> None:
     (step,) = scaling.run("2", running=2, **changes)
@@ -208,3 +219,36 @@ def test_no_room_to_scale(env, scaling) -> None:
         scaling.run("10", running=2, available=1024**3)
     assert caught.value.code == REFUSED
     assert env.env_file.read_text() == before
+
+
+# ── what more of the same is ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def released(env, make_container, monkeypatch, tmp_path):
+    """The declaration of a container of this hash, with a release whose own is "then"."""
+    then = {"name": "acme-dev", "services": {"web": {"image": "acme/web:then"}}}
+
+    def run(config_hash: str, documented: bool = True, current: object = "release") -> scale.Declaration:
+        monkeypatch.setattr(releases, "current", lambda _env: current)
+        monkeypatch.setattr(releases, "is_documented", lambda *_args: documented)
+        monkeypatch.setattr(releases, "hashes", lambda *_args: {"web": "then"})
+        monkeypatch.setattr(releases, "document", lambda *_args: then)
+        monkeypatch.setattr(releases, "as_file", lambda document: nullcontext(tmp_path / "compose.json"))
+        monkeypatch.setattr(model, "load", lambda _env: STACK)
+        with scale.declared_as(env, "web", [make_container("web", config_hash=config_hash)]) as found:
+            return found
+
+    run.file = tmp_path / "compose.json"
+    return run
+
+
+def test_more_of_what_the_current_release_made(released) -> None:
+    found = released("then")
+    assert (found.service.image, found.document) == ("acme/web:then", released.file)
+
+
+@pytest.mark.parametrize("told", [{"documented": False}, {"current": None}, {"config_hash": "by hand"}])
+def test_more_of_what_the_files_declare(released, told: dict) -> None:
+    found = released(**{"config_hash": "then", **told})
+    assert (found.service, found.document) == (WEB, None)
