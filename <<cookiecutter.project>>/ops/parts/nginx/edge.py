@@ -125,7 +125,12 @@ _LOOK = 'cd "$1" || { echo 0; exit; }; stat -c %h . && find -L . -type f -exec s
 
 
 def _replaced(nginx: Container, folder: Path, mounted: str) -> bool:
-    """Whether the container sees another folder than the one that is there now: a deleted one, or other content."""
+    """Whether the container sees another folder than the one that is there now: a deleted one, or other content.
+
+    Where there is none now, what it sees is all it has: it would not start again.
+    """
+    if not folder.is_dir():
+        return False
     done = engine.exec_(nginx.id, ["sh", "-c", _LOOK, "sh", mounted])
     names, *rows = done.stdout.splitlines()
     return names == "0" or any(_differs(folder / path, digest) for digest, path in (row.split("  ", 1) for row in rows))

@@ -262,6 +262,13 @@ def test_a_file_that_is_not_ours_to_read_says_nothing(mounted, monkeypatch) -> N
     assert mounted(f"2\n{digest('old')}  ./key\n") == 0
 
 
+def test_without_the_folder_it_is_left_running(mounted, tmp_path: Path) -> None:
+    """A container of a checkout that is gone keeps serving, and would not start again."""
+    (tmp_path / "key").unlink()
+    tmp_path.rmdir()
+    assert mounted("0\n") == mounted(f"2\n{digest('old')}  ./key\n") == 0
+
+
 def test_one_that_does_not_come_back_is_an_error(mounted) -> None:
     with pytest.raises(OpsError, match="nginx does not start again"):
         mounted("0\n", returns=False)
