@@ -20,7 +20,14 @@ from tests.conftest import Bake
 
 # The few files that hold answers; all else is copied as it stands and can be tested in place. The CI files hold none,
 # but a name that renders to nothing is passed over only for a file that is rendered.
-RENDERED = ("README.md", "CHANGELOG.md", ".cookiecutter.json", "config/*/.env", "*.yml<% endif %>")
+RENDERED = (
+    "README.md",
+    "CHANGELOG.md",
+    ".cookiecutter.json",
+    "config/*/.env",
+    "*.yml<% endif %>",
+    "*LICENSE<% endif %>",
+)
 DELIMITERS = template.CONTEXT["_jinja2_env_vars"]
 
 PRODUCT = pytest.mark.parametrize("answers", template.product(), ids=lambda answers: "-".join(answers.values()))
@@ -62,11 +69,23 @@ def test_only_the_chosen_ci_is_there(bake: Bake, answers: dict[str, str]) -> Non
     assert (project / ".github").exists() == (answers["ci"] == "github")
 
 
+@PRODUCT
+def test_only_the_chosen_license_is_there(bake: Bake, answers: dict[str, str]) -> None:
+    """The default is none: a project that takes this question by an update must not give its code away."""
+    assert template.CHOICES["license"][0] == "none"
+    path = bake(**answers, organisation="Söhne & Co") / "LICENSE"
+    first = {"MIT": "MIT License", "Apache-2.0": "Apache License"}.get(answers["license"])
+    assert path.exists() == (first is not None)
+    if first:
+        text = path.read_text(encoding="utf-8")
+        assert text.lstrip().startswith(first) and "Söhne & Co" in text
+
+
 def test_every_environment_is_seen() -> None:
     """Tests are parametrised by what is in the tree: nothing there would mean nothing tested."""
     assert template.ENVIRONMENTS == ["dev", "prod", "staging"]
     assert len(template.services()) >= 20
-    assert len(template.product()) == 3
+    assert len(template.product()) == 9
 
 
 def test_rendered_files_are_the_intended_few() -> None:

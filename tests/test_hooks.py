@@ -24,6 +24,7 @@ ANSWERS = {
     "admin_email": "admin@acme.example.com",
     "image_prefix": "acme",
     "ci": "github",
+    "license": "none",
 }
 
 

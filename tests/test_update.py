@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -93,6 +94,31 @@ def test_a_project_takes_the_next_version(repository: Path, project: Path) -> No
     assert secret.read_text(encoding="utf-8") == "b" * 64
     commit(project, "second version")
     assert cruft(project, "check").returncode == 0
+
+
+def test_a_question_that_is_new_takes_a_default_that_changes_nothing(tmp_path: Path) -> None:
+    """A project that was made before the license was asked for."""
+    repository = template.export(tmp_path / "enterprise-stack")
+    questions = repository / "cookiecutter.json"
+    license_file = next((repository / template.FOLDER.name).glob("*LICENSE*"))
+    kept = {path: path.read_text(encoding="utf-8") for path in (questions, license_file)}
+    before = json.loads(kept[questions])
+    del before["license"]
+    questions.write_text(json.dumps(before), encoding="utf-8")
+    license_file.unlink()
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    commit(repository, "before")
+    done = cruft(tmp_path, "create", "--no-input", str(repository))
+    assert done.returncode == 0, done.stdout + done.stderr
+    project = tmp_path / "acme-stack"
+    commit(project, "start")
+    for path, text in kept.items():
+        path.write_text(text, encoding="utf-8")
+    commit(repository, "ask for the license")
+    done = cruft(project, "update", "--skip-apply-ask")
+    assert done.returncode == 0, done.stdout + done.stderr
+    changed = {line[3:] for line in git(project, "status", "--porcelain").splitlines()}
+    assert changed == {".cookiecutter.json", ".cruft.json"}
 
 
 def test_nothing_new_is_nothing_to_do(project: Path) -> None:
