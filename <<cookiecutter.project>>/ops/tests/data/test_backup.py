@@ -13,6 +13,7 @@ import pytest
 from ops import engine
 from ops.base.errors import OpsError
 from ops.data import backup
+from ops.parts import redis
 
 
 def property_(name, value):
@@ -160,3 +161,38 @@ def test_nothing_is_left_when_a_service_is_down(env, monkeypatch, make_container
     with pytest.raises(OpsError, match="PostgreSQL is not running"):
         backup.create(env)
     assert not (env.project_dir / "backups").exists()
+
+
+@pytest.mark.parametrize(
+    ("follows", "running", "source"),
+    [(True, True, "redis-replica"), (False, True, "redis-primary"), (True, False, "redis-primary")],
+)
+def test_redis_is_read_from_a_replica_that_runs_and_follows(env, make_container, monkeypatch, follows, running, source):
+    """Its memory is copied by a snapshot; the primary's need not be."""
+    state = "running" if running else "exited"
+    primary, replica = make_container("redis-primary"), make_container("redis-replica", state=state)
+    monkeypatch.setattr(redis, "nodes", lambda _all: [replica])
+    monkeypatch.setattr(redis, "info", lambda *_: {})
+    monkeypatch.setattr(redis, "follows", lambda _info: follows)
+    monkeypatch.setattr(redis, "primary", lambda *_: primary)
+    assert backup._redis_source(env, [primary, replica]).service == source
+
+
+def test_a_replica_that_does_not_answer_is_no_source(env, make_container, monkeypatch):
+    def silent(*_):
+        raise OpsError("no answer")
+
+    primary, replica = make_container("redis-primary"), make_container("redis-replica")
+    monkeypatch.setattr(redis, "nodes", lambda _all: [replica])
+    monkeypatch.setattr(redis, "info", silent)
+    monkeypatch.setattr(redis, "primary", lambda *_: primary)
+    assert backup._redis_source(env, [primary, replica]) is primary
+
+
+def test_archives_are_listed_newest_first(env):
+    folder = env.project_dir / "backups" / "dev"
+    folder.mkdir(parents=True)
+    for day in ("20261124", "20261126", "20261125"):
+        (folder / f"acme-dev-{day}.tar").touch()
+    (folder / "acme-dev-20261127.tar.part").touch()
+    assert [path.name[9:17] for path in backup.available(env)] == ["20261126", "20261125", "20261124"]

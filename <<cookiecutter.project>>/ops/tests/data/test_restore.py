@@ -368,3 +368,189 @@ def test_a_lost_terminal_does_not_stop_it(work):
         work.run()
     assert signals == [[signal.SIG_IGN, signal.SIG_IGN]]
     assert signal.getsignal(signal.SIGHUP) is before
+
+
+# ── each step by itself ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Steps(list):
+    """What a restore does, in its order; answered as it is told (`answers` by a word of the question)."""
+
+    def __init__(self):
+        self.answers = {
+            "server_version": "18.6 (Debian)",
+            "df": "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 90 80 10 89% /var/lib\n",
+            "DBSIZE": "2\n",
+            "datname": "1",
+        }
+        self.fails = {}
+
+    def note(self, *words):
+        self.append(words)
+        said = " ".join(map(str, words))
+        for word, errors in self.fails.items():
+            if word in said and errors:
+                raise errors.pop(0)
+        return next((answer for word, answer in self.answers.items() if word in said), "")
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    found = Steps()
+    monkeypatch.setattr(
+        restore, "sql", lambda _env, node, text, database, **names: found.note("sql", text, *names.items())
+    )
+    monkeypatch.setattr(restore, "run_in", lambda node, argv, what, **_: found.note(node.service, *argv))
+    monkeypatch.setattr(restore, "one_off_argv", lambda _env, service, script: [service, script])
+    monkeypatch.setattr(restore, "_checked", lambda argv, what, **_: found.note("one-off", *argv))
+    monkeypatch.setattr(restore, "in_uploads", lambda _env, _all, script: (["uploads", script], {}))
+    monkeypatch.setattr(engine, "containers", lambda _env: [])
+    monkeypatch.setattr(redis, "info", lambda *_: {"redis_version": "8.2.9"})
+    monkeypatch.setattr(redis, "argv", lambda *words: ["redis-cli", *words])
+    monkeypatch.setattr(redis, "suspend_failover", lambda _all: found.note("suspend"))
+    monkeypatch.setattr(redis, "resume_failover", lambda _all: found.note("resume"))
+    for name in ("stop", "start", "wait_healthy"):
+        monkeypatch.setattr(
+            restore.services, name, lambda each, name=name: found.note(name, *(one.service for one in each))
+        )
+    return found
+
+
+@pytest.fixture
+def real(env, tmp_path, make_container, declared, steps):
+    """A restore whose steps do what they do."""
+    names = ("postgres-primary", "redis-primary", "redis-replica", "rabbitmq", "web", "migrate")
+    found = [make_container(name) for name in names]
+    return restore._Restore(env, tmp_path / "a.tar", manifest(), declared, found, False, lambda _words: None)
+
+
+def needing(work, kibibytes):
+    """The restore of a database that needs so much room, in KiB."""
+    counts = {**COUNTS["postgres.dump"], "database_bytes": kibibytes * 1024 / restore._SPACE_FACTOR}
+    work.manifest.members["postgres.dump"] = Member(1, "", counts)
+
+
+def test_a_disk_with_just_enough_room_will_do(real, steps):
+    needing(real, 10)
+    real.check()
+    assert steps[-1] == ("postgres-primary", "df", "-Pk", "/var/lib/postgresql")
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_touched(real):
+    needing(real, 10.5)
+    with pytest.raises(OpsError, match="PostgreSQL's disk has 10.0 KiB free; the restore may need 10.5 KiB"):
+        real.check()
+
+
+@pytest.mark.parametrize(("part", "version"), [("postgres", "19.0"), ("redis", "8.4.0")])
+def test_an_archive_of_a_newer_server_is_refused(real, part, version):
+    real.manifest.facts.versions[part] = version
+    with pytest.raises(OpsError, match=version):
+        real.check()
+
+
+def test_databases_are_renamed_both_or_none(real, steps):
+    real._switch_postgres()
+    names = (("a", "appdb"), ("b", real.old), ("c", real.new), ("d", "appdb"))
+    assert list(steps) == [("sql", restore._RENAME, *names)]
+    del steps[:]
+    real.undo[-1][1]()
+    back = (("a", "appdb"), ("b", real.new), ("c", real.old), ("d", "appdb"))
+    assert [line for line in steps if line[1] == restore._RENAME] == [("sql", restore._RENAME, *back)]
+
+
+def test_a_swap_that_did_not_take_place_is_not_undone(real, steps):
+    steps.answers["datname"] = "0"
+    real._switch_postgres_back()
+    assert not any(line[1] == restore._RENAME for line in steps)
+
+
+@pytest.mark.parametrize(("failures", "fails"), [(4, False), (5, True)])
+def test_whoever_connects_in_between_makes_it_try_again_five_times(real, steps, failures, fails):
+    steps.fails["RENAME"] = [OpsError("is being accessed by other users") for _ in range(failures)]
+    with pytest.raises(OpsError, match="accessed") if fails else contextlib.nullcontext():
+        real._switch_postgres()
+    assert len(steps) == 5
+
+
+def test_redis_gets_its_snapshot_while_nobody_may_be_promoted(real, steps):
+    real._switch_redis()
+    (aside,) = [line[2] for line in steps if line[0] == "one-off" and "mv .restore" in line[2]]
+    assert "mv appendonlydir .before" in aside and aside.endswith("mv .restore appendonlydir")
+    assert list(steps) == [
+        ("suspend",),
+        ("stop", "redis-replica", "redis-primary"),
+        ("one-off", "redis-primary", aside),
+        ("one-off", "redis-replica", "rm -rf /data/appendonlydir"),
+        ("start", "redis-primary"),
+        ("wait_healthy", "redis-primary"),
+        ("start", "redis-replica"),
+        ("redis-primary", "redis-cli", "DBSIZE"),
+    ]
+    del steps[:]
+    for _, undo in reversed(real.undo):
+        undo()
+    back = steps[1][2]
+    assert "mv .before appendonlydir" in back
+    assert [line[0] for line in steps] == ["stop", "one-off", "one-off", "start", "wait_healthy", "start", "resume"]
+
+
+@pytest.mark.parametrize(("keys", "fits"), [(0, False), (1, True), (2, True), (3, False)])
+def test_redis_must_hold_the_keys_of_the_manifest_but_for_what_expired(real, steps, keys, fits):
+    steps.answers["DBSIZE"] = str(keys)
+    with contextlib.nullcontext() if fits else pytest.raises(OpsError, match=f"Redis holds {keys} keys"):
+        real._switch_redis()
+
+
+def test_migrations_bring_an_older_schema_up_to_date(real, steps, monkeypatch):
+    lines, done = [], SimpleNamespace(ok=True, stdout="", stderr="column exists")
+    monkeypatch.setattr(restore.archive, "member", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(restore, "send", lambda *_, **__: None)
+    monkeypatch.setattr(restore, "count_rows", lambda *_: {"api.items": 3})
+    monkeypatch.setattr(engine, "compose", lambda _env, *line, **_: lines.append(line) or done)
+    real._prepare_postgres()
+    assert lines == [("run", "--rm", "--no-deps", "--no-TTY", "--env", f"DATABASE_NAME={real.new}", "migrate")]
+    assert steps[-1] == ("sql", "ANALYZE")
+    assert ("postgres-primary", "bash", "/etc/postgresql/roles.sh") in steps
+    done.ok = False
+    with pytest.raises(OpsError, match="The migrations of migrate refused it.*column exists"):
+        real._prepare_postgres()
+
+
+def test_rows_that_are_missing_are_named(real, steps, monkeypatch):
+    monkeypatch.setattr(restore.archive, "member", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(restore, "send", lambda *_, **__: None)
+    monkeypatch.setattr(restore, "count_rows", lambda *_: {"api.items": 2, "api.other": 1})
+    with pytest.raises(OpsError, match="api.items, api.other: the number of rows"):
+        real._prepare_postgres()
+
+
+def test_uploads_are_swapped_and_swapped_back(real, steps):
+    real._switch_uploads()
+    real.undo[-1][1]()
+    forth, back = (line[2] for line in steps)
+    assert forth.startswith(f"set -eu; cd {restore.UPLOADS_FOLDER}; rm -rf {restore._OLD}") and restore._MOVED in forth
+    assert f"[ -e {restore._MOVED} ]" in back and f"[ -d {restore._OLD} ]" in back
+
+
+def test_what_is_left_of_the_old_data_goes_or_is_a_warning(real, steps, capsys):
+    steps.fails["rm -rf /data/.before"] = [OpsError("no answer")]
+    real._clean_up()
+    assert steps[0] == ("resume",)
+    assert steps[1] == ("redis-primary", "sh", "-c", "rm -rf /data/.before")
+    assert steps[2][:2] == ("one-off", "uploads") and f"rm -rf {restore._NEW}" in steps[2][2]
+    assert steps[3][:2] == ("sql", 'DROP DATABASE IF EXISTS :"name" WITH (FORCE)')
+    assert "the restore is complete, but not all of the old data could be removed: no answer" in capsys.readouterr().err
+
+
+def test_the_old_database_is_kept_on_request(real, steps):
+    real.keep_old = True
+    real._clean_up()
+    assert not any("DROP" in str(line) for line in steps)
+
+
+def test_services_that_ran_come_back_and_those_that_were_well_are_waited_for(real, steps):
+    real._stop_services()
+    assert real.touched and list(steps) == [("stop", "web")]
+    real.undo[-1][1]()
+    assert list(steps)[1:] == [("start", "web"), ("wait_healthy", "web")]
