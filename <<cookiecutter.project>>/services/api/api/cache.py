@@ -14,8 +14,8 @@ from api.shared import Away, Shared
 Outcome = Literal["hit", "miss", "bypass"]
 LOOKUPS = Counter("cache_lookups_total", "Lookups of single items by outcome.", ["outcome"])
 
-# Marks an item that has just changed. While it stands nobody can fill in what they read before the change, nor what a
-# replica that lags still has.
+# Marks an item that has just changed. While it is set, nobody can cache what was read before the change, or what a
+# lagging replica still has.
 _CHANGED = b"!"
 
 
@@ -37,7 +37,7 @@ class Cache:
         return f"item:{item_id}"
 
     async def get(self, item_id: uuid.UUID) -> tuple[Item | None, Outcome]:
-        """The item if it is there. `bypass`: Redis is away, or the item has just changed: ask the primary."""
+        """The item, if cached. `bypass`: Redis is unreachable or the item has just changed; read from the primary."""
         item, outcome = await self._get(item_id)
         LOOKUPS.labels(outcome).inc()
         return item, outcome

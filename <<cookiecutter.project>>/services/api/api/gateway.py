@@ -20,7 +20,7 @@ _HOP = {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorizati
 _HOP |= {b"transfer-encoding", b"upgrade"}
 _OURS = {b"host", b"content-length", b"x-request-id", b"x-served-by", b"date", b"server", b"accept-encoding"}
 MAX_BODY = 64 * 1024
-# Nothing that a URL library would take for the way to another place.
+# Nothing that a URL library could read as another host or path.
 _PATH = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
 _QUERY = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -51,7 +51,7 @@ def client(base_url: str, timeout: float) -> httpx.AsyncClient:
 
 
 async def forward(path: str, request: Request) -> Response:
-    """Hand a request to the auth service, and its answer back."""
+    """Forward a request to the auth service, and its response to the client."""
     if not _PATH.fullmatch(path):
         raise Problem(404, "Not Found")
     body = b""
@@ -62,7 +62,7 @@ async def forward(path: str, request: Request) -> Response:
     headers = forwarded(request.headers.raw)
     headers += [(b"x-request-id", log.request_id().encode()), (b"accept-encoding", b"identity")]
     outgoing: httpx.AsyncClient = request.app.state.auth
-    # what is not ASCII in a query is not well-formed, but no reason to fail
+    # a query may hold bytes that are not ASCII, which a URL may not
     query = quote_from_bytes(request.scope["query_string"], safe=_QUERY).encode()
     url = outgoing.base_url.join(f"/v1/auth/{path}").copy_with(query=query or None)
     try:
@@ -82,7 +82,7 @@ async def forward(path: str, request: Request) -> Response:
 
 @dataclass(frozen=True)
 class Described:
-    """A route of the auth service, for OpenAPI. What passes is not looked at: the auth service does that."""
+    """A route of the auth service, for OpenAPI. The auth service validates requests, not the gateway."""
 
     path: str
     summary: str

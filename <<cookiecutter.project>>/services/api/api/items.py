@@ -21,7 +21,7 @@ class Item:
     updated_at: datetime
 
     def as_json(self) -> dict[str, Any]:
-        """How it looks from outside."""
+        """Its representation in JSON."""
         return {
             "id": str(self.id),
             "owner_id": str(self.owner_id),
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened, to be told to others exactly once in effect: its id is how they know it."""
+    """Something that happened. Consumers recognise duplicates by its id."""
 
     id: uuid.UUID
     type: str
@@ -57,7 +57,7 @@ class Event:
 
 
 def event(kind: str, item: Item, request_id: str) -> Event:
-    """What is told about an item."""
+    """The event that describes a change of an item."""
     number = uuid.uuid4()
     data = {
         "item_id": str(item.id),

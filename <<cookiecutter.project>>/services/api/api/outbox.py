@@ -1,4 +1,4 @@
-"""Tells the broker what is in the outbox: at least once, whatever goes away in between."""
+"""Publishes the events of the outbox to the broker, at least once, whatever fails in between."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ PUBLISHED = Counter("outbox_published_total", "Events that the broker has confir
 
 BATCH = 50
 POLL_SECONDS = 1.0
-# How often it is told how many events wait; the alert on it looks at minutes.
+# How often the number of waiting events is measured; the alert on it looks at minutes.
 COUNT_SECONDS = 5.0
 CONFIRM_SECONDS = 5.0
 KEYS_KEPT = timedelta(days=1)
@@ -37,10 +37,10 @@ class Publisher(Protocol):
     """Where events go."""
 
     async def publish(self, events: list[Event]) -> list[Event]:
-        """Send events; returns those that the broker has taken for good.
+        """Send events; returns those that the broker has confirmed.
 
         Raises:
-            Exception: the broker is away.
+            Exception: the broker is unreachable.
         """
 
     async def close(self) -> None:
@@ -48,7 +48,7 @@ class Publisher(Protocol):
 
 
 class RabbitPublisher:
-    """The exchange `events`, with confirms. A message that no queue takes comes back and counts as not taken."""
+    """The exchange `events`, with publisher confirms. A message that no queue takes is returned and not confirmed."""
 
     def __init__(self, settings: BrokerSettings, password: SecretStr) -> None:
         self._settings, self._password = settings, password
@@ -85,7 +85,7 @@ class RabbitPublisher:
         return [event for event, r in zip(events, results, strict=True) if not isinstance(r, BaseException)]
 
     async def ping(self) -> None:
-        """Raise when the broker is away. For health checks."""
+        """Raise when the broker is unreachable. For health checks."""
         if self._connection is None or self._connection.is_closed:
             await self._open()
 
@@ -114,7 +114,7 @@ def _message(event: Event) -> aio_pika.Message:
 
 
 class Relay:
-    """Moves events from the outbox to the broker. Several may run: rows that one has taken the others skip."""
+    """Moves events from the outbox to the broker. Several can run: each skips the rows that another has locked."""
 
     def __init__(self, database: Database, publisher: Publisher) -> None:
         self._database, self._publisher = database, publisher
@@ -165,7 +165,7 @@ class Relay:
             PUBLISHED.inc(len(taken))
         refused = [row.id for row in rows if row.id not in taken]
         if refused:
-            # No queue took them. They must not stand in the way of the others: later and later, at most an hour.
+            # No queue took them. Retry later, with growing delays up to an hour, so that they do not block the others.
             log.get().error("events rejected by the broker", count=len(refused), first=str(refused[0]))
             delay = sa.func.least(sa.func.power(2, outbox.c.attempts), 3600) * sa.text("interval '1 second'")
             later = {"attempts": outbox.c.attempts + 1, "due_at": sa.func.now() + delay}
@@ -178,7 +178,7 @@ class Relay:
         self._counted = time.monotonic()
 
         async def work(connection: AsyncConnection) -> int:
-            # Estimates are no good for an alert, and a full count of a long outbox is no good for the database.
+            # An estimate is too vague for an alert, and counting a long outbox in full is too expensive.
             some = sa.select(sa.literal(1)).select_from(outbox).limit(10_000).subquery()
             return await connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
 

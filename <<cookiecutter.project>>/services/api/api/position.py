@@ -73,7 +73,7 @@ class Positions:
                 self._owed |= people
 
     async def of(self, person: uuid.UUID) -> int | None:
-        """The position a replica must have reached; 0 when any will do; None when nobody knows."""
+        """The position a replica must have reached; 0 for any position; None when unknown."""
         if person in self._owed:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Reads from the replica when it is there, near enough, and has what the reader wrote; else from the primary."""
+"""Reads from the replica if it is reachable, current enough and has what the reader wrote; else from the primary."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ READS = Counter("database_reads_total", "Reads by where they were made.", ["sour
 USABLE = Gauge("database_replica_usable", "1 if reads may go to the replica.")
 
 PROBE_SECONDS = 2.0
-# What a read on the replica may take before the primary is asked instead.
+# How long a read waits for the replica before it goes to the primary.
 REPLICA_SECONDS = 1.0
 
 _REPLAYED = sa.text("select case when pg_is_in_recovery() then (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::bigint end")
@@ -31,11 +31,11 @@ WRITTEN = sa.text("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
 
 
 class Behind(Exception):
-    """The replica has not got there yet."""
+    """The replica has not replayed the reader's last write yet."""
 
 
 class ReplicaWatch:
-    """Whether the replica may be read from: it answers, and it is not too far behind.
+    """Whether the replica can be read from: it answers, and does not lag too far.
 
     Knows by itself, so that no request ever waits for a replica that is away.
     """

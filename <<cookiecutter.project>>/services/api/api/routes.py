@@ -25,14 +25,14 @@ _NOT_FOUND = documented(404)
 
 
 class NewItem(BaseModel):
-    """What a person says about an item."""
+    """The fields of a new item."""
 
     title: Title
     body: Body = ""
 
 
 class Change(BaseModel):
-    """What is to change. What is left out stays."""
+    """The fields to change. Fields that are left out keep their values."""
 
     title: Title | None = None
     body: Body | None = None
@@ -45,14 +45,14 @@ class ItemPage(BaseModel):
     next: str | None = Field(default=None, description="null when there are no more")
 
 
-# Coroutines, although nothing here waits: FastAPI sends plain functions through a pool of threads, at each request.
+# Coroutines, although nothing here waits: FastAPI would run plain functions in a thread pool on each request.
 async def principal(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)]
 ) -> Principal:
-    """Who is asking.
+    """The authenticated user.
 
     Raises:
-        Problem: 401, nobody we know.
+        Problem: 401, no valid access token.
     """
     keys: Keys = request.app.state.keys
     try:
@@ -84,7 +84,7 @@ def _scope(person: Principal) -> uuid.UUID | None:
 async def create(
     new: NewItem, person: Person, store: StoreOf, request: Request, response: Response, key: Key = None
 ) -> dict[str, Any]:
-    """Keep a new item. With an `Idempotency-Key` it can be sent again without making a second one."""
+    """Create an item. With an `Idempotency-Key` the request can be repeated without creating a second one."""
     moment = now()
     item = Item(uuid7(), person.id, person.email, new.title, new.body, moment, moment)
     told = event("item.created", item, log.request_id())
@@ -104,7 +104,7 @@ async def list_items(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     before: uuid.UUID | None = None,
 ) -> ItemPage:
-    """One's own items, newest first; an admin's list has everyone's."""
+    """List your own items, newest first. Admins see all items."""
     found, source = await store.list(_scope(person), person.id, limit + 1, before)
     response.headers["X-Database"] = source
     page = found[:limit]
@@ -120,7 +120,7 @@ async def get(
     response: Response,
     fresh: Annotated[bool, Query(description="do not use the cache")] = False,
 ) -> dict[str, Any]:
-    """One item."""
+    """Get one item."""
     item, outcome = (None, "bypass") if fresh else await cache.get(item_id)
     if item is None:
         # A cache that was passed over because the item has just changed means that a replica may not have it yet.
@@ -151,7 +151,7 @@ async def change(
 
 @routes.delete("/api/v1/items/{item_id}", status_code=204, responses=_NOT_FOUND)
 async def delete(item_id: uuid.UUID, person: Person, store: StoreOf, cache: CacheOf, request: Request) -> None:
-    """Remove an item."""
+    """Delete an item."""
     item = _visible((await store.get(item_id, _scope(person), person.id, primary=True))[0], person)
     told = event("item.deleted", item, log.request_id())
     await cache.changed(item_id)

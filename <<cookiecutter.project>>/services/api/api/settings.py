@@ -7,7 +7,7 @@ from stack.settings import BrokerSettings, DatabaseSettings, Secret
 
 
 class ApiSettings(DatabaseSettings, BrokerSettings):
-    """What the api is told."""
+    """Settings of the api."""
 
     service_name: str = "api"
     database_user: str = "api"

@@ -1,4 +1,4 @@
-"""Redis, which everything works without: whoever asks for something learns at once when it is away.
+"""Redis, which the api can do without: a caller learns at once when it is unreachable.
 
 With sentinels every new connection goes to the node that they call the primary. What it answers counts only while it
 may also take writes: one that was cut off while the other took its place still has the past.
@@ -24,7 +24,7 @@ from stack.waiting import within
 
 T = TypeVar("T")
 
-# What one question may take in all, and how long nobody asks again after one failed (half to all of it); seconds.
+# Timeout of a request to Redis, and the pause after a failed one (between half and all of it); seconds.
 PATIENCE = 0.3
 PAUSE = 1.0
 # What one sentinel may take: two that are silent leave time for the third.
@@ -36,11 +36,11 @@ STACK = "stack"
 
 
 class Away(Exception):
-    """No Redis at the moment."""
+    """Redis is unreachable."""
 
 
 class Shared:
-    """What all processes of the api share.
+    """State that all processes of the api share.
 
     Args:
         sentinel: who decides which Redis is the primary, when somebody does.
@@ -105,7 +105,7 @@ class Shared:
         await self.do(send)
 
     async def ping(self) -> None:
-        """Raise when Redis is away, or takes no writes. For health checks."""
+        """Raise when Redis is unreachable or read-only. For health checks."""
         await self.redis.set("health:api", 1, ex=10)
 
     def _drop(self) -> None:
@@ -130,7 +130,7 @@ async def _coroutine(work: Awaitable[T]) -> T:
 
 
 def connect(host: str, port: int, sentinels: str, password: str, name: str) -> Shared:
-    """A client that tries once more at once, for connections that a restart has closed, and not again.
+    """A client that retries once, immediately, for connections that a restart has closed.
 
     Args:
         sentinels: host:port, separated by commas; empty when `host` is the primary for ever.

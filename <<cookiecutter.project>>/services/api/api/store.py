@@ -1,4 +1,4 @@
-"""Where items are kept: writes go to the primary, with the event in the same transaction; reads to either."""
+"""The store of items: writes go to the primary, with the event in the same transaction; reads go to either server."""
 
 import hashlib
 import json
@@ -29,10 +29,10 @@ class Written:
 
 
 class Store(Protocol):
-    """What the routes need. `owner` None means: of anyone."""
+    """What the routes need. With `owner` None, items of all owners."""
 
     async def create(self, item: Item, told: Event, key: str | None) -> Written:
-        """Keep a new item. With an idempotency key the first answer is given again.
+        """Store a new item. A repeated idempotency key returns the first result.
 
         Raises:
             Problem: 422, the key was used for something else.

@@ -15,7 +15,7 @@ ROLES = ("user", "admin")
 _LOCAL = re.compile(r"[^\s@<>(),;:\\\"\[\]\x00-\x1f\x7f]{1,64}")
 # zxcvbn's score, from 0 to 4: a password of 3 takes 100 million guesses by somebody who knows what people choose.
 MIN_SCORE = 3
-# More takes zxcvbn longer than a tenth of a second, and a password that is weak so far is a strange one.
+# zxcvbn takes seconds for longer ones; the rest can only make a password stronger.
 _SCORED_LENGTH = 72
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -47,9 +47,9 @@ class RefreshToken:
 class LoginLimit:
     """How many logins may be tried at one account.
 
-    A client has `attempts`, then it waits: 15 s before the next one, 30 s before the one after it, up to `window`.
-    It starts afresh after a login, or after `window` without an attempt. While very many fail from everywhere, somebody
-    guesses from many places: then each client has one attempt before it waits, and the owner still gets in.
+    A client has `attempts`, then it must wait: 15 s before the next one, 30 s before the one after it, up to `window`.
+    Its count is reset by a login, or after `window` without an attempt. While an account is under attack from many
+    clients, each has a single attempt before it must wait, so the owner can still log in.
     """
 
     attempts: int
@@ -58,13 +58,13 @@ class LoginLimit:
 
     @property
     def account_failures(self) -> int:
-        """Failures at one account within `window`, of all clients, that are taken for guessing from many places."""
+        """Failures of all clients at one account within `window` above which the account counts as under attack."""
         return 10 * self.attempts
 
 
 def client_of(forwarded_for: str) -> str:
-    """Who counts as one client, by the header X-Forwarded-For: an IPv4 address, or the network of an IPv6 address,
-    because whoever has one has all of its addresses. Empty when it is not known."""
+    """The client by the header X-Forwarded-For: an IPv4 address, or the /64 network of an IPv6 address, because all
+    addresses of the network belong to one customer. Empty when unknown."""
     try:
         address = ipaddress.ip_address(forwarded_for.partition(",")[0].strip())
     except ValueError:
@@ -91,7 +91,7 @@ def normalise_email(value: str) -> str:
         raise ValueError("not an e-mail address")
     if len(labels) < 2 or local.startswith(".") or local.endswith(".") or ".." in local:
         raise ValueError("not an e-mail address")
-    # `=?` begins an encoded word, in which a mail program would find another address than the one that is kept.
+    # `=?` begins an encoded word, which mail programs decode into another address.
     if "=?" in local or not local.isprintable():
         raise ValueError("not an e-mail address")
     return f"{local.lower()}@{domain}"

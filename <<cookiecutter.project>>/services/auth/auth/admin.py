@@ -26,7 +26,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 async def act(store: Store, options: argparse.Namespace) -> str:
-    """Do it, and say what is so now. A role counts from the next login or refresh on.
+    """Carry out a command and return the result. A role takes effect at the next login or refresh.
 
     Raises:
         ValueError: no such account.

@@ -51,7 +51,7 @@ class Accounts:
         """Tokens for the right password.
 
         Args:
-            client: where the attempt comes from. Each client has attempts of its own, so nobody can use up the owner's.
+            client: where the attempt comes from. Attempts are counted by client, so nobody can use up the owner's.
 
         Raises:
             Problem: 401, wrong address or password; 429, too many attempts.
@@ -61,7 +61,7 @@ class Accounts:
             address = normalise_email(email)
         except ValueError:
             raise wrong from None
-        # Counted before the password is looked at: attempts that come together are all counted by then.
+        # Count first, then check the password: parallel attempts cannot pass the limit.
         wait = await self._store.attempt(address, client, self._limit)
         if wait:
             seconds = str(max(1, math.ceil(wait.total_seconds())))
@@ -79,7 +79,7 @@ class Accounts:
         return Tokens(access_token=self._sign(user), refresh_token=token)
 
     async def refresh(self, token: str) -> Tokens:
-        """New tokens for a refresh token, which is used up by it.
+        """New tokens in exchange for a refresh token, which works once.
 
         Raises:
             Problem: 401, not valid any more.

@@ -6,7 +6,7 @@ from stack.settings import DatabaseSettings, Secret
 
 
 class AuthSettings(DatabaseSettings):
-    """What the auth service is told."""
+    """Settings of the auth service."""
 
     service_name: str = "auth-service"
     database_user: str = "auth"

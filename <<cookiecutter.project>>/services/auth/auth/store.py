@@ -1,4 +1,4 @@
-"""Where accounts and tokens are kept: the protocol, and PostgreSQL behind it."""
+"""The store of accounts and tokens: its protocol, and the implementation on PostgreSQL."""
 
 import hashlib
 import uuid
@@ -17,7 +17,7 @@ from stack.database import Database
 
 
 class Store(Protocol):
-    """Every method is one transaction, and doing it twice with the same arguments is doing it once."""
+    """Every method is one transaction and idempotent."""
 
     async def add_user(self, user: User) -> bool:
         """Keep a new account. False when the address is taken."""
@@ -48,13 +48,13 @@ class Store(Protocol):
         """End the login that a token comes from."""
 
     async def attempt(self, email: str, client: str, limit: LoginLimit) -> timedelta | None:
-        """Count an attempt to log in. None when it may go on, else how long to wait; it is not counted then."""
+        """Count a login attempt. None if it is allowed, else how long to wait; a refused attempt is not counted."""
 
     async def note_failure(self, email: str, limit: LoginLimit) -> None:
-        """Count a failed login of an account, wherever it came from."""
+        """Count a failed login of an account, from any client."""
 
     async def forget_attempts(self, email: str, client: str) -> None:
-        """A client has logged in: it starts afresh."""
+        """Reset a client's count after a login."""
 
     async def clean(self, window: timedelta) -> None:
         """Delete what is out of date."""

@@ -1,4 +1,4 @@
-"""RabbitMQ connections. Reconnecting is the caller's loop: it knows what to set up again."""
+"""RabbitMQ connections. The caller reconnects: it knows what to set up again."""
 
 import random
 
@@ -17,7 +17,7 @@ TIMEOUT = 5
 
 
 async def connect(settings: BrokerSettings, password: SecretStr) -> AbstractConnection:
-    """A new connection, to any node that answers, that does not repair itself.
+    """A new connection to any node that answers. It does not reconnect by itself.
 
     Raises:
         Exception: what went wrong at the last node, within a few seconds a node.

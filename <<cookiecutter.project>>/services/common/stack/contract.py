@@ -1,4 +1,4 @@
-"""What the auth service takes and gives: it serves this, and the api, which passes it on, describes it."""
+"""Requests and responses of the auth service, which serves them, and of the api, which forwards them."""
 
 from typing import Literal
 

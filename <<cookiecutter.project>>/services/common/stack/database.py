@@ -22,14 +22,14 @@ Role = Literal["read-write", "standby"]
 # While no server with the wanted role can be reached, one attempt in this time: the name of a container that is gone is
 # looked up outside, and a DNS server that is asked by every request answers none, not even about names that are there.
 ATTEMPT_SECONDS = 0.5
-# What the primary may take before a read that may be a little old is made on a standby instead.
+# How long a read waits for the primary before it goes to a standby, if it may be slightly stale.
 PRIMARY_SECONDS = 1.0
 # 25006: a primary that became a standby still has our connection. 57P0x: the server shuts down or starts.
 _RETRYABLE = ("08", "57P01", "57P02", "57P03", "25006", "53300")
 
 
 def connection_arguments(settings: DatabaseSettings, password: SecretStr, role: Role) -> dict[str, Any]:
-    """libpq parameters. A client without these timeouts hangs for a minute and more when a server falls silent."""
+    """libpq parameters. Without these timeouts a client hangs for more than a minute when a server stops answering."""
     return {
         **_addresses(hosts_of(settings.database_hosts, 5432)),
         "dbname": settings.database_name,
@@ -51,7 +51,7 @@ def _addresses(hosts: Sequence[tuple[str, int]]) -> dict[str, str]:
 
 
 def is_connection_failure(error: BaseException) -> bool:
-    """True when the statement never had a chance, so that another try may help."""
+    """True when the connection failed, so a retry may help."""
     if isinstance(error, exc.TimeoutError | TimeoutError | ConnectionError):
         return True
     original = error.orig if isinstance(error, exc.DBAPIError) else error
@@ -64,7 +64,7 @@ def is_connection_failure(error: BaseException) -> bool:
 
 
 class Database:
-    """A pool of connections to whichever host has the wanted role.
+    """A pool of connections to the host that has the required role.
 
     Args:
         role: `read-write` is the primary, `standby` a replica and nothing else.
@@ -76,7 +76,7 @@ class Database:
         self.engine = create_async_engine(
             "postgresql+psycopg://",
             async_creator=self._open,
-            # A connection beyond the pool would be opened and closed for one transaction, when there is most to do.
+            # A connection beyond the pool would be opened and closed for one transaction, just when load is highest.
             pool_size=settings.database_pool,
             max_overflow=0,
             pool_timeout=3,
@@ -88,7 +88,7 @@ class Database:
         self._away, self._next_attempt = False, 0.0
 
     async def _open(self) -> psycopg.AsyncConnection:
-        """A new connection for the pool. Raises ConnectionError at once when one could not be had just now."""
+        """A new connection for the pool. Raises ConnectionError at once if an attempt failed a moment ago."""
         if self._away and time.monotonic() < self._next_attempt:
             raise ConnectionError("no server with the required role was reachable a moment ago")
         # before the attempt, which may take long
@@ -101,7 +101,7 @@ class Database:
             self._away = is_connection_failure(error)
             raise
         self._away = False
-        # Whoever was right is asked first the next time: a node that is silent costs three seconds.
+        # The next attempt starts with this host: a host that does not answer costs three seconds.
         found = (connection.info.host, connection.info.port)
         self._arguments.update(_addresses(sorted(self._hosts, key=lambda host: host != found)))
         return connection
@@ -141,7 +141,7 @@ class Database:
         raise AssertionError("backoff never ends")
 
     async def read(self, work: Work[T], standby: "Database") -> T:
-        """Run `work`, which only reads, here; on the standby while the primary is away.
+        """Run `work`, which only reads, on the primary, or on the standby while the primary is unreachable.
 
         A standby may be behind by a moment, so this is for what changes seldom.
 
@@ -159,7 +159,7 @@ class Database:
         return await self.run(work, ends - time.monotonic())
 
     async def ping(self) -> None:
-        """Raise when the database is away. For health checks."""
+        """Raise when the database is unreachable. For health checks."""
 
         async def select(connection: AsyncConnection) -> None:
             await connection.execute(text("select 1"))

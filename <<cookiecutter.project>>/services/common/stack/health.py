@@ -15,7 +15,7 @@ from stack.metrics import DEPENDENCY_UP
 from stack.waiting import within
 
 Probe = Callable[[], Awaitable[dict[str, Any] | None]]
-"""Raises when the dependency is away; may return details to show."""
+"""Raises when the dependency is unreachable; may return details to show."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Health:
         self.checks: list[Check] = []
 
     def add(self, name: str, probe: Probe, *, required: bool = True) -> None:
-        """Let `probe` decide whether the dependency `name` is there."""
+        """Add a dependency that `probe` checks."""
         self.checks.append(Check(name, probe, required))
 
     async def _run(self, check: Check) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Health:
         return result
 
     async def report(self) -> tuple[bool, dict[str, Any]]:
-        """Whether to send requests here, and why."""
+        """Whether the service is ready, and the report that says why."""
         results = await asyncio.gather(*(self._run(check) for check in self.checks))
         checks = dict(zip((check.name for check in self.checks), results, strict=True))
         failed = [check for check in self.checks if checks[check.name]["status"] != "ok"]

@@ -1,4 +1,4 @@
-"""Whether this process is going away: set by the server, read by health checks, the edge and background tasks."""
+"""Whether this process is shutting down: set by the server, read by health checks, the edge and background tasks."""
 
 import asyncio
 
@@ -15,9 +15,9 @@ class Lifecycle:
         return self._draining.is_set()
 
     def drain(self) -> None:
-        """Note that the process is to go: readiness fails from now on."""
+        """Start draining: readiness fails from now on."""
         self._draining.set()
 
     async def until_draining(self) -> None:
-        """Return once the process is to go."""
+        """Return when the process starts draining."""
         await self._draining.wait()

@@ -52,7 +52,7 @@ def configure(service: str, level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
-    # What libraries say in passing is either said by our own lines or of no use in operation.
+    # Informational messages of libraries repeat our own, or are of no use in operation.
     for noisy in ("uvicorn", "uvicorn.error", "httpx", "httpcore", "aio_pika", "aiormq", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(max(number, logging.WARNING))
     logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)

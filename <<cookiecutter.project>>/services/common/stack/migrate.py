@@ -45,7 +45,7 @@ def alembic_config(service: str, connection: Connection | None = None) -> Config
 
 
 def _retryable(error: Exception) -> bool:
-    """Connection failures, and a lock that the running application did not give up in time."""
+    """Connection failures, and a lock that the running application did not release in time."""
     locked = isinstance(error, exc.DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
     return locked or is_connection_failure(error)
 

@@ -36,7 +36,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class Unavailable(Problem):
-    """A dependency is away; worth trying again soon."""
+    """A dependency is unreachable; the client can retry soon."""
 
     def __init__(self, dependency: str, status: int = 503) -> None:
         super().__init__(

@@ -55,8 +55,8 @@ class Server(uvicorn.Server):
 
     @staticmethod
     def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """uvloop leaves the look-up of a name behind when the connection is given up. Whoever wanted the connection has
-        been told; that the name is not found in the end is news to nobody."""
+        """Ignore a failed DNS lookup of a cancelled connection: uvloop does not cancel the lookup, and the caller has
+        its timeout already."""
         if isinstance(context.get("exception"), socket.gaierror) and "future" in context:
             log.get().debug("name not found", error=str(context["exception"]))
         else:
@@ -91,7 +91,7 @@ def serve(app: FastAPI) -> None:
         timeout_graceful_shutdown=int(settings.grace_seconds),
     )
     server = Server(config, app, settings.drain_seconds)
-    # What is loaded by now stays: no collection need look through it while a request waits.
+    # Objects loaded by now are permanent: exclude them from garbage collection, which would delay requests.
     gc.freeze()
     gc.enable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -75,7 +75,7 @@ class _Environment(EnvSettingsSource):
 
 
 class Settings(BaseSettings):
-    """What every service is told."""
+    """Settings of every service."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
 
 
 class DatabaseSettings(Settings):
-    """Where the database is. The password is a field of each service, because its name differs."""
+    """How to reach the database. The password is a field of each service, because its name differs."""
 
     database_hosts: str = Field(min_length=1, description="host[:port], separated by commas")
     database_name: str = "appdb"
@@ -113,7 +113,7 @@ class DatabaseSettings(Settings):
 
 
 class BrokerSettings(Settings):
-    """Where RabbitMQ is."""
+    """How to reach RabbitMQ."""
 
     rabbitmq_hosts: str = Field(min_length=1, description="host[:port], separated by commas: nodes of one cluster")
     rabbitmq_user: str = Field(min_length=1)

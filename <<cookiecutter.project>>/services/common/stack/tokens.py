@@ -15,12 +15,12 @@ LIFETIME_SECONDS = 15 * 60
 
 
 class InvalidToken(Exception):
-    """Not signed by us, changed, or out of date."""
+    """Not signed by us, altered, or expired."""
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who is asking."""
+    """The authenticated user."""
 
     id: uuid.UUID
     email: str
@@ -28,7 +28,7 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        """True for those who may see everything."""
+        """Whether the user can see everything."""
         return "admin" in self.roles
 
 
@@ -60,7 +60,7 @@ class Keys:
         return jwt.encode(claims, self._keys[self._current], "HS256", headers={"kid": self._current})
 
     def verify(self, token: str) -> Principal:
-        """Who the token speaks for.
+        """The user that the token was issued to.
 
         Raises:
             InvalidToken

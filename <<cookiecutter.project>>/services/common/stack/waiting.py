@@ -10,7 +10,7 @@ _abandoned: set[asyncio.Task[Any]] = set()
 
 
 def backoff(first: float = 0.05, longest: float = 1.0) -> Iterator[float]:
-    """Pauses in seconds that double up to `longest`, with jitter, so that many clients do not come back as one."""
+    """Pauses in seconds that double up to `longest`, with jitter, so that clients do not retry all at once."""
     pause = first
     while True:
         yield random.uniform(pause / 2, pause)  # noqa: S311

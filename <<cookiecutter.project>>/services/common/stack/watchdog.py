@@ -37,7 +37,7 @@ class Watchdog(threading.Thread):
         while True:
             time.sleep(self.interval)
             now = time.monotonic()
-            # A process that was paused as a whole finds its loop late through no fault of the loop.
+            # If the whole process was paused, the loop is late through no fault of its own.
             slack = 0.0 if self._seen > looked else slack + max(0.0, now - looked - 2 * self.interval)
             looked = now
             stuck = now - self._seen - slack

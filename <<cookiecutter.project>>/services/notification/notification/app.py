@@ -57,7 +57,7 @@ def create_app(settings: NotificationSettings | None = None) -> FastAPI:
         yield
         lifecycle.drain()
         cleaning.cancel()
-        # What is held may take its grace, and the broker its time to say goodbye.
+        # Messages in progress have the grace period; closing the connection takes a moment more.
         await asyncio.wait({consuming}, timeout=settings.grace_seconds + 5)
         consuming.cancel()
         await database.close()

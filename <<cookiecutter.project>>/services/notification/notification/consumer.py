@@ -1,4 +1,4 @@
-"""Takes messages from the broker, and carries out what the handler decides."""
+"""Consumes messages and carries out what the handler decides."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ def copy_of(message: AbstractIncomingMessage, **headers: Any) -> aio_pika.Messag
 
 
 class Consumer:
-    """Consumes until the process drains; connects again whenever the broker was away."""
+    """Consumes until the process drains; reconnects after the broker was unreachable."""
 
     def __init__(
         self, settings: BrokerSettings, password: SecretStr, handler: Handler, lifecycle: Lifecycle, grace: float

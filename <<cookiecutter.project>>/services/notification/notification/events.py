@@ -73,7 +73,9 @@ def compose(event: Event, sender: str, public_url: str) -> EmailMessage:
         mail["Auto-Submitted"] = "auto-generated"
     except ValueError as error:
         raise Poison(f"cannot be written as a mail: {error}") from None
-    if not mail["To"].addresses:
+    # As a mail server would read it: an encoded word in an address can hide another one.
+    to = event.data.owner_email
+    if not to.isprintable() or [address.addr_spec for address in mail["To"].addresses] != [to]:
         raise Poison("owner_email is not an address")
     mail.set_content(text + (f"\n\n{public_url}\n" if public_url else "\n"))
     return mail

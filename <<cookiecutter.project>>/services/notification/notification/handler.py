@@ -1,4 +1,4 @@
-"""What to do with one message: decided here, without a broker in sight."""
+"""Decides what to do with a message, independent of the broker."""
 
 import asyncio
 import uuid
@@ -59,13 +59,13 @@ class Handler:
         self._sender, self._public_url, self._max_attempts = sender, public_url, max_attempts
 
     async def handle(self, body: bytes, attempt: int) -> Verdict:
-        """Deal with a message.
+        """Handle a message.
 
         Args:
             attempt: counted from 1.
 
         Raises:
-            Unavailable: the database is away; nothing has been done.
+            Unavailable: the database is unreachable; nothing has been done.
         """
         verdict, outcome = await self._handle(body, attempt)
         NOTIFICATIONS.labels(outcome).inc()
@@ -101,7 +101,7 @@ class Handler:
         return Done(), "sent"
 
     async def _note_sent(self, event_id: uuid.UUID) -> None:
-        """Note it however long the database is away: forgetting it would mean a second mail."""
+        """Record it, however long the database is unreachable: otherwise the mail would be sent again."""
         for pause in backoff(0.2, 5):
             try:
                 return await self._store.finish(event_id, "sent")

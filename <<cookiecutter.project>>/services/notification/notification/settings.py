@@ -8,7 +8,7 @@ from stack.settings import BrokerSettings, DatabaseSettings, Secret
 
 
 class NotificationSettings(DatabaseSettings, BrokerSettings):
-    """What the notification service is told."""
+    """Settings of the notification service."""
 
     service_name: str = "notification-service"
     database_user: str = "notification"

@@ -1,4 +1,4 @@
-"""Which events have been dealt with: the protocol, and PostgreSQL behind it."""
+"""Which events have been handled: the protocol, and the implementation on PostgreSQL."""
 
 import enum
 import uuid
@@ -41,16 +41,16 @@ class Store(Protocol):
     """Every method may be repeated with the same arguments."""
 
     async def claim(self, event_id: uuid.UUID, holder: uuid.UUID) -> Claim:
-        """Take an event, unless it has been dealt with or someone else works on it."""
+        """Claim an event, unless it has been handled or another process is working on it."""
 
     async def finish(self, event_id: uuid.UUID, state: str) -> None:
-        """Dealt with: `sent` or `dead`."""
+        """Record an event as handled: `sent` or `dead`."""
 
     async def release(self, event_id: uuid.UUID, holder: uuid.UUID) -> None:
-        """Not now: someone else may take it."""
+        """Release an event for other processes."""
 
     async def clean(self) -> None:
-        """Forget what cannot come again."""
+        """Delete records of events that cannot be delivered again."""
 
 
 class PostgresStore:

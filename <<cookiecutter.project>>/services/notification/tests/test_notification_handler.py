@@ -59,9 +59,28 @@ async def test_poison_is_dead_at_once(message, store, change: dict) -> None:
     assert not mailer.sent
 
 
-async def test_an_address_with_a_header_in_it_is_poison(message, store) -> None:
-    body = message(owner_email="ann@example.com\r\nBcc: eve@example.com")
-    assert isinstance(await handler(store, MemoryMailer()).handle(body, 1), Dead)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ann@example.com\r\nBcc: eve@example.com",
+        "=?utf-8?q?victim=40evil.com=2c?=@example.com",
+        "=?utf-8?q?=00?=@example.com",
+        "ann@example.com, eve@example.com",
+        "Ann <ann@example.com>",
+        "group: ann@example.com;",
+        "a\0b@example.com",
+    ],
+)
+async def test_an_address_that_is_more_than_one_is_poison(message, store, address: str) -> None:
+    mailer = MemoryMailer()
+    assert isinstance(await handler(store, mailer).handle(message(owner_email=address), 1), Dead)
+    assert not mailer.sent
+
+
+@pytest.mark.parametrize("address", ["o'neill+tag@mail.example", "ann@xn--bcher-kva.example", "a!b%c@example.com"])
+def test_addresses_that_accounts_may_have_get_mails(message, address: str) -> None:
+    mail = compose(parse(message(owner_email=address)), "no@mail.example", "")
+    assert [each.addr_spec for each in mail["To"].addresses] == [address]
 
 
 async def test_the_same_event_again_sends_nothing(message, store) -> None:

@@ -103,7 +103,7 @@ def create_app(settings: WebSettings | None = None, http: httpx.AsyncClient | No
             uploads.check()
 
         health.add("uploads", check_uploads)
-        # Without the api there are still pages that say so: taking every web container out would help nobody.
+        # Without the api there are still error pages, so web stays ready.
         health.add("api", ping_api, required=False)
         cleaning = background.start("cleaning", lambda: _clean_regularly(uploads))
         yield

@@ -1,4 +1,4 @@
-"""The way to the api."""
+"""The client of the api."""
 
 import asyncio
 import hashlib
@@ -55,13 +55,13 @@ class Api:
             detail = str(answer.json()["detail"])
         except (ValueError, KeyError, TypeError):
             detail = "unexpected response from the API"
-        # Whatever stands in for an api that is away (502 and 504 of a proxy) is one thing to the visitor.
+        # To the visitor it makes no difference which proxy answers 502 or 504 for an unreachable api.
         status = 503 if answer.status_code in (502, 503, 504) else answer.status_code
         retry = {"Retry-After": answer.headers["retry-after"]} if "retry-after" in answer.headers else {}
         raise Problem(status, detail, retry)
 
     async def states(self) -> dict[str, str]:
-        """How the api and the auth service are, by the api's readiness. Never raises."""
+        """The states of the api and the auth service, from the api's readiness. Never raises."""
         try:
             report = (await self._http.get("/health/ready", timeout=STATUS_SECONDS)).json()
             own, auth = str(report["status"]), report["checks"]["auth"]["status"]

@@ -1,4 +1,4 @@
-"""Keeps other sites from posting forms in a visitor's name, by what the browser says of a request's origin."""
+"""Rejects forms that other sites submit on behalf of a visitor, by the origin that the browser reports."""
 
 from urllib.parse import urlsplit
 

@@ -15,7 +15,7 @@ _MEDIA_TYPES = {".css": "text/css", ".svg": "image/svg+xml"}
 
 
 class Asset(NamedTuple):
-    """A static file. Its address names its content, so that a browser may keep it for ever."""
+    """A static file. Its address names its content, so that a browser can cache it for ever."""
 
     content: bytes
     media_type: str
@@ -60,7 +60,7 @@ def call_site(name: str) -> None:
 
 
 def page(name: str, status: int = 200, *, email: str | None = None, **values: Any) -> HTMLResponse:
-    """A page that nobody may keep.
+    """A page that must not be cached.
 
     Args:
         email: of the person who is logged in.
@@ -70,7 +70,7 @@ def page(name: str, status: int = 200, *, email: str | None = None, **values: An
 
 
 def error_page(status: int, detail: str, headers: dict[str, str] | None = None) -> HTMLResponse:
-    """A page that says what went wrong, with the request id to ask about."""
+    """An error page with the request id."""
     answer = page(
         "error.html", status, phrase=HTTPStatus(status).phrase, code=status, detail=detail, request_id=log.request_id()
     )

@@ -17,7 +17,7 @@ from web.uploads import FORM_OVERHEAD, Uploads
 
 MAX_FORM = 64 * 1024
 MAX_FIELDS = 20
-# What the form for a new item is sent with, once; it becomes a header.
+# The idempotency key in the form for a new item; it is sent on as a header.
 _KEY = re.compile(r"[0-9a-f]{32}")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 DONE = {
@@ -30,7 +30,7 @@ DONE = {
 routes = APIRouter(include_in_schema=False)
 
 
-# Coroutines, although nothing here waits: FastAPI sends plain functions through a pool of threads, at each request.
+# Coroutines, although nothing here waits: FastAPI would run plain functions in a thread pool on each request.
 async def session_of(request: Request) -> Session:
     """The request's session. Also kept on the request, so that an error page can save what has changed in it."""
     session = Session.of(request)
@@ -153,7 +153,7 @@ async def _log_in(api: Api, session: Session, credentials: dict[str, str], targe
 
 @routes.post("/logout")
 async def logout(session: SessionOf, api: ApiOf) -> Response:
-    """Log out. When the api is away the session at least ends in this browser."""
+    """Log out. If the api is unreachable, the session ends at least in this browser."""
     if session.refresh:
         try:
             await api.call("POST", "/api/v1/auth/logout", json={"refresh_token": session.refresh})
@@ -166,7 +166,7 @@ async def logout(session: SessionOf, api: ApiOf) -> Response:
 
 @routes.get("/")
 async def items(session: SessionOf, api: ApiOf, before: uuid.UUID | None = None, done: Done = "") -> Response:
-    """One's items, and the form for a new one."""
+    """The visitor's items, and the form for a new one."""
     query = urlencode({"limit": 20, **({"before": str(before)} if before else {})})
     found = await api.call_as(session, "GET", f"/api/v1/items?{query}")
     values = {"items": found["items"], "next": found["next"], "first": before is None, "said": DONE.get(done, "")}
@@ -194,7 +194,7 @@ async def create_item(form: Form, session: SessionOf, api: ApiOf) -> Response:
 
 @routes.get("/uploads")
 async def uploads(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Request, done: Done = "") -> Response:
-    """One's files, and the form for a new one."""
+    """The visitor's files, and the form for a new one."""
     files = await kept.list(await _me(api, session))
     limit = request.app.state.settings.upload_max_mb
     values = {"files": files, "limit": limit, "said": DONE.get(done, "")}
@@ -203,7 +203,7 @@ async def uploads(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Requ
 
 @routes.post("/uploads")
 async def upload(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Request) -> Response:
-    """Take a file, straight to disk."""
+    """Receive a file, streamed to disk."""
     megabytes = request.app.state.settings.upload_max_mb
     length = request.headers.get("content-length", "")
     declared = int(length) if _LENGTH.fullmatch(length) else None
@@ -216,7 +216,7 @@ async def upload(session: SessionOf, api: ApiOf, kept: UploadsOf, request: Reque
 
 @routes.get("/uploads/{number}")
 async def download(number: str, session: SessionOf, api: ApiOf, kept: UploadsOf) -> Response:
-    """One file, to be saved and not to be shown: it may be a page with a script in it."""
+    """Download one file. Browsers must not display it: it may contain scripts."""
     path, file = await kept.find(await _me(api, session), number)
     answer = FileResponse(path, media_type="application/octet-stream", filename=file.name)
     answer.headers.update(
@@ -238,13 +238,13 @@ async def delete_upload(number: str, session: SessionOf, api: ApiOf, kept: Uploa
 
 @routes.get("/status")
 async def status(session: SessionOf, api: ApiOf) -> Response:
-    """How the services are. What they depend on is nobody's business outside."""
+    """The states of the services, without those of their dependencies: the page is public."""
     return page("status.html", email=session.email, services={"web": "ready"} | await api.states())
 
 
 def to_login(request: Request) -> Response:
-    """Where someone without a session is sent."""
-    # not request.url: it is put together with the Host header, and some of those are no part of any address
+    """Redirect a visitor without a session to the login page."""
+    # not request.url, which fails for a malformed Host header
     target = request.scope["path"] if request.method == "GET" else "/"
     if target == "/":
         return _go("/login", Session("", "", changed=True))

@@ -32,7 +32,7 @@ class Session:
         """The session of a request."""
 
         def token(name: str, longest: int) -> str:
-            # What cannot be a token is none: these become a header and a field of the api, which refuse anything else.
+            # Anything else would make an invalid header or field in a request to the api.
             value = request.cookies.get(name, "")
             return value if len(value) <= longest and _TOKEN.fullmatch(value) else ""
 

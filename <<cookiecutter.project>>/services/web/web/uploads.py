@@ -21,7 +21,7 @@ from stack.problems import Problem
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PART_SUFFIX = ".part"
-# An upload that has written nothing for this long is dead; seconds. (nginx waits 60 s for the next byte.)
+# An upload without progress for this long is dead; seconds. (nginx waits 60 s for the next byte.)
 _PART_LIFETIME = 600
 # What a form adds to its file: boundary, headers.
 FORM_OVERHEAD = 16 * 1024
@@ -54,8 +54,8 @@ def safe_name(name: str) -> str:
 class Uploads:
     """A folder for each person, in it a file for each upload, named `<id>-<name>`.
 
-    A file that is on its way is there as well, under a hidden name and as large as it may get: so what is not finished
-    counts towards the quota, in every process that uses the folder.
+    An upload in progress is a hidden file there, as large as the upload may get, so it counts towards the quota in
+    every process that uses the folder.
 
     Args:
         limit: largest file, bytes.
@@ -103,11 +103,11 @@ class Uploads:
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
     def _begin(self, person: uuid.UUID, declared: int | None) -> tuple[BinaryIO, Path, int]:
-        """A file to write to, its path, and how many bytes it may get: no other upload can have them meanwhile."""
+        """A file to write to, its path, and its reserved size, bytes."""
         folder = self._of(person)
         folder.mkdir(mode=0o700, exist_ok=True)
         with _alone(folder):
-            sizes = [upload.size for _, upload in self._list(person)] + list(_on_their_way(folder))
+            sizes = [upload.size for _, upload in self._list(person)] + list(_in_progress(folder))
             if len(sizes) >= self._most:
                 raise Problem(413, f"You can keep at most {self._most} files. Delete some first.")
             room = self._quota - sum(sizes)
@@ -178,7 +178,7 @@ class Uploads:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep everybody else out of a folder, other processes too. Ends with the process at the latest."""
+    """Lock a folder, against other processes too."""
     with (folder / ".lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -188,8 +188,8 @@ def _is_dead(part: os.stat_result) -> bool:
     return part.st_mtime < time.time() - _PART_LIFETIME
 
 
-def _on_their_way(folder: Path) -> Iterator[int]:
-    """What files that are being received may take at most, bytes."""
+def _in_progress(folder: Path) -> Iterator[int]:
+    """The reserved sizes of the uploads in progress, bytes."""
     for part in folder.glob(f".*{_PART_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):
             about = part.stat()
