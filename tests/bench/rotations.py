@@ -30,7 +30,7 @@ SERVICES = (
     *("METRICS_DB_PASSWORD", "REDIS_PASSWORD", "RABBITMQ_PASSWORD", "API_RABBITMQ_PASSWORD"),
     *("NOTIFICATION_RABBITMQ_PASSWORD", "RABBITMQ_COOKIE", "JWT_SECRET"),
 )
-FAILOVER = ("PATRONI_PASSWORD", "REDIS_SENTINEL_PASSWORD", *SERVICES)
+FAILOVER = ("REDIS_SENTINEL_PASSWORD", "PATRONI_PASSWORD", *SERVICES)
 LOGGING = ("METRICS_DB_PASSWORD", "ELASTIC_PASSWORD", "KIBANA_PASSWORD", "LOG_SHIPPER_PASSWORD")
 HEAD = ("secret", "s", "requests", "lost", "new value accepted", "old value refused")
 
@@ -38,8 +38,9 @@ HEAD = ("secret", "s", "requests", "lost", "new value accepted", "old value refu
 class Bench:
     """One stack that everything is measured on."""
 
-    def __init__(self, project: Project, rate: float) -> None:
-        self.project, self.rate, self.stack = project, rate, Stack(project, ENVIRONMENT)
+    def __init__(self, project: Project, options: argparse.Namespace) -> None:
+        self.project, self.rate, self.stack = project, options.rate, Stack(project, ENVIRONMENT)
+        self.names, self.ends = options.names, time.monotonic() + options.seconds
 
     def rotated(self, load: Load, name: str) -> tuple[float, list[str]]:
         """Rotate in a phase of its own; seconds, and whether the new and the old value are accepted."""
@@ -61,7 +62,10 @@ class Bench:
         found = {}
         with Load(self.project, ENVIRONMENT, rate=self.rate) as load:
             time.sleep(IDLE_SECONDS)
-            for name in names:
+            for name in self.names or names:
+                if time.monotonic() > self.ends:
+                    print(f"no time for {name}", flush=True)
+                    continue
                 found[name] = self.rotated(load, name)
                 print(name, *found[name], flush=True)
         print(load.report, flush=True)
@@ -128,27 +132,30 @@ def _word(answer: bool | None) -> str:
     return {True: "yes", False: "**no**", None: "–"}[answer]
 
 
-def plain(project: Project, rate: float) -> list[list[str]]:
+def plain(project: Project, options: argparse.Namespace) -> list[list[str]]:
     """The plain pairs."""
     deploy(project)
-    return Bench(project, rate).entries(SERVICES)
+    return Bench(project, options).entries(SERVICES)
 
 
-def failover(project: Project, rate: float) -> list[list[str]]:
+def failover(project: Project, options: argparse.Namespace) -> list[list[str]]:
     """Patroni and Sentinel, and the control."""
     files = "docker-compose.yml:docker-compose.database.yml:docker-compose.failover.yml:docker-compose.load.yml"
     project.set(ENVIRONMENT, COMPOSE_FILE=files)
     deploy(project)
-    bench = Bench(project, rate)
-    return [*bench.entries(FAILOVER), bench.previous_key(), bench.control()]
+    bench = Bench(project, options)
+    rows = [*bench.entries(FAILOVER), bench.control()]
+    if bench.stack.secret("JWT_SECRET_PREVIOUS"):
+        rows.insert(-1, bench.previous_key())
+    return rows
 
 
-def logging(project: Project, rate: float) -> list[list[str]]:
+def logging(project: Project, options: argparse.Namespace) -> list[list[str]]:
     """What watches the stack. Grafana and Kibana are not to be had here."""
     files = "docker-compose.yml:docker-compose.database.yml:docker-compose.monitoring.yml:docker-compose.load.yml"
     project.set(ENVIRONMENT, COMPOSE_FILE=files, MONITORING_ENABLED="true", LOGGING_ENABLED="true")
     deploy(project)
-    return Bench(project, rate).entries(LOGGING)
+    return Bench(project, options).entries(LOGGING)
 
 
 PARTS = {"plain": plain, "failover": failover, "logging": logging}
@@ -157,6 +164,8 @@ PARTS = {"plain": plain, "failover": failover, "logging": logging}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=25, help="requests a second")
+    parser.add_argument("--names", nargs="+", default=[], help="rotate these secrets only")
+    parser.add_argument("--seconds", type=float, default=3600, help="begin no further rotation after that")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these parts only")
     options = parser.parse_args()
     for name in options.only:
@@ -165,7 +174,7 @@ def main() -> int:
             try:
                 prepare(project)
                 project.set(ENVIRONMENT, ROLLOUT_STEADY_SECONDS="1")
-                rows = PARTS[name](project, options.rate)
+                rows = PARTS[name](project, options)
             except subprocess.SubprocessError as error:
                 print(error, file=sys.stderr)
                 return 1

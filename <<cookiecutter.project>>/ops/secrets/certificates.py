@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import socket
 import ssl
 import stat
 from dataclasses import dataclass
@@ -173,38 +172,6 @@ def validate(env: Environment) -> Certificate:
     local = _is_local(env, leaf)
     warning = "" if local else _chain_warning(chain)
     return Certificate(chain_file, names, leaf.not_valid_after_utc, local=local, warning=warning)
-
-
-def served(env: Environment, address: str, port: int, timeout: float = 5) -> Certificate:
-    """The certificate that a server shows for DOMAIN, which may be older than the file. timeout: seconds.
-
-    Raises OpsError when it does not answer.
-    """
-    domain = _domain(env)
-    context = ssl.create_default_context()
-    # Whether clients trust it is another question.
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        with (
-            socket.create_connection((address, port), timeout) as plain,
-            context.wrap_socket(plain, server_hostname=domain) as connection,
-        ):
-            shown = connection.getpeercert(binary_form=True)
-    except OSError as error:
-        raise OpsError(f"{address}:{port} shows no certificate: {error}.", f"invoke health --env {env.name}") from error
-    if not shown:
-        raise OpsError(f"{address}:{port} shows no certificate.", f"invoke health --env {env.name}")
-    leaf = x509.load_der_x509_certificate(shown)
-    return Certificate(folder_of(env), _names(leaf), leaf.not_valid_after_utc, local=_is_local(env, leaf))
-
-
-def days_left(env: Environment) -> int:
-    """Whole days until the certificate expires; negative when it has. Raises OpsError when there is none."""
-    path = folder_of(env) / "fullchain.pem"
-    if not path.is_file():
-        raise OpsError(f"{relative(path)} is missing.", f"invoke certificate --env {env.name}")
-    leaf = _load_chain(path, f"invoke certificate --env {env.name}")[0]
-    return (leaf.not_valid_after_utc - datetime.now(UTC)).days
 
 
 def _domain(env: Environment) -> str:

@@ -1,12 +1,9 @@
 """The certificate: made for dev and staging, checked for prod."""
 
-import contextlib
 import dataclasses
 import ipaddress
-import socket
 import ssl
 import subprocess
-import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -59,7 +56,6 @@ def test_a_certificate_is_issued_once(env):
     assert not second.issued and second.local
     assert second.path.read_bytes() == content
     assert 820 <= second.days_left <= 825 == certificates.LEAF_DAYS
-    assert certificates.days_left(env) == second.days_left
 
 
 def test_its_files(env):
@@ -234,7 +230,7 @@ def test_a_good_chain_is_accepted(prod, chain, length):
     found = certificates.ensure(prod)
     assert found.names == ("acme.example",)
     assert not found.local and not found.issued
-    assert found.days_left == certificates.days_left(prod) == 88
+    assert found.days_left == 88
 
 
 def test_a_wildcard_covers_one_label(prod):
@@ -311,31 +307,6 @@ def test_a_missing_intermediate_is_a_warning(prod, chain):
     assert "CN=Intermediate" in certificates.validate(prod).warning
     put(prod, chain[:2])
     assert certificates.validate(prod).warning == ""
-
-
-def test_what_is_served_may_be_older_than_the_file(env):
-    put(env, [certificate("acme.example", days=20)])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(env.secrets_dir / "tls/fullchain.pem", env.secrets_dir / "tls/privkey.pem")
-    put(env, [certificate("acme.example", days=90)])
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve():
-            with contextlib.suppress(OSError), server.accept()[0] as plain, context.wrap_socket(plain, True):
-                pass
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        shown = certificates.served(env, "127.0.0.1", server.getsockname()[1])
-        thread.join()
-    assert (shown.days_left, certificates.days_left(env)) == (18, 88)
-
-
-def test_nobody_who_serves_is_an_error(env):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(OpsError, match="shows no certificate"):
-        certificates.served(env, "127.0.0.1", port)
 
 
 def hidden(env, chain, mode):
