@@ -112,6 +112,7 @@ def test_every_command_explains_its_arguments(name: str) -> None:
     ("args", "code", "words"),
     [
         (("status", "--env", "nope"), 2, ('There is no environment "nope"', "dev, staging, prod")),
+        (("secret-rotate", "--all", "--env", "nope"), 2, ('There is no environment "nope"',)),
         (("deploy",), 3, ("docker is not installed",)),
         (("scale", "web", "x"), 2, ('"x" is not a number', "invoke scale web 3")),
         (("scale", "web", "-1"), 2, ('"-1" is not a number',)),
