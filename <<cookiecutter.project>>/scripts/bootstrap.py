@@ -976,7 +976,8 @@ def ensure_venv(folder: Path, requirements: Path, consent: Consent) -> Path:
     if venv_is_current(folder, requirements):
         return python
     if importlib.util.find_spec("ensurepip") is None:
-        ensure_system_packages(["python3-venv"], consent)
+        # not python3-venv: on Ubuntu 22.04 that is another Python's
+        ensure_system_packages([f"python{show(sys.version_info[:2])}-venv"], consent)
     say(f"installing the packages of {requirements.name} into {folder}")
     if not venv_works(folder) and Path(sys.prefix) != folder.resolve():
         must([sys.executable, "-m", "venv", "--clear", folder], f"create the virtual environment {folder}")

@@ -600,6 +600,17 @@ def test_other_requirements_are_installed_into_the_environment_that_is_there(tmp
     assert commands == [["-m", "pip", "install"]]
 
 
+def test_the_package_with_venv_is_that_of_this_python(tmp_path, monkeypatch):
+    """Ubuntu 22.04 has 3.11 beside its own 3.10, and python3-venv is for that one."""
+    (tmp_path / "requirements.txt").touch()
+    monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bootstrap, "is_installed", lambda name: False)
+    monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 1000)
+    package = f"python3.{sys.version_info.minor}-venv"
+    with pytest.raises(bootstrap.BootstrapError, match=f"^{package} missing: install it"):
+        bootstrap.ensure_venv(tmp_path / ".venv", tmp_path / "requirements.txt", bootstrap.ask(yes=True))
+
+
 def test_a_checkout_under_umask_077_is_opened_for_containers(tmp_path, capsys):
     folder = tmp_path / "infrastructure/redis"
     folder.mkdir(parents=True)
