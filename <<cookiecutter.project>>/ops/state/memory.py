@@ -37,7 +37,7 @@ def load(env: Environment) -> State:
 
 def is_settled(env: Environment, state: State) -> bool:
     """Whether all that is known is on the engine, and nothing in the project's folder."""
-    return bool(state.generation) and not (_earlier(env.project_dir, env) / _CONTENT).exists()
+    return bool(state.generation) and _json(_earlier(env.project_dir, env) / _CONTENT) is None
 
 
 def update(env: Environment, change: Callable[[State], State]) -> State:

@@ -70,7 +70,8 @@ def remove(env: Environment) -> None:
 def _create(env: Environment) -> None:
     """Make the container, and the volume unless it is there. The image is empty, so nothing has to be pulled."""
     name = name_of(env)
-    engine.docker("import", "-", name, input=packed(".empty", ""))
+    if not engine.inspect([name], "image"):
+        engine.docker("import", "-", name, input=packed(".empty", ""))
     engine.docker("volume", "create", "--label", f"com.docker.compose.project={env.project}", name)
     engine.docker(
         *("create", "--name", name, "--label", f"ops.state={env.project}", "--network", "none"),
