@@ -64,6 +64,16 @@ def test_permission_denied_is_a_sentence(tmp_path: Path, make_stack, service, mo
     assert "Several people on one server" in caught.value.remedy
 
 
+def test_a_folder_that_one_may_not_read(tmp_path: Path, make_stack, service, monkeypatch) -> None:
+    def walk(folder: Path, onerror) -> list:
+        onerror(PermissionError(13, "Permission denied", str(folder)))
+        return []
+
+    monkeypatch.setattr(digests.os, "walk", walk)
+    with pytest.raises(OpsError, match="infrastructure/postgres cannot be read: permission denied"):
+        digests.mounted_files(make_stack(service), tmp_path)
+
+
 def test_what_a_container_of_another_folder_has_mounted(tmp_path, service, make_container) -> None:
     other = tmp_path.parent / f"{tmp_path.name}-other"
     (other / "infrastructure/postgres").mkdir(parents=True)
@@ -94,6 +104,7 @@ def running(tmp_path, make_container):
         ("sha256sum: not found\n", sha("new")),
         ("", sha("new")),
         (f"{sha('old')}  /etc/passwd\n", sha("new")),
+        ("busy  /run/secrets/KEY\n", sha("new")),
     ],
 )
 def test_a_running_container_is_asked_about_single_files(tmp_path, service, running, monkeypatch, said, digest) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -164,6 +167,21 @@ def test_for_programs(env, deployed) -> None:
 def test_never_deployed(env, capsys) -> None:
     releases.show(env, [])
     assert "never deployed" in capsys.readouterr().out
+
+
+def test_the_revision_of_git_and_whether_files_differ_from_it(tmp_path) -> None:
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=ann", "-c", "user.email=ann@example.com")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "first"], check=True)
+    revision = releases.revision(tmp_path)
+    assert re.fullmatch(r"[0-9a-f]{7,}", revision)
+    (tmp_path / "new").touch()
+    assert releases.revision(tmp_path) == f"{revision}+changes"
+
+
+def test_who_is_at_work(monkeypatch) -> None:
+    monkeypatch.setenv("LOGNAME", "ann")
+    assert releases.author() == f"ann@{platform.node()}"
 
 
 def test_without_git(tmp_path, monkeypatch) -> None:
