@@ -1097,6 +1097,12 @@ def describe(engine: Engine) -> str:
 def prepare(project: Path, consent: Consent) -> None:
     """Provide the engine and the environment. Raises BootstrapError when one cannot be had."""
     say(describe(ensure_engine(consent)))
+    user = os.environ.get("SUDO_USER")
+    if user and os.geteuid() == 0 and project.stat().st_uid != 0:
+        raise BootstrapError(
+            f"The engine is ready. Run this again as {user}, without sudo, or .venv would belong to root. "
+            f"{user} may use the engine after `sudo usermod -aG docker {user}` and a new log-in."
+        )
     ensure_venv(project / ".venv", project / "requirements.txt", consent)
     open_files(project)
     say(next_steps(project, Path.cwd(), Path(os.environ.get("SHELL", "")).name))

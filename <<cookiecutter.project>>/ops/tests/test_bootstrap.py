@@ -643,6 +643,16 @@ def test_files_of_somebody_else_are_named_with_the_command(tmp_path, monkeypatch
         bootstrap.open_files(tmp_path)
 
 
+def test_sudo_prepares_the_engine_and_leaves_the_rest_to_the_owner(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUDO_USER", "ada")
+    monkeypatch.setattr(bootstrap.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(bootstrap, "ensure_engine", lambda consent: bootstrap.Engine((28,), (2, 40), (0, 29), True))
+    monkeypatch.setattr(bootstrap, "ensure_venv", lambda *arguments: pytest.fail("made an environment of root"))
+    monkeypatch.setattr(Path, "stat", lambda path: os.stat_result((0o40755, 0, 0, 0, 1000, 1000, 0, 0, 0, 0)))
+    with pytest.raises(bootstrap.BootstrapError, match="Run this again as ada, without sudo.*usermod -aG docker ada"):
+        bootstrap.prepare(tmp_path, bootstrap.ask(yes=True))
+
+
 @pytest.mark.parametrize(
     ("shell", "expected"),
     [
