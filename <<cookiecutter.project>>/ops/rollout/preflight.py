@@ -96,9 +96,7 @@ def check_readable(stack: Stack, env: Environment) -> Check:
     first = next(iter(closed.values()))
     detail = f"{relative(first)} has mode {stat.S_IMODE(first.stat().st_mode):04o}: containers cannot read it"
     folders = shlex.join(relative(source) for source in closed)
-    return Check(
-        "mounted files", FAILED, detail, f"Let everybody read, as a umask of 022 does: chmod -R go=rX {folders}"
-    )
+    return Check("mounted files", FAILED, detail, f"Make them readable: chmod -R go=rX {folders}")
 
 
 def _closed_to_others(path: Path) -> bool:
