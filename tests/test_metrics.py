@@ -58,9 +58,8 @@ def unknown(*expressions: str) -> set[str]:
 def test_the_names_are_those_of_the_pinned_versions(environment: str) -> None:
     """Whoever pins another version makes the file anew: `python -m tests.metrics` says how."""
     settings = dotenv_values(template.FOLDER / "config" / environment / ".env")
-    pinned = {
-        name: (settings[key] or "").removeprefix(settings["REGISTRY_MIRROR"] or "") for name, key in SETTINGS.items()
-    }
+    mirror = settings["REGISTRY_MIRROR"] or ""
+    pinned = {name: str(settings[key]).removeprefix(mirror).removeprefix("library/") for name, key in SETTINGS.items()}
     assert {name: KNOWN[name].pinned for name in SETTINGS} == pinned
     lock = (template.FOLDER / "infrastructure/postgres/requirements.lock").read_text(encoding="utf-8")
     assert KNOWN["patroni"].pinned in re.findall(r"^patroni(?:\[[^]]*\])?==\S+", lock, re.MULTILINE)

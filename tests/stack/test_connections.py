@@ -1,122 +1,23 @@
 """Who reaches whom, tried on running containers: from inside each one's network to every port of every other one.
 
-What tests/connections.yml allows connects and all else is refused. Attacks that worked on a flat network fail.
+What tests/connections.yml allows in prod connects and all else is refused. Attacks that worked on a flat network fail.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests import compose, connections
-from tests.connections import Connection
-
 from .project import Project, docker
+from .survey import PROBE, Container, Survey, expected, inside, python_image, running, survey, unknown_ports
 
 pytestmark = pytest.mark.story
 
 ENVIRONMENT = "prod"
-PROBE = Path(__file__).with_name("probe_ports.py")
-# Packets between networks are dropped, so no answer means unreachable; but a busy machine must not look like that.
-SECONDS, PATIENT_SECONDS = 2.0, 15.0
-PARALLEL = 4
-
-
-@dataclass(frozen=True)
-class Container:
-    """A running container: its service, and its addresses by network."""
-
-    id: str
-    service: str
-    addresses: tuple[str, ...]
-
-
-def python_image(project: Project) -> str:
-    return project.settings(ENVIRONMENT)["PYTHON_IMAGE"].replace("${REGISTRY_MIRROR}", "")
-
-
-def inside(project: Project, container: str, *arguments: str, stdin: str = "", program: Path = PROBE) -> str:
-    """Output of a Python program that runs in a container's network, as a user without any right."""
-    argv = [
-        *("docker", "run", "--rm", "--interactive", "--network", f"container:{container}", "--cap-drop", "ALL"),
-        *("--user", "10001:10001", "--volume", f"{program}:/probe.py:ro", "--entrypoint", "python"),
-        *(python_image(project), "/probe.py", *arguments),
-    ]
-    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def running(project: Project) -> list[Container]:
-    """Every container of the stack that runs."""
-    seen = json.loads(docker("inspect", *project.containers(ENVIRONMENT)))
-    return [
-        Container(
-            each["Id"],
-            each["Config"]["Labels"]["com.docker.compose.service"],
-            tuple(net["IPAddress"] for net in each["NetworkSettings"]["Networks"].values() if net["IPAddress"]),
-        )
-        for each in seen
-        if each["State"]["Running"] and "com.docker.compose.service" in each["Config"]["Labels"]
-    ]
-
-
-def open_ports(project: Project, container: Container) -> list[tuple[str, int]]:
-    """(address, port) under which others might reach what listens in a container."""
-    found = set()
-    for address, port in json.loads(inside(project, container.id, "listening")):
-        ip = ipaddress.ip_address(address)
-        if ip.is_unspecified:
-            found.update((own, port) for own in container.addresses)
-        elif not ip.is_loopback:
-            found.add((address, port))
-    return sorted(found)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What was found: ports by service, and every connection that could be made."""
-
-    ports: dict[str, set[int]]
-    made: frozenset[Connection]
-
-
-def survey(project: Project) -> Survey:
-    """Try every port of every container from every other one."""
-    containers = running(project)
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        listed = dict(zip(containers, pool.map(lambda each: open_ports(project, each), containers), strict=True))
-    owner = {address: each.service for each in containers for address in each.addresses}
-    allowed = connections.load().allowed
-
-    def attempt(source: Container) -> set[Connection]:
-        targets = [target for each in containers if each.service != source.service for target in listed[each]]
-        answered = json.loads(inside(project, source.id, "connect", str(SECONDS), stdin=json.dumps(targets)))
-        made = {Connection(source.service, owner[address], port) for address, port in answered}
-        # What should have been allowed, and was not within a short time, is asked again on a machine that may be busy.
-        again = [
-            [address, port]
-            for address, port in targets
-            if (wanted := Connection(source.service, owner[address], port)) in allowed and wanted not in made
-        ]
-        answered = json.loads(inside(project, source.id, "connect", str(PATIENT_SECONDS), stdin=json.dumps(again)))
-        return made | {Connection(source.service, owner[address], port) for address, port in answered}
-
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        made = frozenset().union(*pool.map(attempt, containers))
-    ports: dict[str, set[int]] = {each.service: set() for each in containers}
-    for container, found in listed.items():
-        ports[container.service].update(port for _, port in found)
-    return Survey(ports, made)
 
 
 @contextmanager
@@ -130,13 +31,13 @@ def joined(container: str, network: str) -> Iterator[None]:
 
 
 def container_of(project: Project, service: str) -> Container:
-    return next(each for each in running(project) if each.service == service)
+    return next(each for each in running(project, ENVIRONMENT) if each.service == service)
 
 
 @pytest.fixture(scope="module")
 def surveyed(project: Project) -> Survey:
     """One survey for the tests that look at it."""
-    return survey(project)
+    return survey(project, ENVIRONMENT)
 
 
 def test_prod_with_everything_that_this_machine_has(project: Project) -> None:
@@ -150,30 +51,21 @@ def test_prod_with_everything_that_this_machine_has(project: Project) -> None:
 
 
 def test_every_open_port_is_in_the_matrix(surveyed: Survey) -> None:
-    listens = connections.load().listens
-    unknown = {name: ports - listens.get(name, frozenset()) for name, ports in surveyed.ports.items()}
-    assert {name: ports for name, ports in unknown.items() if ports} == {}
+    assert unknown_ports(surveyed) == {}
 
 
 def test_what_is_allowed_connects_and_nothing_else(project: Project, surveyed: Survey) -> None:
-    matrix = connections.load()
-    assert sorted(map(str, surveyed.made - matrix.allowed)) == [], "connected, but not in tests/connections.yml"
-    services = compose.resolve(project.folder, ENVIRONMENT, everything=False)["services"]
-    expected = {
-        each
-        for each in connections.possible(services, matrix) & matrix.allowed
-        # what ran once is gone, and some ports are open in other environments only
-        if each.source in surveyed.ports and each.port in surveyed.ports[each.target]
-    }
-    assert len(expected) > 200
-    assert sorted(map(str, expected - surveyed.made)) == [], "in tests/connections.yml, but refused"
+    wanted = expected(project, ENVIRONMENT, surveyed)
+    assert len(wanted) > 200
+    assert sorted(map(str, surveyed.made - wanted)) == [], "connected, but not allowed by tests/connections.yml"
+    assert sorted(map(str, wanted - surveyed.made)) == [], "allowed by tests/connections.yml, but refused"
 
 
 def test_a_container_on_a_wrong_network_shows(project: Project, surveyed: Survey) -> None:
     """The control: the same survey sees what one network too many opens."""
     web = container_of(project, "web")
     with joined(web.id, f"{project.name(ENVIRONMENT)}_monitoring"):
-        opened = {str(each) for each in survey(project).made - surveyed.made}
+        opened = {str(each) for each in survey(project, ENVIRONMENT).made - surveyed.made}
     assert {"web -> alertmanager:9093", "web -> redis-exporter:9121"} <= opened
     assert all("web" in each for each in opened), opened
 
@@ -188,7 +80,9 @@ def secret(project: Project, name: str) -> str:
 def attack(project: Project, *urls: str) -> tuple[list[str], str]:
     """What exporters answer, and what they send to a server of the attacker, who sits where most of monitoring sits."""
     place = container_of(project, "monitoring-proxy")
-    done = json.loads(inside(project, place.id, *urls, program=PROBE.with_name("attack_exporters.py")))
+    done = json.loads(
+        inside(python_image(project, ENVIRONMENT), place.id, *urls, program=PROBE.with_name("attack_exporters.py"))
+    )
     return done["answers"], done["received"]
 
 
@@ -289,7 +183,9 @@ def test_no_process_of_monitoring_has_a_secret_in_its_environment(project: Proje
     for container in tier:
         user = docker("inspect", "--format", "{{.Config.User}}", container)
         show = ("--pid", f"container:{container}", "--cap-drop", "ALL", "--user", user, "--network", "none")
-        environ = docker("run", "--rm", *show, "--entrypoint", "cat", python_image(project), "/proc/1/environ")
+        environ = docker(
+            "run", "--rm", *show, "--entrypoint", "cat", python_image(project, ENVIRONMENT), "/proc/1/environ"
+        )
         assert environ
         assert [name for name, value in values.items() if len(value) > 8 and value in environ] == [], container
 
@@ -309,8 +205,3 @@ def test_a_web_page_of_another_site_reaches_nothing(project: Project, page: str)
     assert httpx.post(url, headers={"Origin": "null"}, json={}).status_code == 403
     own = httpx.get(url, headers={"Origin": f"http://127.0.0.1:{port}"})
     assert (own.status_code, own.headers.get("Access-Control-Allow-Origin")) == (200, None)
-
-
-def test_down(project: Project) -> None:
-    project.invoke("down", "--env", ENVIRONMENT, "--volumes", "--yes")
-    assert (project.containers(ENVIRONMENT), project.networks(ENVIRONMENT)) == ({}, set())
