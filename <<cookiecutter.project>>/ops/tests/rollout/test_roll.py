@@ -147,6 +147,14 @@ def test_a_crash_leads_back(rolling, capsys) -> None:
     assert rolling.lines == [*BESIDE, *BACK]
 
 
+def test_one_that_has_restarted_is_not_even_asked(rolling, capsys) -> None:
+    rolling.fate = lambda each: replace(each, state="running", health="healthy", restarts=1)
+    with pytest.raises(OpsError, match="web restarted once"):
+        rolling.rollout.run()
+    assert "smoke request" not in capsys.readouterr().out
+    assert rolling.lines == [*BESIDE, *BACK]
+
+
 def test_a_wrong_answer_to_the_smoke_request_leads_back(rolling, monkeypatch) -> None:
     monkeypatch.setattr(edge, "ask", lambda *_args: "answered with 500")
     with pytest.raises(OpsError, match="web answered with 500") as caught:
