@@ -109,8 +109,9 @@ def present(module: Any, result: Any, as_json: bool) -> None:
     plan="show what would change and why, and change nothing",
     yes=RESTART_HELP,
     json="with --plan: print JSON for programs",
+    lock_wait="seconds to wait while somebody else is changing the environment (default: 0)",
 )
-def deploy(_context, env="dev", plan=False, yes=False, json=False):
+def deploy(_context, env="dev", plan=False, yes=False, json=False, lock_wait="0"):
     """Bring an environment up, or up to date, and wait for health.
 
     Builds and pulls what is missing, runs migrations, then rolls out: new containers start beside the old ones, and
@@ -123,8 +124,9 @@ def deploy(_context, env="dev", plan=False, yes=False, json=False):
         preview.preview(load(env), as_json=json)
     else:
         from ops.rollout import deploy as deployment
+        from ops.state import lock
 
-        deployment.deploy(load(env), assume_yes=yes)
+        deployment.deploy(load(env), assume_yes=yes, lock_wait=lock.seconds(lock_wait))
 
 
 @command(env=ENV_HELP, yes=RESTART_HELP)

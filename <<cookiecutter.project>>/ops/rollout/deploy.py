@@ -433,14 +433,14 @@ def primaries(env: Environment, containers: Sequence[Container]) -> set[str]:
 
 
 @contextlib.contextmanager
-def deployment(env: Environment, command: str, assume_yes: bool = False) -> Iterator[Deployment]:
-    """A deployment that holds the environment's lock.
+def deployment(env: Environment, command: str, assume_yes: bool = False, lock_wait: float = 0) -> Iterator[Deployment]:
+    """A deployment that holds the environment's lock. lock_wait: for how many seconds to wait for it.
 
     Raises OpsError: REFUSED when somebody else holds it, INTERRUPTED after Ctrl-C.
     """
     # What serves has requests to answer; whoever changes it can wait, and so can every command that it starts.
     os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
-    with lock.hold(env, f"{command} --env {env.name}") as held:
+    with lock.hold(env, f"{command} --env {env.name}", lock_wait) as held:
         work = Deployment(env, held, command, assume_yes)
         try:
             yield work
@@ -457,13 +457,13 @@ def deployment(env: Environment, command: str, assume_yes: bool = False) -> Iter
             ) from None
 
 
-def deploy(env: Environment, assume_yes: bool = False) -> None:
+def deploy(env: Environment, assume_yes: bool = False, lock_wait: float = 0) -> None:
     """Bring an environment to what is declared, and wait until it is healthy.
 
-    assume_yes: restart what must restart without asking. Raises OpsError with the exit code of what went wrong; when
-    that is REFUSED nothing was touched.
+    assume_yes: restart what must restart without asking; lock_wait: as of `deployment`. Raises OpsError with the exit
+    code of what went wrong; when that is REFUSED nothing was touched.
     """
-    with deployment(env, "deploy", assume_yes) as work:
+    with deployment(env, "deploy", assume_yes, lock_wait) as work:
         work.run()
 
 

@@ -18,7 +18,7 @@ from typing import IO
 from ops import engine
 from ops.base import console
 from ops.base.environments import Environment
-from ops.base.errors import REFUSED, OpsError
+from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.base.waiting import until
 from ops.engine import Container
 from ops.state.releases import author
@@ -27,6 +27,8 @@ from ops.state.releases import author
 _START_SECONDS = 30.0
 _GONE_SECONDS = 15.0
 _PAUSE = 0.05
+# Between two attempts of a command that waits for its turn; each starts a container.
+_RETRY_SECONDS = 3.0
 # Of states a container can be in when it holds nothing any more: its engine was killed, and could not remove it.
 _STALE = frozenset({"exited", "dead"})
 # Made, but never started: by a holder that was killed in that moment, unless it is about to be.
@@ -69,12 +71,45 @@ def name_of(env: Environment) -> str:
     return f"{env.project}-change-lock"
 
 
+def seconds(text: str) -> int:
+    """How long to wait, as it was typed. Raises OpsError (usage) for anything but a whole number."""
+    if not (text.isascii() and text.isdigit()):
+        raise OpsError(
+            f'--lock-wait must be a whole number of seconds, not "{text}".', "For example: --lock-wait 600", USAGE
+        )
+    return int(text)
+
+
+class Busy(OpsError):
+    """Somebody else holds the lock."""
+
+
 @contextlib.contextmanager
-def hold(env: Environment, purpose: str) -> Iterator[Lock]:
+def hold(env: Environment, purpose: str, wait: float = 0) -> Iterator[Lock]:
     """Hold the lock of an environment.
 
-    purpose: the command, as it is told to those who come meanwhile. Raises OpsError (REFUSED) when somebody has it.
+    purpose: the command, as it is told to those who come meanwhile; wait: for how many seconds to try again while
+    somebody else has it. Raises Busy (REFUSED) after that.
     """
+    ends = time.monotonic() + wait
+    with contextlib.ExitStack() as stack:
+        waiting = False
+        while True:
+            try:
+                held = stack.enter_context(_take(env, purpose))
+                break
+            except Busy as busy:
+                if time.monotonic() >= ends:
+                    raise
+                if not waiting:
+                    console.say(f"{busy.message} Waiting for up to {console.duration(wait)}.")
+                waiting = True
+                time.sleep(_RETRY_SECONDS)
+        yield held
+
+
+@contextlib.contextmanager
+def _take(env: Environment, purpose: str) -> Iterator[Lock]:
     name = name_of(env)
     labels = {
         "ops.lock": "change",
@@ -178,7 +213,7 @@ def _await_echo(env: Environment, name: str, child: subprocess.Popen[bytes]) -> 
     if "already in use" in complaint:
         found = engine.inspect([name])
         who = holder_of(engine.container(found[0])).describe(time.time()) if found else "somebody who is just done"
-        raise OpsError(
+        raise Busy(
             f"{env.name} is being changed: {who}.",
             f"Wait for it to end. When that machine is gone for good: invoke unlock --env {env.name}",
             REFUSED,

@@ -88,7 +88,7 @@ class Scaling:
         patch(preflight, "available_memory", lambda total=0: available)
         patch(deploy.Deployment, "roll_out", self._roll_out)
         patch(scale, "bring_up", self._bring_up)
-        patch(lock, "hold", lambda _env, purpose: nullcontext(self.done.append(f"lock {purpose}")))
+        patch(lock, "hold", lambda _env, purpose, _wait: nullcontext(self.done.append(f"lock {purpose}")))
         patch(releases, "revision", lambda _folder: "")
         scale.scale(self.env, "web", count)
         return self.moves

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ops import engine
-from ops.base.errors import REFUSED, OpsError
+from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.stack import images
 from ops.state import lock
 from ops.state.lock import Holder
@@ -52,6 +52,53 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     monkeypatch.setattr(lock, "holder", lambda _env: found)
     monkeypatch.setattr(engine, "docker", lambda *args: lines.append(args))
     return lines
+
+
+@pytest.mark.parametrize("text", ["", "abc", "-1", "1.5", "²"])
+def test_how_long_to_wait(text: str) -> None:
+    assert lock.seconds("600") == 600
+    with pytest.raises(OpsError, match="--lock-wait must be a whole number of seconds") as caught:
+        lock.seconds(text)
+    assert caught.value.code == USAGE
+
+
+class Taken:
+    """A lock that is busy for some attempts."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    @contextlib.contextmanager
+    def __call__(self, _env: object, _purpose: str):
+        self.times -= 1
+        if self.times >= 0:
+            raise lock.Busy("dev is being changed.", code=REFUSED)
+        yield "the lock"
+
+
+def test_waiting_for_it(env, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(lock, "_take", Taken(2))
+    monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.01)
+    with lock.hold(env, "deploy", wait=30) as held:
+        assert held == "the lock"
+    assert capsys.readouterr().out == "dev is being changed. Waiting for up to 30 s.\n"
+
+
+def test_not_waiting_for_ever(env, monkeypatch) -> None:
+    monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.01)
+    for wait in (0, 0.05):
+        monkeypatch.setattr(lock, "_take", Taken(1000))
+        with pytest.raises(lock.Busy) as caught, lock.hold(env, "deploy", wait=wait):
+            pass
+        assert caught.value.code == REFUSED
+
+
+def test_what_fails_while_it_is_held_is_not_tried_again(env, monkeypatch) -> None:
+    taken = Taken(0)
+    monkeypatch.setattr(lock, "_take", taken)
+    with pytest.raises(lock.Busy), lock.hold(env, "deploy", wait=30):
+        raise lock.Busy("another lock")
+    assert taken.times == -1
 
 
 def test_breaking_it(env, held, capsys) -> None:
