@@ -37,7 +37,7 @@ class Standin:
     rules: list[dict[str, Any]] = field(default_factory=list)
 
     def rule(self, match: str, **does: Any) -> None:
-        """What docker does when its arguments match: stdout, stderr, code, delay (seconds), hangs, real."""
+        """What docker does when its arguments match: stdout, stderr, code, delay (seconds), holds, hangs, real."""
         self.rules.append({"match": match, **does})
 
     def calls(self) -> list[str]:

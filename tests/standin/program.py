@@ -27,7 +27,10 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(rule.get("stderr", ""))
         sys.stdout.flush()
         sys.stderr.flush()
-        # As a container whose input is held open, or a client that waits for an engine that is stopped.
+        # A container that lives as long as its input, as the lock does.
+        if rule.get("holds"):
+            sys.stdin.read()
+        # A client that waits for an engine that is stopped.
         if rule.get("hangs"):
             time.sleep(600)
         return int(rule.get("code", 0))

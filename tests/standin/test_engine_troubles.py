@@ -45,7 +45,7 @@ def runs(standin: Standin, *names: str) -> None:
 def locks(standin: Standin) -> None:
     """Let the lock be taken."""
     standin.rule(r"^inspect --type image", stdout=json.dumps([{"Id": "sha256:n", "RepoTags": ["nginx:1.30.6"]}]))
-    standin.rule(r"^run --interactive", stdout="\n", hangs=True)
+    standin.rule(r"^run --interactive", stdout="\n", holds=True)
 
 
 @pytest.mark.parametrize("command", READS)
@@ -79,6 +79,7 @@ def test_no_right_to_use_the_engine(standin: Standin, command: str) -> None:
 @pytest.mark.parametrize("command", ["status", "doctor", "deploy", "config"])
 def test_compose_is_not_installed(standin: Standin, command: str) -> None:
     """Without the plugin docker takes the options for its own."""
+    locks(standin)
     standin.rule(r"^compose version", stderr="docker: 'compose' is not a docker command.\n", code=1)
     standin.rule(
         r"^compose", stderr="unknown flag: --project-directory\n\nUsage:  docker [OPTIONS] COMMAND\n", code=125

@@ -13,10 +13,10 @@ def logs(env: Environment, service: str = "", *, follow: bool = False, tail: str
     """Show logs; returns the exit code. tail: lines a container, or "all". since: "10m", "2h" or a time."""
     if tail != "all" and not (tail.isascii() and tail.isdigit()):
         raise OpsError(f'--tail must be a whole number or "all", not "{tail}".', code=USAGE)
+    # Also without a service: an engine that does not answer is told in our own words, and not by Compose.
+    containers = engine.containers(env)
     if service:
-        known = sorted(
-            {*model.load(env, all_profiles=True).services, *(each.service for each in engine.containers(env))}
-        )
+        known = sorted({*model.load(env, all_profiles=True).services, *(each.service for each in containers)})
         if service not in known:
             raise OpsError(f'There is no service "{service}".', f"There are: {', '.join(known)}.", USAGE)
     try:
