@@ -72,7 +72,7 @@ def test_python(project: Path, folder: str, command: tuple[str, ...]) -> None:
     lint("ruff", *command, "--no-cache", ".", folder=project / folder)
 
 
-@pytest.mark.parametrize("folder", ["services"])
+@pytest.mark.parametrize("folder", [".", "services"])
 def test_types(project: Path, folder: str, tmp_path: Path) -> None:
     """As strict as mypy gets; what is checked stands in the folder's pyproject.toml."""
     lint("mypy", "--strict", "--cache-dir", str(tmp_path), folder=project / folder)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from ops.base.errors import USAGE, OpsError
 
@@ -130,8 +130,8 @@ def console() -> Console:
     from rich.console import Console
 
     # Without a colour system Rich writes no styles at all, bold neither.
-    colours = {"color_system": None} if os.environ.get("NO_COLOR") else {}
-    return Console(highlight=False, width=None if is_terminal() else _PIPED_WIDTH, **colours)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(highlight=False, width=None if is_terminal() else _PIPED_WIDTH, color_system=colours)
 
 
 def width() -> int:

@@ -215,7 +215,7 @@ def receive(
     with tempfile.TemporaryFile() as errors:
         with engine.popen(argv, stdout=subprocess.PIPE, stderr=errors, **options) as child:
             copied = 0
-            while data := child.stdout.read(_CHUNK):
+            while data := engine.pipe(child.stdout).read(_CHUNK):
                 target.write(data)
                 copied += len(data)
                 tick(f"{what}: {console.size(copied)}")
@@ -228,13 +228,14 @@ def send(argv: Sequence[str], source: IO[bytes], what: str, tick: Tick = _silent
     with tempfile.TemporaryFile() as errors:
         popen_options = {"stdin": subprocess.PIPE, "stdout": errors, "stderr": errors, **options}
         with engine.popen(argv, **popen_options) as child:
+            stdin = engine.pipe(child.stdin)
             copied = 0
             try:
                 while data := source.read(_CHUNK):
-                    child.stdin.write(data)
+                    stdin.write(data)
                     copied += len(data)
                     tick(f"{what}: {console.size(copied)}")
-                child.stdin.close()
+                stdin.close()
             except BrokenPipeError:
                 # It ended early; why is in its exit code and what it wrote.
                 pass
@@ -346,19 +347,20 @@ def _snapshot(env: Environment, primary: Container) -> Iterator[tuple[str, dict[
         f"SELECT json_build_array('', pg_export_snapshot());\n{_COUNT_ROWS}\\echo end\n"
     )
     argv = engine.exec_argv(primary.id, *postgres.psql(env, "--file=-"), stdin=True)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with engine.popen(argv, **pipes) as session:
-        session.stdin.write(begin.encode())
-        session.stdin.flush()
+    pipe = subprocess.PIPE
+    with engine.popen(argv, stdin=pipe, stdout=pipe, stderr=pipe) as session:
+        stdin, stdout = engine.pipe(session.stdin), engine.pipe(session.stdout)
+        stdin.write(begin.encode())
+        stdin.flush()
         lines = []
-        while (line := session.stdout.readline().decode().strip()) != "end":
+        while (line := stdout.readline().decode().strip()) != "end":
             if not line and session.poll() is not None:
-                raise OpsError(f"PostgreSQL: {complaint(session.stderr.read().decode(errors='replace'))}")
+                raise OpsError(f"PostgreSQL: {complaint(engine.pipe(session.stderr).read().decode(errors='replace'))}")
             if line:
                 lines.append(json.loads(line))
         # The session, and with it the snapshot, lives until its input ends.
         yield lines[0][1], dict(lines[1:])
-        session.stdin.close()
+        stdin.close()
 
 
 # ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -451,7 +453,8 @@ def _skip_string(file: IO[bytes]) -> None:
 
 
 def _definitions(broker: Container) -> dict[str, Any]:
-    return json.loads(rabbitmq.api(broker, "GET", "/api/definitions"))
+    definitions: dict[str, Any] = json.loads(rabbitmq.api(broker, "GET", "/api/definitions"))
+    return definitions
 
 
 def _write_rabbitmq(definitions: Mapping[str, Any], writer: archive.Writer) -> None:

@@ -240,7 +240,7 @@ class _Restore:
         self.new, self.old = self.beside + stamp, self.aside + stamp
         self.roles: list[str] = []
         self.doing = "looking around"
-        self.undo: list[tuple[str, Callable[[], None]]] = []
+        self.undo: list[tuple[str, Callable[[], object]]] = []
         self.touched = False
 
     def at(self, doing: str) -> None:

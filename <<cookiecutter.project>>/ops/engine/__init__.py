@@ -30,7 +30,7 @@ from ops.engine.containers import (
     processors,
     timestamp,
 )
-from ops.engine.process import end, end_all, logged, pool, popen, run, show, tail
+from ops.engine.process import end, end_all, logged, pipe, pool, popen, run, show, tail
 from ops.engine.results import Completed, TimedOut, brief, explain, failure, reason
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "logs",
     "look",
     "overridden",
+    "pipe",
     "plain_command",
     "pool",
     "popen",

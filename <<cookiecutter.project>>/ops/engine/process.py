@@ -136,6 +136,12 @@ def _be_as_nice(pid: int) -> None:
             Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
+def pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    """A stream of a child that was opened as a pipe."""
+    assert stream is not None
+    return stream
+
+
 def end(children: Iterable[subprocess.Popen[Any]]) -> None:
     """End children and all they started: SIGTERM first, SIGKILL to what is left after FAREWELL_SECONDS."""
     children = list(children)

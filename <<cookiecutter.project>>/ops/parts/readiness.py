@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ops import engine
@@ -20,7 +21,7 @@ def probes(seen: Seen) -> Iterator[Probe]:
             continue
         if argv := command(seen.declared.document["services"][name].get("healthcheck") or {}):
             for each in seen.running(name):
-                yield Probe("ready", f"{name}-{each.number}", lambda c=each, a=argv: _ready(c, a))
+                yield Probe("ready", f"{name}-{each.number}", partial(_ready, each, argv))
 
 
 def command(healthcheck: Mapping[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ def explain(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def explain_build(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two `build` entries of a service; nothing when it can only be the source."""
-    found = []
+    found: list[str] = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if key == "args":

@@ -149,7 +149,8 @@ class Changeover:
             for each in reversed(releases.history(self.env))
             if each.result == releases.DEPLOYED and (entry := _entry(self.env, each))
         ]
-        for reference in dict.fromkeys([*mine, *deployed]):
+        references: dict[str, None] = dict.fromkeys([*mine, *deployed])
+        for reference in references:
             found = majors.image(reference)
             if found.present and found.major == self.holding.current:
                 return reference
@@ -536,7 +537,8 @@ class Changeover:
 def _entry(env: Environment, release: releases.Release) -> dict[str, Any]:
     """The primary as it was declared in a release; nothing when that is not known any more."""
     try:
-        return releases.document(env, release)["services"][PRIMARY]
+        entry: dict[str, Any] = releases.document(env, release)["services"][PRIMARY]
+        return entry
     except (OpsError, KeyError):
         return {}
 

@@ -81,6 +81,12 @@ class View:
     def standby(self) -> Node | None:
         return next((node for node in self.nodes if node.role == STANDBY), None)
 
+    def pair(self) -> tuple[Node, Node]:
+        """The primary and the standby of a view without hazard. Raises ValueError for any other."""
+        if not (self.primary and self.standby):
+            raise ValueError(self.hazard())
+        return self.primary, self.standby
+
     def hazard(self) -> str:
         """Why it is not safe to fail over; "" when it is."""
         primary, standby = self.primary, self.standby
@@ -217,7 +223,8 @@ def _cluster(containers: Sequence[Container]) -> dict[str, Any] | None:
     for each in containers:
         if STATEFUL in each.labels:
             try:
-                return json.loads(patroni(each, "GET", "/cluster"))
+                cluster: dict[str, Any] = json.loads(patroni(each, "GET", "/cluster"))
+                return cluster
             except (OpsError, ValueError):
                 continue
     return None

@@ -60,8 +60,9 @@ def failover(env: Environment) -> None:
                 REFUSED,
             )
         seconds = switch_over(env, view)
-        console.say(f"{view.standby.name} is the primary now; no write for {console.duration(seconds)}", "green")
-        _await_standby(env, view.primary.name)
+        old, new = view.pair()
+        console.say(f"{new.name} is the primary now; no write for {console.duration(seconds)}", "green")
+        _await_standby(env, old.name)
 
 
 def look(env: Environment) -> View:
@@ -74,7 +75,7 @@ def look(env: Environment) -> View:
 
 def switch_over(env: Environment, view: View) -> float:
     """Swap the roles of the two nodes of a view without hazard; seconds in which no write was acknowledged."""
-    old, new = view.primary, view.standby
+    old, new = view.pair()
     with _outage(env, old.container, new.container) as measured:
         if view.automatic:
             order = {"leader": old.name, "candidate": new.name}
@@ -111,7 +112,7 @@ def _step_down(env: Environment) -> None:
         console.warn(f"{view.primary.name if view.primary else 'the primary'} is restarted without failover: {hazard}")
         return
     seconds = switch_over(env, view)
-    console.say(f"{view.standby.name} is the primary now; no write for {console.duration(seconds)}")
+    console.say(f"{view.pair()[1].name} is the primary now; no write for {console.duration(seconds)}")
 
 
 def _hand_over(env: Environment, old: Node, new: Node) -> None:
@@ -291,15 +292,16 @@ def _outage(env: Environment, old: Container, new: Container) -> Iterator[Callab
         engine.popen(_shell(new, _FIRST, write), stdout=subprocess.PIPE) as after,
     ):
         # It has begun before anything changes, and one write is through; or none, when the old one's disk is full.
-        begun = [before.stdout.readline(), before.stdout.readline()]
+        last, first = engine.pipe(before.stdout), engine.pipe(after.stdout)
+        begun = [last.readline(), last.readline()]
 
         def measured() -> float:
-            lines = b"".join([*begun, before.stdout.read()]).split()
-            if not (lines and (first := after.stdout.read().strip())):
+            lines = b"".join([*begun, last.read()]).split()
+            if not (lines and (taken := first.read().strip())):
                 raise OpsError(
                     f"{new.service} has not taken a write within {SECONDS} s.", f"invoke health --env {env.name}"
                 )
-            return float(first) - float(lines[-1])
+            return float(taken) - float(lines[-1])
 
         yield measured
 

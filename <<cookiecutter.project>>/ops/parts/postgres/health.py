@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ops.base import console
@@ -19,7 +20,7 @@ def probes(seen: Seen) -> Iterator[Probe]:
     """Ask each running node, and all of them whether a failover would be safe."""
     nodes = seen.running(*postgres.NODES)
     for each in nodes:
-        yield Probe("postgres", each.service, lambda c=each: _postgres(seen.env, c))
+        yield Probe("postgres", each.service, partial(_postgres, seen.env, each))
     if nodes:
         yield Probe("postgres", "failover", lambda: [judge_failover(postgres.look(seen.env, seen.containers))])
 
@@ -64,8 +65,9 @@ SELECT json_build_object(
 
 
 def _sql(env: Environment, container: Container, text: str) -> dict[str, Any]:
-    answer = output(container, *postgres.psql(env), input=text)
-    return json.loads(answer.strip().splitlines()[-1])
+    lines = output(container, *postgres.psql(env), input=text).strip().splitlines()
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
 
 
 def _postgres(env: Environment, container: Container) -> list[Check]:
@@ -115,5 +117,5 @@ def judge_failover(view: postgres.View) -> Check:
     hazard = view.hazard()
     primaries = sum(node.role == postgres.PRIMARY for node in view.nodes)
     if not hazard:
-        return Check("postgres", "failover", "ok", f"{how}, safe: {view.standby.name} can take over")
+        return Check("postgres", "failover", "ok", f"{how}, safe: {view.pair()[1].name} can take over")
     return Check("postgres", "failover", "warn" if primaries == 1 else "fail", f"{how}, not safe: {hazard}")

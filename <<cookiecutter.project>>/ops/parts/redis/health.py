@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from ops.base import console
 from ops.engine import Container
@@ -15,9 +16,9 @@ TITLE = "Redis"
 def probes(seen: Seen) -> Iterator[Probe]:
     """Ask each running node and sentinel."""
     for each in seen.running(*redis.NODES):
-        yield Probe("redis", each.service, lambda c=each: _redis_node(c))
+        yield Probe("redis", each.service, partial(_redis_node, each))
     for each in seen.running(*redis.SENTINELS):
-        yield Probe("redis", each.service, lambda c=each: _redis_sentinel(c))
+        yield Probe("redis", each.service, partial(_redis_sentinel, each))
 
 
 # A line each: the primary's name ("?" when the sentinels do not agree), what became of a write, how many replicas
