@@ -141,6 +141,13 @@ def config(session: nox.Session) -> None:
     pytest(session, python(session, PROJECT / "requirements.txt"), "tests/test_policy.py")
 
 
+@nox.session(venv_backend="none")
+def standin(session: nox.Session) -> None:
+    """Run the commands beside a stand-in for docker that fails, hangs, is cut off or is another version."""
+    need_compose(session)
+    pytest(session, python(session, PROJECT / "requirements.txt"), "tests/standin", "-n", "2")
+
+
 @nox.session(reuse_venv=True)
 def unit(session: nox.Session) -> None:
     """Run the tests of the commands and of the services, inside a bake and without Docker."""

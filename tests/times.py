@@ -1,7 +1,8 @@
 """How long the tests took, against what each module may take: tests/budgets.toml.
 
 Every rung leaves pytest's own report in build/times/RUNG.xml. `python -m tests.times` prints the slowest tests of all
-rungs and the modules over their budget, and fails when one took more than twice as long.
+rungs and the modules over their budget. It only reports: how long a test takes says as much about the machine as about
+the test, and a verdict that depends on it would fail without a fault.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def spent(tests: Iterable[Took], budgets: Mapping[str, float]) -> list[Spent]:
     return sorted(found, key=lambda each: -each.seconds)
 
 
-def report(tests: Iterable[Took], budgets: Mapping[str, float]) -> tuple[str, bool]:
-    """What is printed, and whether every module kept to twice its budget."""
+def report(tests: Iterable[Took], budgets: Mapping[str, float]) -> str:
+    """What is printed."""
     tests = sorted(tests, key=lambda each: -each.seconds)
     modules = spent(tests, budgets)
     lines = [f"The slowest {min(SLOWEST, len(tests))} of {len(tests)} tests:"]
@@ -103,7 +104,7 @@ def report(tests: Iterable[Took], budgets: Mapping[str, float]) -> tuple[str, bo
     ]
     if not any(each.over for each in modules):
         lines.append("No module is over its budget.")
-    return "\n".join(lines), not any(each.too_long for each in modules)
+    return "\n".join(lines)
 
 
 def _verdict(each: Spent) -> str:
@@ -111,14 +112,14 @@ def _verdict(each: Spent) -> str:
 
 
 def main(*rungs: str) -> int:
-    """Print the report on these rungs (all that have one); 1 when a module took more than twice its budget."""
+    """Print the report on these rungs (all that have one)."""
     files = [FOLDER / f"{rung}.xml" for rung in rungs] or sorted(FOLDER.glob("*.xml"))
     if missing := [each.name for each in files if not each.is_file()]:
         print(f"No times of: {', '.join(missing)}. pytest ended before it wrote them.")
     files = [each for each in files if each.is_file()]
-    text, kept = report([test for each in files for test in read(each)], budgets())
+    text = report([test for each in files for test in read(each)], budgets())
     print(text, "", "Rungs:", *(f"{lasted(each):8.1f} s  {each.stem}" for each in files), sep="\n")
-    return 0 if kept else 1
+    return 0
 
 
 if __name__ == "__main__":
