@@ -33,6 +33,12 @@ WEB_REPLICAS=2
 """
 
 
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that would ask the engine of this machine fails on every machine, and not only where there is none."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the environments dev, staging and prod; it is the current directory."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,14 +118,53 @@ def test_an_engine_that_fails_is_not_an_empty_engine(monkeypatch: pytest.MonkeyP
         engine.inspect(["a", "b"])
 
 
-def test_the_output_of_a_container_is_in_the_order_it_was_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    program = tmp_path / "docker"
-    program.write_text("#!/bin/sh\necho out; echo err >&2; echo last\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+# ── a shell script in the place of docker ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Puts a script on PATH that is called instead of docker."""
+
+    def put(script: str) -> None:
+        program = tmp_path / "bin" / "docker"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    return put
+
+
+def test_the_output_of_a_container_is_in_the_order_it_was_written(docker) -> None:
+    docker("echo out; echo err >&2; echo last")
     assert engine.logs("abc") == ["out", "err", "last"]
+
+
+def test_the_last_lines_of_a_container_although_it_is_going(docker) -> None:
+    docker('echo "$@"; seq 100; exit 1')
+    assert engine.logs("abc") == [str(number) for number in range(81, 101)]
+    docker('echo "$@"')
+    assert engine.logs("abc", 3) == ["logs --tail 3 abc"]
+
+
+def test_compose_is_called_in_the_folder_of_the_project_and_of_the_profiles_that_are_on(docker, env) -> None:
+    docker('pwd; echo "$@"')
+    folder, line = engine.compose(env, "ps").stdout.splitlines()
+    assert Path(folder) == env.project_dir
+    assert "--profile" not in line and line.endswith(" ps")
+    assert "--profile" in engine.compose(env, "ps", all_profiles=True).stdout
+
+
+@pytest.mark.parametrize(("given", "said"), [("text", "exec --interactive abc cat\ntext"), (None, "exec abc cat\n")])
+def test_a_command_in_a_container_listens_only_when_it_is_told_something(docker, given: str | None, said: str) -> None:
+    docker('echo "$@"; cat')
+    assert engine.exec_("abc", ["cat"], input=given).stdout == said
+
+
+@pytest.mark.parametrize(("answer", "count"), [("3", 3), ("", 1), ("0", 1)])
+def test_an_engine_has_a_processor_at_least(docker, answer: str, count: int) -> None:
+    docker(f"echo {answer}")
+    assert engine.processors() == count
 
 
 def test_a_pool_that_is_interrupted_ends_its_commands_and_starts_no_more() -> None:
@@ -191,6 +231,10 @@ def test_where_the_engine_is(tmp_path: Path) -> None:
     assert local.endpoint({**shell, "DOCKER_CONTEXT": "far", "DOCKER_HOST": "unix:///x"}) == "unix:///x"
     (tmp_path / "config.json").write_text('{"currentContext": "far"}')
     assert local.endpoint(shell) == "ssh://ann@server"
+    # Docker's own name for "none", whatever lies in the folder of contexts.
+    default = tmp_path / "contexts" / "meta" / hashlib.sha256(b"default").hexdigest() / "meta.json"
+    default.parent.mkdir(parents=True)
+    default.write_text('{"Endpoints": {"docker": {"Host": "ssh://elsewhere"}}}')
     assert local.endpoint({**shell, "DOCKER_CONTEXT": "default"}) == ""
     (tmp_path / "config.json").write_text("not JSON")
     assert local.endpoint(shell) == ""
@@ -205,6 +249,8 @@ def test_where_the_engine_is(tmp_path: Path) -> None:
         ("tcp://[::1]:2375", False),
         ("ssh://server", True),
         ("tcp://10.0.0.5:2376", True),
+        ("http://10.0.0.5:2375", True),
+        ("https://10.0.0.5:2376", True),
     ],
 )
 def test_an_engine_on_another_machine_is_refused(monkeypatch: pytest.MonkeyPatch, address: str, remote: bool) -> None:
@@ -324,15 +370,33 @@ def test_a_container_from_docker_inspect() -> None:
             "State": {
                 "Status": "running",
                 "StartedAt": "2026-11-23T13:49:00Z",
+                "Error": "no space left",
                 "Health": {"Status": "unhealthy", "Log": [{"Output": "no answer\n"}]},
             },
-            "NetworkSettings": {"Ports": {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "18080"}], "9/tcp": None}},
+            "NetworkSettings": {
+                "Ports": {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "18080"}], "9/tcp": None},
+                "Networks": {"frontend": {"IPAddress": "10.0.0.2"}, "backend": {"IPAddress": ""}},
+            },
         }
     )
     assert (found.name, found.service, found.number, found.config_hash) == ("acme-dev-web-2", "web", 2, "h")
     assert (found.health, found.health_log, found.restarts) == ("unhealthy", ("no answer",), 4)
     assert found.ports == ("127.0.0.1:18080->8080",)
+    assert (found.error, found.addresses) == ("no space left", {"frontend": "10.0.0.2"})
     assert found.running and not found.ready
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "health", "looping"),
+    [
+        ("restarting", 0, "", True),
+        ("running", 1, "starting", True),
+        ("running", 0, "starting", False),
+        ("running", 3, "healthy", False),
+    ],
+)
+def test_a_container_that_keeps_restarting(make_container, state, restarts, health, looping) -> None:
+    assert make_container("web", state=state, restarts=restarts, health=health).looping is looping
 
 
 def test_nothing_else_says_docker() -> None:
