@@ -21,6 +21,7 @@ from ops.base.errors import OpsError
 from ops.base.findings import FAILED, OK, WARNING, Check
 from ops.engine import Container
 from ops.parts.nginx import settings as nginx
+from ops.rollout import host
 from ops.stack.model import Port, Stack
 from ops.state import elsewhere, memory
 from ops.state.document import State
@@ -272,7 +273,8 @@ def run(
     env: Environment, stack: Stack, containers: Sequence[Container], beside: Mapping[str, int] | None = None
 ) -> list[Check]:
     """Every check for an environment. beside: as of memory_needed."""
-    from ops.parts.postgres import majors
+    from ops.parts import postgres
+    from ops.parts.postgres import connections, majors
     from ops.secrets import certificates
     from ops.secrets.check import check
 
@@ -283,9 +285,19 @@ def run(
     here = root.is_dir()
     where = root if here else env.project_dir
     total = int(info.get("MemTotal", 0))
+    names = {f"{stack.name}_{name}" for each in stack.services.values() for name in each.networks}
+    listed = engine.docker("network", "ls", "--filter", "driver=bridge", "--format", "{{.Name}}").stdout.split()
+    ports = [port for service in stack.services.values() for port in service.ports]
+    nodes = {name: each.memory_limit for name, each in stack.services.items() if name in postgres.NODES}
     return [
         *versions,
         *check_settings(env),
+        *(host.check_addresses(env, ports) if here else ()),
+        *host.check_ca_bundle(env),
+        *(host.check_overcommit(env, stack) if here else ()),
+        *host.check_networks(names, listed, len(listed), bool(info.get("DefaultAddressPools"))),
+        *host.check_shared_buffers(env, nodes),
+        connections.check(env, stack),
         check_readable(stack, env),
         *check_ports(stack, containers, holder=port_holder, setting=lambda number: setting_of(env, number)),
         check_disk(shutil.disk_usage(where).free, str(where)),
