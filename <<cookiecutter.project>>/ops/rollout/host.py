@@ -65,7 +65,7 @@ def check_ca_bundle(env: Environment) -> Iterator[Check]:
 
 
 def check_overcommit(env: Environment, stack: Stack, setting: Path = _OVERCOMMIT) -> Iterator[Check]:
-    """Redis forks to save its data: without overcommit that fails when half of the memory is in use. Dev does not mind."""
+    """Redis forks to save its data: without overcommit that fails when half of the memory is in use. Not in dev."""
     if env.name == "dev":
         return
     try:
