@@ -343,7 +343,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # In the background of a shell Ctrl-C is ignored, by all children too: tests of interruptions would fail.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     modules = [module for name in options.modules for module in Module.find(name)]
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         judges = [Judge(Path(folder) / str(number)) for number in range(options.jobs)]
         for each in judges:
@@ -352,13 +351,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 shutil.copy2(template.FOLDER / path, each.folder / path)
         for module in modules:
             verdicts = judge(module, options.count, judges)
-            rows.append(row(module, verdicts))
-            print(rows[-1], flush=True)
+            print(row(module, verdicts), flush=True)
+            if options.record:
+                record([row(module, verdicts)])
             for each in verdicts:
                 if not each.killed:
                     print(f"  survived ({each.mutant.kind}):\n{difference(module, each.mutant)}\n", flush=True)
-    if options.record:
-        record(rows)
     return 0
 
 

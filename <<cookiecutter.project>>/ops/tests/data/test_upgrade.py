@@ -347,3 +347,123 @@ def test_rows_must_be_the_same(make, monkeypatch, make_container) -> None:
     counts["new", "appdb"] = {"api.items": 2, "api.more": 0}
     with pytest.raises(OpsError, match=r"api\.items, api\.more of appdb: the number of rows"):
         work._compare("old", "new", ["appdb"])
+
+
+# ── what is asked and said ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("options", "called"),
+    [
+        ({"back": True, "tidy": False}, "go_back"),
+        ({"back": False, "tidy": True}, "remove_kept"),
+        ({"back": False, "tidy": False}, "upgrade"),
+    ],
+)
+def test_one_thing_is_done(env, monkeypatch, options, called) -> None:
+    done = []
+    for name in ("go_back", "remove_kept", "upgrade"):
+        monkeypatch.setattr(upgrade, name, lambda *_args, name=name: done.append(name))
+    upgrade.command(env, "", **options, assume_yes=True)
+    assert done == [called]
+
+
+def test_removing_is_asked_for_and_says_how_much(env, commands, monkeypatch, capsys) -> None:
+    work = commands(Holding((17, 18), origins={18: OLD}), Holding((18,)))
+    sizes = iter(["2048"])
+    removing = work.in_volume
+
+    def in_volume(server, script, *rest):
+        return next(sizes) if "du -sk" in script else removing(server, script, *rest)
+
+    monkeypatch.setattr(work, "in_volume", in_volume)
+    asked = []
+    monkeypatch.setattr(console, "confirm", lambda _question, yes, **_: asked.append(yes))
+    with pytest.raises(OpsError, match="Nothing was removed"):
+        upgrade.remove_kept(env)
+    assert asked == [False] and work.done == []
+    assert "17/docker  2.0 MiB" in capsys.readouterr().out
+
+
+def test_an_upgrade_is_asked_for(env, commands, monkeypatch) -> None:
+    work = commands(Holding((17,)))
+    asked = []
+    monkeypatch.setattr(work, "check", lambda: None)
+    monkeypatch.setattr(majors, "running", lambda _all: {"postgres-primary": 17})
+    monkeypatch.setattr(upgrade, "_agreed", lambda _env, _work, _wanted, yes: asked.append(yes))
+    with pytest.raises(OpsError, match="Nothing was changed"):
+        upgrade.upgrade(env)
+    assert asked == [False]
+
+
+def test_a_killed_upgrade_is_put_right_before_another_begins(env, commands, monkeypatch) -> None:
+    work = commands(Holding((17,), begun=UP))
+    monkeypatch.setattr(upgrade, "_put_right", lambda _work: work.done.append("put right") or True)
+    upgrade.upgrade(env)
+    assert work.done == ["put right"]
+
+
+# ── servers and services ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def running(make, make_container, monkeypatch):
+    """A changeover of a pair that runs; notes what is stopped, started and run."""
+    work = make(Holding((17,)))
+    pair = [make_container(each.service, image=OLD) for each in SERVERS]
+    monkeypatch.setattr(engine, "containers", lambda _env: pair)
+    monkeypatch.setattr(services, "stop", lambda them: work.done.append(("stop", *(each.service for each in them))))
+    monkeypatch.setattr(services, "start", lambda them: work.done.append(("start", *(each.service for each in them))))
+    monkeypatch.setattr(services, "wait_healthy", lambda them: work.done.append(("wait",)))
+    work.pair = pair
+    return work
+
+
+def test_standbys_stop_before_the_primary(running, make_container) -> None:
+    Changeover._stop_servers(running)
+    assert running.done == [("stop", "postgres-replica"), ("stop", "postgres-primary")]
+    del running.done[:]
+    running.pair[1] = replace(running.pair[1], state="exited")
+    Changeover._stop_servers(running)
+    assert running.done == [("stop",), ("stop", "postgres-primary")]
+
+
+def test_only_servers_of_another_major_are_started_and_a_standby_may_copy(running, env, monkeypatch) -> None:
+    env.values["DEPLOY_TIMEOUT"] = "100"
+    monkeypatch.setattr(running, "size", lambda: 50 * steps.RATE)
+    started = []
+    monkeypatch.setattr(steps, "bring_up", lambda _env, argv, _judge, seconds: started.append((argv[-1], seconds)))
+    monkeypatch.setattr(majors, "running", lambda _all: {"postgres-primary": 18, "postgres-replica": 17})
+    Changeover._bring_up(running, env, 18)
+    assert started == [("postgres-replica", 150)]
+    monkeypatch.setattr(majors, "running", lambda _all: {"postgres-primary": 17, "postgres-replica": 17})
+    Changeover._bring_up(running, env, 18)
+    assert started[1:] == [("postgres-primary", 100), ("postgres-replica", 150)]
+
+
+def test_migrations_of_an_older_database(running, monkeypatch) -> None:
+    lines, done = [], engine.Completed((), 0, "", "")
+    monkeypatch.setattr(engine, "compose", lambda _env, *line, **_: lines.append(line) or done)
+    Changeover._migrate(running)
+    assert lines == [("run", "--rm", "--no-deps", "--no-TTY", "migrate")]
+    done = engine.Completed((), 1, "", "column exists")
+    with pytest.raises(OpsError, match="migrate: .*column exists"):
+        Changeover._migrate(running)
+
+
+def test_services_that_are_well_are_left_alone(running, make_container, monkeypatch) -> None:
+    web = make_container("web")
+    monkeypatch.setattr(running, "_services", lambda: [web])
+    Changeover._start_services(running)
+    assert running.done == []
+
+
+def test_a_loaded_database_gets_its_privileges_and_statistics(running, make_container, monkeypatch) -> None:
+    lines = []
+    monkeypatch.setattr(backup, "run_in", lambda _new, argv, _what, **_: lines.append(argv[0]))
+    monkeypatch.setattr(running, "_logged", lambda _new, *argv: lines.append(" ".join(argv[:3])))
+    monkeypatch.setattr(running, "_jobs", lambda: ("--jobs=2",))
+    running._load(make_container("new"), ["appdb", "archive"])
+    load = "pg_restore --create --exit-on-error"
+    last = ["bash", "vacuumdb --all --analyze-only"]
+    assert lines == ["psql", "dropdb", load, "dropdb", load, *last]
