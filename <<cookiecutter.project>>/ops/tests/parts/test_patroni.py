@@ -173,3 +173,20 @@ def test_the_standby_of_a_plain_pair_waits_for_somebody_who_leads(node, tmp_path
     monkeypatch.setattr(node.time, "sleep", lambda _seconds: etcd.keys.update(leader="postgres-primary"))
     node.join(etcd, True, tmp_path / "docker")
     assert etcd.keys["leader"] == "postgres-primary"
+
+
+def test_a_running_node_takes_changed_passwords(node, tmp_path, monkeypatch):
+    """Patroni, which is process 1, reads its configuration again; nothing restarts."""
+    signals = []
+    for name, value in {**PASSWORDS, "PATRONI_PASSWORD": "changed\r\n"}.items():
+        (tmp_path / name).write_text(value, newline="")
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(node, "SECRETS", tmp_path)
+    monkeypatch.setattr(node, "MEMORY", tmp_path)
+    monkeypatch.setattr(node, "declaration", lambda: DECLARED)
+    monkeypatch.setattr(node.os, "kill", lambda *arguments: signals.append(arguments))
+    node.reload()
+    written = json.loads((tmp_path / "patroni.yml").read_text())
+    assert written["restapi"]["authentication"] == {"username": "patroni", "password": "changed"}
+    assert signals == [(1, node.signal.SIGHUP)]
