@@ -65,10 +65,12 @@ class Stack:
         listed = (line.split() for line in docker("ps", "--filter", label, "--format", form).splitlines())
         return [name for service, name in listed if service in services]
 
-    def ask(self, container: str, *argv: str, value: str, stdin: str = "") -> bool:
+    def ask(self, container: str, *argv: str, value: str, stdin: str | None = None) -> bool:
         """Whether a command in a container succeeds. VALUE, PGPASSWORD and REDISCLI_AUTH hold the value."""
         names = ("VALUE", "PGPASSWORD", "REDISCLI_AUTH")
-        line = ["docker", "exec", "-i", *(f"--env={name}={value}" for name in names), container, *argv]
+        # rabbitmqctl ends with an error when it has a standard input that is no terminal.
+        interactive = [] if stdin is None else ["-i"]
+        line = ["docker", "exec", *interactive, *(f"--env={name}={value}" for name in names), container, *argv]
         return subprocess.run(line, input=stdin, capture_output=True, text=True, timeout=120).returncode == 0
 
     # ── one question for each kind of secret ──────────────────────────────────────────────────────────────────────
