@@ -332,9 +332,10 @@ class _Rotating:
             return
         self._step(f"replacing the readers: {', '.join(names)}")
         before = [each.id for each in engine.containers(self.env)]
+        now = model.load(self.env).services
         mine = {name: [each for each in engine.containers(self.env) if each.service == name] for name in names}
         moves = [
-            move(_as_many(stack.services[name], mine[name]), mine[name], lambda _: False)
+            move(as_declared(stack.services[name], now.get(name)), mine[name], lambda _: False)
             for name in names
             if name in stack.rolling and any(each.running for each in mine[name])
         ]
@@ -406,9 +407,12 @@ def _outcome(each: Rotation) -> tuple[str, str]:
     return "accepted", "refused"
 
 
-def _as_many(service: model.Service, containers: Sequence[Container]) -> model.Service:
-    """The service with as many replicas as run: scaling is another command's."""
-    return replace(service, replicas=sum(each.running for each in containers))
+def as_declared(service: model.Service, now: model.Service | None) -> model.Service:
+    """The service with as many replicas as the files declare now, as after `invoke scale`.
+
+    Not as many as run: a rollout that was killed leaves old and new ones beside each other.
+    """
+    return replace(service, replicas=now.replicas) if now else service
 
 
 def _mounted_digest(container: Container, name: str) -> str:

@@ -323,6 +323,13 @@ def test_a_part_that_keeps_a_password_in_a_volume_must_run(made, make_container,
     rotate.refuse_unready(made, stack, [make_container("web")], [BY_NAME["REDIS_PASSWORD"]])
 
 
+def test_replicas_are_those_declared_now() -> None:
+    """Not those that run: a killed rollout leaves old and new containers beside each other."""
+    released = Service("api", "acme/api:1", replicas=2)
+    assert rotate.as_declared(released, Service("api", "acme/api:2", replicas=3)) == Service("api", "acme/api:1", 3)
+    assert rotate.as_declared(released, None) == released
+
+
 def test_files_that_change(made) -> None:
     assert rotate.files_of([BY_NAME["JWT_SECRET"]]) == {"JWT_SECRET", "JWT_SECRET_PREVIOUS"}
     assert rotate.files_of([BY_NAME["REDIS_PASSWORD"]]) == {"REDIS_PASSWORD"}
