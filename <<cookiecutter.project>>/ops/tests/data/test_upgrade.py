@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -370,7 +371,7 @@ def test_one_thing_is_done(env, monkeypatch, options, called) -> None:
 
 def test_removing_is_asked_for_and_says_how_much(env, commands, monkeypatch, capsys) -> None:
     work = commands(Holding((17, 18), origins={18: OLD}), Holding((18,)))
-    sizes = iter(["2048"])
+    sizes = iter(["512000"])
     removing = work.in_volume
 
     def in_volume(server, script, *rest):
@@ -382,7 +383,7 @@ def test_removing_is_asked_for_and_says_how_much(env, commands, monkeypatch, cap
     with pytest.raises(OpsError, match="Nothing was removed"):
         upgrade.remove_kept(env)
     assert asked == [False] and work.done == []
-    assert "17/docker  2.0 MiB" in capsys.readouterr().out
+    assert "17/docker  500.0 MiB" in capsys.readouterr().out
 
 
 def test_an_upgrade_is_asked_for(env, commands, monkeypatch) -> None:
@@ -467,3 +468,22 @@ def test_a_loaded_database_gets_its_privileges_and_statistics(running, make_cont
     load = "pg_restore --create --exit-on-error"
     last = ["bash", "vacuumdb --all --analyze-only"]
     assert lines == ["psql", "dropdb", load, "dropdb", load, *last]
+
+
+@pytest.mark.parametrize(("assume_yes", "told"), [(False, True), (True, False)])
+def test_whoever_is_asked_to_go_back_is_told_what_is_lost(env, commands, monkeypatch, capsys, assume_yes, told) -> None:
+    work = commands(Holding((17, 18), origins={18: OLD}))
+    monkeypatch.setattr(work, "in_volume", lambda *_args: "2026-11-26 10:00 UTC\n")
+    monkeypatch.setattr(console, "confirm", lambda *_args, **_options: True)
+    upgrade._agree_to_go_back(env, work, assume_yes)
+    assert ("its database as it was at 2026-11-26 10:00 UTC" in capsys.readouterr().out) is told
+
+
+@pytest.mark.parametrize("servers", [SERVERS[1:], []])
+def test_without_a_primary_there_is_nothing_to_upgrade(env, make_stack, monkeypatch, servers) -> None:
+    monkeypatch.setattr(upgrade.lock, "hold", lambda *_args: contextlib.nullcontext(Held()))
+    monkeypatch.setattr(upgrade.model, "load", lambda _env: make_stack())
+    monkeypatch.setattr(majors, "servers", lambda _stack: servers)
+    monkeypatch.setattr(Changeover, "look", lambda _self: None)
+    with pytest.raises(OpsError, match="dev declares no postgres-primary"), upgrade._work(env, "upgrade"):
+        pytest.fail("there is no database")
