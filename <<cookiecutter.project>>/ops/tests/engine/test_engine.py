@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -421,3 +422,24 @@ def test_an_answer_that_is_cut_off_is_a_sentence() -> None:
     with pytest.raises(OpsError, match="`docker ps` is not what was expected"):
         engine.Completed(("docker", "ps"), 0, '[{"Id": "ab', "").json()
     assert engine.Completed(("docker", "ps"), 0, '{"a": 1}\n{"a": 2}\n', "").json() == [{"a": 1}, {"a": 2}]
+
+
+def test_where_setpriv_is_not_to_be_found_a_child_starts_without_it() -> None:
+    assert process._following("sh", {"PATH": "/nonexistent"}) == ()
+    assert process._following("sh", {"PATH": os.environ["PATH"]})[:1] in {("setpriv",), ()}
+    assert bool(process._following("sh", None)) is bool(shutil.which("setpriv"))
+
+
+def test_a_pool_that_is_interrupted_is_left_when_its_threads_have_ended() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        time.sleep(0.3)
+        ended.set()
+
+    with pytest.raises(KeyboardInterrupt), engine.pool(1) as pool:
+        pool.submit(work)
+        begun.wait(10)
+        raise KeyboardInterrupt
+    assert ended.is_set()
