@@ -195,7 +195,8 @@ def set_value(env: Environment, key: str, value: str) -> Environment:
 
     The file is replaced in one step, so that an interruption leaves the old one.
     """
-    text = _text(env.env_file, "utf-8")
+    # Not read_text: that would take the carriage returns of a file that was saved on Windows.
+    text = env.env_file.read_bytes().decode("utf-8")
     line = _line_of(key)
     if line.search(text):
         text = line.sub(lambda match: f"{match[1]}{value}", text, count=1)
@@ -241,7 +242,9 @@ def _refuse_ambiguous(raw: str, known: Collection[str], place: str, key: str) ->
 
 def _line_of(key: str) -> re.Pattern[str]:
     """A setting in the text of a file: what stands before its value, and its value."""
-    return re.compile(rf"""^([ \t]*{re.escape(key)}=)("[^"\n]*"|'[^'\n]*'|[^\s#]*)""", re.MULTILINE)
+    # As in _PLAIN: blanks and a # inside a word belong to a value, a # after a blank begins a comment.
+    plain = r"(?:[^\s#]|(?<=\S)#|[ \t]+(?![\s#]|\Z))*"
+    return re.compile(rf"""^([ \t]*{re.escape(key)}=)("[^"\n]*"|'[^'\n]*'|{plain})""", re.MULTILINE)
 
 
 def _shorten(text: str) -> str:

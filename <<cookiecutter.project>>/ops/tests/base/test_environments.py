@@ -121,15 +121,19 @@ def test_a_line_that_would_not_mean_the_same_to_everybody_is_refused(line: str, 
         ('WEB_REPLICAS="2"\n', "WEB_REPLICAS=5\n"),
         ("# WEB_REPLICAS=9\nWEB_REPLICAS=\n", "# WEB_REPLICAS=9\nWEB_REPLICAS=5\n"),
         ("X=1", "X=1\nWEB_REPLICAS=5\n"),
+        ("WEB_REPLICAS=hello big world\nX=1\n", "WEB_REPLICAS=5\nX=1\n"),
+        ("WEB_REPLICAS=a b#c  # three\n", "WEB_REPLICAS=5  # three\n"),
+        ("WEB_REPLICAS=2  \nX=1\n", "WEB_REPLICAS=5  \nX=1\n"),
+        ("Y=1\r\nWEB_REPLICAS=2 # two\r\nX=1\r\n", "Y=1\r\nWEB_REPLICAS=5 # two\r\nX=1\r\n"),
     ],
 )
 def test_setting_a_value_changes_that_line_only(project: Path, before: str, after: str) -> None:
     path = project / "config/dev/.env"
     head = "COMPOSE_PROJECT_NAME=acme-dev\nCOMPOSE_FILE=docker-compose.yml\n"
-    path.write_text(head + before)
+    path.write_bytes((head + before).encode())
     path.chmod(0o640)
     changed = environments.set_value(environments.load("dev", project), "WEB_REPLICAS", "5")
-    assert path.read_text() == head + after
+    assert path.read_bytes().decode() == head + after
     assert changed.values["WEB_REPLICAS"] == "5"
     assert path.stat().st_mode & 0o777 == 0o640
     assert [each.name for each in path.parent.iterdir() if each.is_file()] == [".env"]
