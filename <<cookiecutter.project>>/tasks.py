@@ -5,28 +5,115 @@ A task is a docstring, its arguments and a few lines: what is done is in ops/, a
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import invoke.program
 from invoke import task
+from invoke.exceptions import Exit, ParseError
+from invoke.parser import Parser
 
 # What ops/ needs beside invoke, by the names of the modules (requirements.in has those of the packages).
 MODULES = ("cryptography", "dotenv", "rich")
 
-ENV_HELP = "environment: dev, staging or prod (a folder of config/)"
-YES_HELP = "agree to everything beforehand: for programs and cron"
-RESTART_HELP = "restart databases and nginx without asking, where their change needs it"
+# The environment of commands that name none.
+ENV = os.environ.get("STACK_ENV") or "dev"
+ENV_HELP = "environment: dev, staging or prod, a folder of config/ (default: $STACK_ENV, or dev)"
+YES_HELP = "answer yes to all prompts (for scripts and cron)"
+RESTART_HELP = "restart databases and nginx without asking, where a change needs it"
 JSON_HELP = "print JSON for programs instead of a table"
+
+# What a word after a command means when it belongs to no option: "logs api" is "logs --service api".
+MEANT = {"logs": "--service", "rollback": "--to"}
+
+
+class Usage(ParseError, Exit):
+    """A command line that cannot be read. Invoke prints the sentence and exits with 2, for an Exit tells its code."""
+
+    code, message = 2, None
+
+    def __init__(self, words: str, context: Any) -> None:
+        Exception.__init__(self, words)
+        self.context = context
+
+
+class CommandLine(Parser):
+    """Invoke's parser, for what people type: "deploy prod", "logs api", "rollback 3". Suggests what may be meant.
+
+    Invoke has no optional positional arguments and no hook for its parser, hence the one assignment below.
+    """
+
+    def parse_argv(self, argv: list[str]) -> Any:
+        """Raises Usage when the line cannot be read."""
+        try:
+            return super().parse_argv(spelled_out(argv, self.contexts))
+        except ParseError as error:
+            raise Usage(explained(error, list(self.contexts)), error.context) from None
+
+
+invoke.program.Parser = CommandLine  # type: ignore[misc]
+
+
+def explained(error: ParseError, commands: list[str]) -> str:
+    """A sentence for a line that cannot be read, with the name that is probably meant."""
+    unknown = str(error).partition("No idea what '")[2].rpartition("'")[0]
+    if not unknown:
+        return f"error: {error}"
+    command = error.context.name if error.context else None
+    if unknown.startswith("-"):
+        known = [flag for flag in error.context.flags if flag.startswith("--")] if error.context else []
+        words, remedy = f'There is no option "{unknown}".', f"See: invoke --help {command}" if command else ""
+    else:
+        known = [*commands, *environments()]
+        words, remedy = f'"{unknown}" is neither a command nor an environment.', "See: invoke --list"
+    # Options are longer than what they differ in: --environment is --env.
+    near = get_close_matches(unknown, known, n=1, cutoff=0.5 if unknown.startswith("-") else 0.7)
+    remedy = f"Did you mean {near[0]}?" if near else remedy
+    return f"error: {words}" + (f"\n       {remedy}" if remedy else "")
+
+
+def spelled_out(argv: list[str], contexts: Any) -> list[str]:
+    """The command line with the option of every word that has none: `deploy prod` becomes `deploy --env prod`.
+
+    Only a word right after a command that takes no positional arguments, or after these, is meant.
+    """
+    found: list[str] = []
+    command, positional = "", 0
+    for token in argv:
+        if command and positional and token not in contexts[command].flags:
+            positional -= 1
+        elif token in contexts:
+            command, positional = token, len(contexts[token].positional_args)
+        else:
+            flag = "" if token.startswith("-") or not command else flag_of(command, token)
+            found += [flag] if flag else []
+            # After an option comes its value.
+            command = command if flag else ""
+        found.append(token)
+    return found
+
+
+def flag_of(command: str, word: str) -> str:
+    """The option that a word after a command is the value of; empty when there is none."""
+    return "--env" if word in environments() else MEANT.get(command, "")
+
+
+def environments() -> list[str]:
+    """The words that name an environment."""
+    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("config/*/.env"))
+    return [*folders, "production", "development"]
 
 
 def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
     """A task whose errors are sentences: an OpsError ends it with its exit code, Ctrl-C with 130, and no traceback.
 
-    Its work is finished or undone although nobody reads its output any more, and its exit code tells how that went.
+    Work is finished or undone even when the output is closed, and the exit code says how that went.
 
     help_texts: help of each argument; `positional`: names of the arguments given without a flag, separated by blanks.
     """
@@ -42,7 +129,7 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
             from ops.base import console, signals
             from ops.base.errors import INTERRUPTED, OpsError
 
-            # Also when a job runner gives up, and when the terminal is closed: leave as orderly as after Ctrl-C.
+            # When a job runner stops it or the terminal is closed: end as cleanly as after Ctrl-C.
             signals.interrupt_on_ending()
             console.outlive_readers()
             try:
@@ -111,12 +198,12 @@ def present(module: Any, result: Any, as_json: bool) -> None:
     json="with --plan: print JSON for programs",
     lock_wait="seconds to wait while somebody else is changing the environment (default: 0)",
 )
-def deploy(_context, env="dev", plan=False, yes=False, json=False, lock_wait="0"):
+def deploy(_context, env=ENV, plan=False, yes=False, json=False, lock_wait="0"):
     """Bring an environment up, or up to date, and wait for health.
 
-    Builds and pulls what is missing, runs migrations, then rolls out: new containers start beside the old ones, and
-    take over when they have shown that they are well; no request is lost, and when they are not, the old ones stay. Run
-    it as often as you like: what is up to date is not touched.
+    Builds and pulls what is missing, runs migrations, then rolls out: new containers start beside the old ones and take
+    over when they are healthy, without interrupting requests. If they do not become healthy, the old ones keep serving.
+    Run it as often as you like: what is up to date is not touched.
     """
     if plan or json:
         from ops.rollout import preview
@@ -130,10 +217,10 @@ def deploy(_context, env="dev", plan=False, yes=False, json=False, lock_wait="0"
 
 
 @command(env=ENV_HELP, yes=RESTART_HELP)
-def update(_context, env="dev", yes=False):
-    """Fetch newer images, rebuild ours on them, then deploy.
+def update(_context, env=ENV, yes=False):
+    """Pull newer images, rebuild ours on them, then deploy.
 
-    Pinned tags are published again with security fixes: this takes them. To take another version, change the *_IMAGE
+    Pinned tags are republished with security fixes: this takes them. To take another version, change the *_IMAGE
     setting in config/<env>/.env and deploy.
     """
     from ops.rollout import deploy as deployment
@@ -142,7 +229,7 @@ def update(_context, env="dev", yes=False):
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
-def releases(_context, env="dev", json=False):
+def releases(_context, env=ENV, json=False):
     """Show what was deployed when, by whom, and with which result."""
     from ops.commands import history as commands
 
@@ -150,10 +237,10 @@ def releases(_context, env="dev", json=False):
 
 
 @command(env=ENV_HELP, yes=YES_HELP)
-def unlock(_context, env="dev", yes=False):
-    """Break the lock of a command whose machine is gone for good.
+def unlock(_context, env=ENV, yes=False):
+    """Remove a lock left by a machine that no longer exists.
 
-    Not needed after Ctrl-C or a kill: a lock ends with its holder.
+    Not needed after Ctrl-C or a kill: a lock ends when its holder does.
     """
     from ops.state import lock
 
@@ -161,11 +248,11 @@ def unlock(_context, env="dev", yes=False):
 
 
 @command(to="number of a release, as `invoke releases` lists them (default: the one before)", env=ENV_HELP)
-def rollback(_context, to="", env="dev"):
-    """Bring the services back to an earlier release.
+def rollback(_context, to="", env=ENV):
+    """Return the services to an earlier release: rollback 3.
 
-    Images and settings of web, api, auth-service and notification-service come back by the rollout that brings new
-    ones. Data and schema stay. It does not ask: the way back is `invoke deploy`.
+    Rolls out the images and settings that web, api, auth-service and notification-service had then. Data and database
+    schema stay as they are. It does not ask: `invoke deploy` brings the newer version back.
     """
     from ops.rollout import rollback as rolling_back
 
@@ -178,8 +265,8 @@ def rollback(_context, to="", env="dev"):
     env=ENV_HELP,
     positional="service replicas",
 )
-def scale(_context, service, replicas, env="dev"):
-    """Run more or fewer containers: invoke scale web 5 --env prod.
+def scale(_context, service, replicas, env=ENV):
+    """Change the number of containers: scale web 5 --env prod.
 
     The number is written to config/<env>/.env, so that the next deploy keeps it.
     """
@@ -189,10 +276,10 @@ def scale(_context, service, replicas, env="dev"):
 
 
 @command(state="on, off, or status", env=ENV_HELP, positional="state")
-def maintenance(_context, state, env="dev"):
-    """Close the site with a decent page, or open it again.
+def maintenance(_context, state, env=ENV):
+    """Put up the maintenance page, or take it down: maintenance on.
 
-    Visitors get 503 with Retry-After at once; open requests finish, and everything behind nginx keeps running.
+    Visitors get the page with status 503 at once. Open requests finish, and everything behind nginx keeps running.
     """
     from ops.parts.nginx import maintenance as mode
 
@@ -200,7 +287,7 @@ def maintenance(_context, state, env="dev"):
 
 
 @command(env=ENV_HELP)
-def stop(_context, env="dev"):
+def stop(_context, env=ENV):
     """Stop all containers; deploy starts them again."""
     from ops.commands import stop as commands
 
@@ -208,10 +295,10 @@ def stop(_context, env="dev"):
 
 
 @command(env=ENV_HELP, volumes="delete all data too, after asking", yes=YES_HELP)
-def down(_context, env="dev", volumes=False, yes=False):
+def down(_context, env=ENV, volumes=False, yes=False):
     """Remove containers and networks; with --volumes all data too.
 
-    Without --volumes the data stays and the next deploy goes on with it.
+    Without --volumes the data stays, and the next deploy uses it.
     """
     from ops.commands import stop as commands
 
@@ -219,10 +306,10 @@ def down(_context, env="dev", volumes=False, yes=False):
 
 
 @command(env=ENV_HELP)
-def failover(_context, env="dev"):
-    """Let PostgreSQL's standby take over, planned: nothing is lost.
+def failover(_context, env=ENV):
+    """Switch PostgreSQL's primary and standby, without losing data.
 
-    The primary becomes the standby; writes wait for one or two seconds. Refused with the reason when it is not safe.
+    Writes wait for one or two seconds. It refuses, with the reason, when it is not safe.
     """
     from ops.parts.postgres import failover as failing_over
 
@@ -230,10 +317,10 @@ def failover(_context, env="dev"):
 
 
 @command(env=ENV_HELP, yes=YES_HELP)
-def promote(_context, env="dev", yes=False):
+def promote(_context, env=ENV, yes=False):
     """Make PostgreSQL's standby the primary when the primary is lost.
 
-    Says what may be lost and asks first. The old primary is stopped, and comes back as standby.
+    Says which data may be lost and asks first. The old primary is stopped and returns as the standby.
     """
     from ops.parts.postgres import failover as failing_over
 
@@ -244,7 +331,7 @@ def promote(_context, env="dev", yes=False):
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
-def status(_context, env="dev", json=False):
+def status(_context, env=ENV, json=False):
     """Show every service: how many run, health, age, image, ports."""
     from ops.commands import status as commands
 
@@ -252,10 +339,10 @@ def status(_context, env="dev", json=False):
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
-def health(_context, env="dev", json=False):
-    """Ask every part whether it works, from outside and inside.
+def health(_context, env=ENV, json=False):
+    """Check that every part works, from outside and inside.
 
-    Replication, queues, disks and certificate too. Exit code 1 when something fails.
+    Also replication, queues, disks and the certificate. Exit code 1 when something fails.
     """
     from ops.commands import health as checks
 
@@ -267,19 +354,19 @@ def health(_context, env="dev", json=False):
 @command(
     service="show only this service (default: all)",
     env=ENV_HELP,
-    follow="go on showing new lines until Ctrl-C",
-    tail="how many of the last lines of each container, or all",
-    since="only what is newer: 10m, 2h, or a time such as 2026-01-31T12:00",
+    follow="keep showing new lines until Ctrl-C",
+    tail="number of last lines of each container, or all",
+    since="only newer lines: 10m, 2h, or a time such as 2026-01-31T12:00",
 )
-def logs(_context, service="", env="dev", follow=False, tail="100", since=""):
-    """Show what services write: invoke logs --service api --follow."""
+def logs(_context, service="", env=ENV, follow=False, tail="100", since=""):
+    """Show the logs of all services, or of one: logs api --follow."""
     from ops.commands import logs as commands
 
     return commands.logs(load(env), service, follow=follow, tail=tail, since=since)
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
-def config(_context, env="dev", json=False):
+def config(_context, env=ENV, json=False):
     """Show the resolved configuration and its plain Compose command."""
     from ops.commands import config as commands
 
@@ -287,10 +374,10 @@ def config(_context, env="dev", json=False):
 
 
 @command(env=ENV_HELP)
-def doctor(_context, env="dev"):
+def doctor(_context, env=ENV):
     """Check engine, settings, ports, disk, memory, secrets.
 
-    The same checks run before every deploy that changes something; nothing is touched. Exit code 1 when one fails.
+    It changes nothing. The same checks run before every deploy that changes something. Exit code 1 when one fails.
     """
     from ops.commands import doctor as commands
 
@@ -301,8 +388,8 @@ def doctor(_context, env="dev"):
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
-def backup(_context, env="dev", json=False):
-    """Back up all data into backups/<env>/, verified, while it runs."""
+def backup(_context, env=ENV, json=False):
+    """Back up all data into backups/<env>/ while it runs, and verify it."""
     from ops.base import console
     from ops.data import backup as backups
     from ops.state import lock
@@ -325,11 +412,11 @@ def backup(_context, env="dev", json=False):
     keep_old="keep the old database beside the new one",
     positional="archive",
 )
-def restore(_context, archive, env="dev", yes=False, json=False, other_environment=False, keep_old=False):
-    """Replace all data by a backup: invoke restore ARCHIVE.
+def restore(_context, archive, env=ENV, yes=False, json=False, other_environment=False, keep_old=False):
+    """Replace all data with a backup: restore backups/prod/ARCHIVE.tar.
 
-    The archive is verified and loaded beside what runs; services are away only while names are swapped. It shows what
-    will be lost and asks first.
+    The archive is verified and loaded beside the current data; services stop only while the two are swapped. It shows
+    what will be lost and asks first.
     """
     from pathlib import Path
 
@@ -344,17 +431,17 @@ def restore(_context, archive, env="dev", yes=False, json=False, other_environme
 
 @command(
     env=ENV_HELP,
-    image="the image of the new major, written to config/<env>/.env (default: the one that stands there)",
+    image="the image of the new major, written to config/<env>/.env (default: the one set there)",
     back="return to the database before the last upgrade, which is kept",
-    tidy="remove what upgrades have kept: from then on there is no way back",
+    tidy="remove the old database that an upgrade keeps: there is no way back after that",
     yes=YES_HELP,
 )
-def upgrade_database(_context, env="dev", image="", back=False, tidy=False, yes=False):
+def upgrade_database(_context, env=ENV, image="", back=False, tidy=False, yes=False):
     """Move the data to another major version of PostgreSQL.
 
-    Makes a verified backup while the site serves, then closes it, copies the data into a new database beside the old
-    one, compares every table, and opens again. What fails leads back to the old database, which is kept. It says how
-    long that may take, and asks first.
+    Makes a verified backup while the site serves, puts up the maintenance page, copies the data into a new database
+    beside the old one, compares every table, and opens the site. After a failure it returns to the old database, which
+    is kept. It says how long this may take and asks first.
     """
     from ops.data import upgrade as upgrading
 
@@ -365,19 +452,19 @@ def upgrade_database(_context, env="dev", image="", back=False, tidy=False, yes=
 
 
 @command(env=ENV_HELP)
-def secret_init(_context, env="dev"):
-    """Make the secrets that are missing; existing ones are kept."""
+def secret_init(_context, env=ENV):
+    """Create the secrets that are missing; existing ones are kept."""
     from ops.commands import secrets as commands
 
     commands.secret_init(load(env))
 
 
 @command(env=ENV_HELP, json=JSON_HELP)
-def secret_check(_context, env="dev", json=False):
-    """Check that secrets are strong, private and nowhere else.
+def secret_check(_context, env=ENV, json=False):
+    """Check that secrets are strong, private and not leaked.
 
-    Looks for weak, reused, readable and tracked ones, and for copies in files, images and containers. Exit code 1 when
-    there is a problem.
+    Finds secrets that are weak, reused, readable by others or tracked by git, and copies in files, images and
+    containers. Exit code 1 when there is a problem.
     """
     from ops.commands import secrets as commands
 
@@ -385,13 +472,13 @@ def secret_check(_context, env="dev", json=False):
 
 
 @command(
-    names="secrets, separated by commas, or --all for every one that can be generated",
+    names="secrets, separated by commas, or --all for all that can be generated",
     env=ENV_HELP,
     yes=YES_HELP,
     positional="names",
 )
-def secret_rotate(_context, names, env="dev", yes=False):
-    """Give secrets new values without interrupting requests: invoke secret-rotate REDIS_PASSWORD.
+def secret_rotate(_context, names, env=ENV, yes=False):
+    """Change secrets while the stack serves: secret-rotate REDIS_PASSWORD.
 
     Changes the password in the running database, cache or broker, replaces whatever reads it, and verifies that the
     old value is refused. If it is interrupted, run it again: it continues where it stopped.
@@ -401,9 +488,9 @@ def secret_rotate(_context, names, env="dev", yes=False):
     rotate.rotate(load(env), names, assume_yes=yes)
 
 
-@command(env=ENV_HELP, self_signed="prod: make a certificate that browsers will not trust, for a first try")
-def certificate(_context, env="dev", self_signed=False):
-    """Show the TLS certificate; outside prod make or renew it."""
+@command(env=ENV_HELP, self_signed="prod: create a certificate that browsers do not trust, to try things out")
+def certificate(_context, env=ENV, self_signed=False):
+    """Show the TLS certificate; in dev and staging create or renew it."""
     from ops.commands import secrets as commands
 
     commands.certificate(load(env), self_signed=self_signed)

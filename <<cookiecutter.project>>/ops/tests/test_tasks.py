@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from invoke import Collection
+from invoke.parser import Parser
+
+import tasks
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -146,8 +150,63 @@ def test_errors_are_sentences(elsewhere: Path, args: tuple[str, ...], code: int,
 
 def test_a_missing_argument() -> None:
     done = invoke("scale", "web")
-    assert done.returncode != 0
-    assert "replicas" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "replicas" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("deploy prod", "deploy --env prod"),
+        ("deploy production --plan", "deploy --env production --plan"),
+        ("logs api", "logs --service api"),
+        ("logs api prod --follow", "logs --service api --env prod --follow"),
+        ("rollback 3 prod", "rollback --to 3 --env prod"),
+        ("scale web 5 prod", "scale web 5 --env prod"),
+        ("scale web -1", "scale web -1"),
+        ("secret-rotate --all prod", "secret-rotate --all --env prod"),
+        # What needs no help is left alone.
+        ("deploy --env prod", "deploy --env prod"),
+        ("logs --service prod --tail 5", "logs --service prod --tail 5"),
+        ("scale --env prod web 5", "scale --env prod web 5"),
+        ("stop deploy", "stop deploy"),
+        ("depoly prod", "depoly prod"),
+    ],
+)
+def test_a_word_without_its_option(typed: str, meant: str) -> None:
+    contexts = Parser(contexts=Collection.from_module(tasks).to_contexts()).contexts
+    assert tasks.spelled_out(typed.split(), contexts) == meant.split()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["depoly"], "Did you mean deploy?"),
+        (["status", "stagin"], "Did you mean staging?"),
+        (["deploy", "--environment", "prod"], "Did you mean --env?"),
+        (["help"], "See: invoke --list"),
+        (["deploy", "--zzzz"], "See: invoke --help deploy"),
+    ],
+)
+def test_a_line_that_cannot_be_read(args: list[str], words: str) -> None:
+    done = invoke(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.endswith(f"\n       {words}\n")
+
+
+def test_the_number_of_a_release_needs_no_option() -> None:
+    assert '"x" is not the number of a release' in invoke("rollback", "x").stderr
+
+
+def test_an_environment_can_be_the_default_of_a_terminal() -> None:
+    done = invoke("status", STACK_ENV="nope")
+    assert done.returncode == 2 and 'There is no environment "nope"' in done.stderr
+    assert 'There is no environment "other"' in invoke("status", "--env", "other", STACK_ENV="nope").stderr
+
+
+def test_options_are_still_completed() -> None:
+    done = invoke("--complete", "--", "invoke deploy prod --pl")
+    assert done.returncode == 0 and "--plan" in done.stdout.split()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
