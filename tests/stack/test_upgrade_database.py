@@ -167,7 +167,7 @@ def test_a_downgrade_is_refused(project: Project) -> None:
 
 
 def test_the_way_back(project: Project, kept: dict[str, Any]) -> None:
-    assert "Nobody is there to answer" in project.invoke("upgrade-database", "--back", code=2).stderr
+    assert "there is no terminal" in project.invoke("upgrade-database", "--back", code=2).stderr
     project.invoke("upgrade-database", "--back", "--yes")
     assert (version(project), version(project, "postgres-replica")) == ("17", "17")
     assert project.settings()["POSTGRES_IMAGE"] == OLD
@@ -180,7 +180,7 @@ def test_the_way_back(project: Project, kept: dict[str, Any]) -> None:
 def test_tidy(project: Project) -> None:
     (aside,) = folders(project) - {"17/docker"}
     assert aside == ".aside"
-    assert "Nobody is there to answer" in project.invoke("upgrade-database", "--tidy", code=2).stderr
+    assert "there is no terminal" in project.invoke("upgrade-database", "--tidy", code=2).stderr
     project.invoke("upgrade-database", "--tidy", "--yes")
     assert folders(project) == {"17/docker"} and folders(project, "replica") == {"17/docker"}
     assert "no older database is kept" in project.invoke("upgrade-database", "--back", "--yes", code=3).stderr

@@ -59,7 +59,7 @@ judge() {
         # a replica copies its primary, which has been upgraded, and a node of a cluster waits for one; a primary has nobody to copy
         [ "$role" = primary ] || return 0
         refuse "$volume holds a database of PostgreSQL $newest in $folder, and an upgrade to $major that did not come to its end. Nothing was touched." \
-            "invoke upgrade-database $to begins anew; with --back it returns to PostgreSQL $newest."
+            "invoke upgrade-database $to starts again; with --back it returns to PostgreSQL $newest."
     elif ((newest)); then
         refuse "$volume holds a database of PostgreSQL $newest in $folder; this image is PostgreSQL $major and would set up an empty one beside it. Nothing was touched." \
             "invoke upgrade-database $to moves the data, with a backup first and a way back. Or set POSTGRES_IMAGE to PostgreSQL $newest again."

@@ -110,13 +110,15 @@ def fail(error: OpsError) -> None:
 def confirm(question: str, assume_yes: bool = False, expect: str = "") -> bool:
     """Ask before something that cannot be undone.
 
-    expect: what must be typed to agree (default: y or yes). Raises OpsError when nobody is there to answer.
+    expect: what must be typed to agree (default: y or yes). Raises OpsError when there is no terminal.
     """
     if assume_yes:
         return True
     if not sys.stdin.isatty():
-        raise OpsError(f"{question} Nobody is there to answer.", "Add --yes to agree beforehand.", USAGE)
-    prompt = f"{question} Type {expect} to go on: " if expect else f"{question} [y/N] "
+        raise OpsError(
+            f"{question} This needs confirmation and there is no terminal.", "Run it again with --yes.", USAGE
+        )
+    prompt = f"{question} Type {expect} to continue: " if expect else f"{question} [y/N] "
     try:
         answer = input(prompt).strip()
     except EOFError:
@@ -236,6 +238,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def amount(count: int, noun: str) -> str:
+    """A number of things whose plural ends in s: 1 -> "1 file", 2 -> "2 files"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:

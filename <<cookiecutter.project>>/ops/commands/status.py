@@ -115,7 +115,7 @@ def status(env: Environment, as_json: bool = False) -> None:
     # A name that is cut off says less than a column that is left out; --json has all of them.
     console.print_table(*console.fitting(columns, cells, ("IMAGE", "RESTARTS", "PORTS"), console.width()))
     if began := maintenance.since(env):
-        console.say(f"\nmaintenance is {maintenance.describe(began)}: visitors are turned away", "yellow")
+        console.say(f"\nmaintenance is {maintenance.describe(began)}: visitors see the maintenance page", "yellow")
     if held := lock.holder(env):
         console.say(f"\nbeing changed: {held.describe(time.time())}", "yellow")
     if not seen.containers:

@@ -132,7 +132,7 @@ def _agree_to_lose(env: Environment, doomed: Sequence[str], assume_yes: bool) ->
     console.say(f"These volumes of {env.name}, and all data in them, will be lost:")
     for name in doomed:
         console.say(f"  {name}  {console.size(sizes[name]) if sizes.get(name, -1) >= 0 else 'size unknown'}")
-    question = f"Delete {len(doomed)} volumes of {env.name} for good?"
+    question = f"Permanently delete {console.amount(len(doomed), 'volume')} of {env.name}?"
     if not console.confirm(question, assume_yes, expect=env.name if env.name == "prod" else ""):
         raise OpsError("Nothing was removed.", code=FAILED)
 

@@ -27,6 +27,7 @@ from typing import IO, Any, BinaryIO
 
 from ops import engine
 from ops.base import console
+from ops.base.console import amount
 from ops.base.environments import Environment, relative
 from ops.base.errors import OpsError
 from ops.base.files import replace_file
@@ -116,12 +117,12 @@ def as_json(result: Result) -> dict[str, Any]:
 def describe(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a backup holds, a line for each member."""
     tables = counts[POSTGRES]["rows"]
-    definitions = counts[RABBITMQ]
+    queues, exchanges = (counts[RABBITMQ][name] for name in ("queues", "exchanges"))
     return [
-        f"PostgreSQL  {sum(tables.values())} rows in {len(tables)} tables",
-        f"Redis       {counts[REDIS]['keys']} keys",
-        f"RabbitMQ    {definitions['queues']} queues, {definitions['exchanges']} exchanges (no messages)",
-        f"Uploads     {counts[UPLOADS]['files']} files, {console.size(counts[UPLOADS]['bytes'])}",
+        f"PostgreSQL  {amount(sum(tables.values()), 'row')} in {amount(len(tables), 'table')}",
+        f"Redis       {amount(counts[REDIS]['keys'], 'key')}",
+        f"RabbitMQ    {amount(queues, 'queue')}, {amount(exchanges, 'exchange')} (no messages)",
+        f"Uploads     {amount(counts[UPLOADS]['files'], 'file')}, {console.size(counts[UPLOADS]['bytes'])}",
     ]
 
 

@@ -136,7 +136,7 @@ def show(result: Result) -> None:
             f"  created the roles {', '.join(result.roles)}, without a password: set one with \\password in psql"
         )
     for name in result.kept:
-        console.say(f"  {name} was put aside and is still there; to remove it, in the primary: dropdb {name}")
+        console.say(f"  {name} was kept. To remove it, on the primary: dropdb {name}")
 
 
 def check_fits(env: Environment, path: Path, manifest: Manifest, other_environment: bool) -> None:
@@ -279,9 +279,9 @@ class _Restore:
         """What is there now, a line for each part."""
         rows = count_rows(self.env, self.primary)
         return [
-            f"PostgreSQL  {sum(rows.values())} rows in {len(rows)} tables",
-            f"Redis       {self._keys()} keys",
-            f"Uploads     {self._count_uploads('.')} files",
+            f"PostgreSQL  {console.amount(sum(rows.values()), 'row')} in {console.amount(len(rows), 'table')}",
+            f"Redis       {console.amount(self._keys(), 'key')}",
+            f"Uploads     {console.amount(self._count_uploads('.'), 'file')}",
         ]
 
     # ── the whole of it ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -410,7 +410,7 @@ class _Restore:
             send(argv, packed, "uploads", self.tell, **options)
         wanted, found = self.manifest.counts(UPLOADS)["files"], self._count_uploads(_NEW)
         if wanted != found:
-            raise OpsError(f"{found} files were unpacked, the manifest says {wanted}.")
+            raise OpsError(f"Unpacked files: {found}; the manifest says {wanted}.")
 
     # ── the switch ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -458,7 +458,7 @@ class _Restore:
         keys, found = self.manifest.counts(REDIS), self._keys()
         # What expires may have done so since.
         if not keys["keys"] - keys["expiring"] <= found <= keys["keys"]:
-            raise OpsError(f"Redis holds {found} keys, the manifest says {keys['keys']}.")
+            raise OpsError(f"Keys in Redis: {found}; the manifest says {keys['keys']}.")
 
     def _switch_redis_back(self) -> None:
         services.stop([*self.cache_replicas, self.cache])

@@ -1,8 +1,7 @@
 """One change of an environment at a time, whoever makes it and from wherever: the lock is held on the engine.
 
 The lock is a container: its name is unique, which the engine itself sees to, and it lives as long as its standard
-input, which the holder keeps open. So it works through a remote Docker context, and a holder that is killed frees it
-within a moment. Its labels say who holds it.
+input, which the holder keeps open. A holder that is killed frees it within a moment. Its labels say who holds it.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Lock:
         if self.child.poll() is not None:
             raise OpsError(
                 f"The lock {self.name} is gone: the engine restarted, or somebody ran `invoke unlock`.",
-                "Nothing further was changed. See that nobody else is at work (invoke status), then run it again.",
+                "Nothing more was changed. Check that nobody else is changing it (invoke status), then run it again.",
             )
 
 
@@ -164,7 +163,7 @@ def unlock(env: Environment, assume_yes: bool = False) -> None:
     """Break the lock of an environment, after asking: for a holder whose machine went away without a word."""
     held = holder(env)
     if not held:
-        console.say(f"nobody holds a lock of {env.name}")
+        console.say(f"{env.name} is not locked")
         return
     console.say(f"{env.name} is locked: {held.describe(time.time())}")
     if not console.confirm("If it is still at work, it will be stopped at its next step. Break the lock?", assume_yes):
@@ -215,7 +214,7 @@ def _await_echo(env: Environment, name: str, child: subprocess.Popen[bytes]) -> 
         who = holder_of(engine.container(found[0])).describe(time.time()) if found else "somebody who is just done"
         raise Busy(
             f"{env.name} is being changed: {who}.",
-            f"Wait for it to end. When that machine is gone for good: invoke unlock --env {env.name}",
+            f"Wait for it to end. If that machine no longer exists: invoke unlock --env {env.name}",
             REFUSED,
         )
     if known := engine.explain(complaint):

@@ -179,7 +179,7 @@ def _agreed(env: Environment, work: Changeover, wanted: majors.Image, assume_yes
         console.say(f"{env.name} moves from PostgreSQL {current} to {wanted.major} ({wanted.reference}):")
         console.say("  a backup is made and verified while the site serves;")
         console.say(f"  then the site is closed while {console.size(size)} are copied and compared: about {away};")
-        console.say(f"  {majors.folder_of(current)} stays as it is, and whatever fails leads back to it.")
+        console.say(f"  {majors.folder_of(current)} stays as it is; after any failure it is used again.")
     return console.confirm(f"Upgrade the database of {env.name}?", assume_yes, expect=_expect(env))
 
 

@@ -54,7 +54,9 @@ def _https(env: Environment) -> list[Check]:
         _certificate(env, served, leaf or b""),
     ]
     if began := maintenance.since(env):
-        checks.append(Check("maintenance", "nginx", "warn", f"{maintenance.describe(began)}: visitors are turned away"))
+        checks.append(
+            Check("maintenance", "nginx", "warn", f"{maintenance.describe(began)}: visitors see the maintenance page")
+        )
     return checks
 
 

@@ -236,7 +236,7 @@ def _take_lease(env: Environment, containers: list[Container], new: Node, scope:
     """Let Patroni promote a node at once: the holder of the lease was just put out of action, so nobody needs to wait
     for its end. scope: the cluster's name in etcd."""
     if not (scope and postgres.forget(containers, scope, "leader")):
-        raise OpsError("etcd does not run, and without it Patroni promotes nobody.", f"invoke deploy --env {env.name}")
+        raise OpsError("etcd does not run. Without it Patroni cannot fail over.", f"invoke deploy --env {env.name}")
     order = json.dumps({"candidate": new.name})
     # A synchronous standby may have been quicker: then there is nothing left to order, and Patroni refuses.
     with suppress(OpsError):

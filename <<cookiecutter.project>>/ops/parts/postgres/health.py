@@ -86,7 +86,7 @@ def _judge_primary(name: str, answer: dict[str, Any]) -> list[Check]:
     replica, slot = answer["replica"], answer["slot"]
     held = f", {console.size(slot['behind'])} behind" if slot and slot["behind"] is not None else ""
     if slot and slot["status"] == "lost":
-        detail = "the primary no longer has what the standby needs: it must be copied anew, see docs/runbook.md"
+        detail = "the primary no longer has what the standby needs: it needs a new copy, see docs/runbook.md"
         checks.append(Check("postgres", "replication", "fail", detail))
     elif not replica:
         checks.append(Check("postgres", "replication", "fail", f"no standby streams from the primary{held}"))

@@ -44,19 +44,23 @@ def test_end_of_input_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not console.confirm("Delete?")
 
 
-def test_nobody_is_there_to_answer() -> None:
+def test_without_a_terminal_it_asks_nobody() -> None:
     assert console.confirm("Delete?", assume_yes=True)
-    with pytest.raises(OpsError, match="Nobody is there to answer") as caught:
+    with pytest.raises(OpsError, match="Delete\\? This needs confirmation and there is no terminal") as caught:
         console.confirm("Delete?")
     assert caught.value.code == USAGE
     assert "--yes" in caught.value.remedy
 
 
+def test_one_is_singular() -> None:
+    assert [console.amount(count, "file") for count in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
 def test_errors_go_to_standard_error_without_colour(capsys: pytest.CaptureFixture[str]) -> None:
-    console.fail(OpsError("It is broken.", "Mend it."))
+    console.fail(OpsError("It is broken.", "Fix it."))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "error: It is broken.\n       Mend it.\n"
+    assert captured.err == "error: It is broken.\n       Fix it.\n"
 
 
 def test_tables_are_not_cut_or_coloured_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,7 @@ def test_breaking_it_asks_first(env, held, monkeypatch) -> None:
 def test_nothing_to_break(env, monkeypatch, capsys) -> None:
     monkeypatch.setattr(lock, "holder", lambda *_args: None)
     lock.unlock(env)
-    assert capsys.readouterr().out == "nobody holds a lock of dev\n"
+    assert capsys.readouterr().out == "dev is not locked\n"
 
 
 # ── taking it, on an engine of which only the container is made up: a real child in its place ─────────────────────────
