@@ -28,6 +28,12 @@ EMPTY = (
 )
 
 
+def _hear_signals() -> None:
+    """In a child: take signals as in a terminal. This process may ignore them, as under nohup or in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @dataclass
 class Standin:
     """One project with its stand-in. rules: those of a test, before those of an empty engine."""
@@ -65,8 +71,7 @@ class Standin:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # This process may ignore it, as one that was started in the background does.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_hear_signals,
         )
 
     def invoke(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
