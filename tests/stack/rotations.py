@@ -83,8 +83,7 @@ class Stack:
             return self._redis("default" if name == "REDIS_PASSWORD" else "sentinel", value)
         if name in BROKER_USERS:
             (node,) = self.containers("rabbitmq")
-            argv = ("rabbitmqctl", "--quiet", "authenticate_user", BROKER_USERS[name])
-            return self.ask(node, *argv, value="", stdin=f"{value}\n")
+            return self.ask(node, "rabbitmqctl", "authenticate_user", BROKER_USERS[name], value, value="")
         if name == "RABBITMQ_COOKIE":
             (node,) = self.containers("rabbitmq")
             return self.ask(node, "bash", "-c", _COOKIE, value="", stdin=value)
