@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,11 +79,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 # ── what runs, in which order, and beside what ────────────────────────────────────────────────────────────────────────
-
-
-def pytest_configure() -> None:
-    # In the background of a shell Ctrl-C is ignored, by all children too: no command under test could be interrupted.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

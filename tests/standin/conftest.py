@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -26,12 +25,6 @@ EMPTY = (
     {"match": r"^(ps|images|volume ls|network ls|container ls)\b", "stdout": ""},
     {"match": r"^inspect", "stdout": "[]\n", "stderr": "Error response from daemon: No such object: x\n", "code": 1},
 )
-
-
-def _hear_signals() -> None:
-    """In a child: take signals as in a terminal. This process may ignore them, as under nohup or in the background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass
@@ -71,7 +64,6 @@ class Standin:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_hear_signals,
         )
 
     def invoke(self, *arguments: str, **variables: str) -> tuple[int, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,10 @@ from ops.engine import Container
 from ops.stack.model import Service, Stack
 from ops.state import document, store
 from ops.state.document import State
+
+# A run in the background, or under nohup, ignores these, and so would everything that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SETTINGS = """\
 ENVIRONMENT={name}
