@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from .project import Project
@@ -37,8 +36,12 @@ class Shared:
                 file.write_bytes(content)
 
 
+# What the commands keep in a project: not for a person to edit, and not for these tests to take away.
+_KEPT = {".git", ".state", ".venv", "__pycache__", "backups", "secrets", "textfile"}
+
+
 def _contents(folder: Path) -> dict[str, bytes]:
-    """The files that a person edits, by path: what git knows or would add, never what it ignores (secrets, state)."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=folder, capture_output=True, text=True, check=True).stdout.split("\0")
-    return {name: (folder / name).read_bytes() for name in names if name and (folder / name).is_file()}
+    """The files that a person edits, by path. Git cannot be asked: the folder may lie in another repository."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    paths = (path.relative_to(folder) for path in files)
+    return {str(path): (folder / path).read_bytes() for path in paths if _KEPT.isdisjoint(path.parts)}
