@@ -64,8 +64,8 @@ class Deployment:
         """Deploy. Raises OpsError when it is refused or fails."""
         env = self.env
         decided = plan.decide(survey(env))
-        decided.seen.warn_elsewhere(env)
         if decided.idle:
+            decided.seen.warn_elsewhere(env)
             self._confirm_healthy(decided.seen)
             return
         self._prepare()

@@ -127,9 +127,13 @@ _LOOK = 'cd "$1" || { echo 0; exit; }; stat -c %h . && find -L . -type f -exec s
 def _replaced(nginx: Container, folder: Path, mounted: str) -> bool:
     """Whether the container sees another folder than the one that is there now: a deleted one, or other content.
 
-    Where there is none now, what it sees is all it has: it would not start again.
+    Where there is none now, what it sees is all it has: it would not start again. Where another user's folder is closed
+    to this one, there is nothing to compare with.
     """
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return False
+    except PermissionError:
         return False
     done = engine.exec_(nginx.id, ["sh", "-c", _LOOK, "sh", mounted])
     names, *rows = done.stdout.splitlines()

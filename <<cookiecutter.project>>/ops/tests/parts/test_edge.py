@@ -262,6 +262,14 @@ def test_a_file_that_is_not_ours_to_read_says_nothing(mounted, monkeypatch) -> N
     assert mounted(f"2\n{digest('old')}  ./key\n") == 0
 
 
+def test_another_users_folder_that_is_closed_to_us_says_nothing(mounted, monkeypatch) -> None:
+    def refuse(_path: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert mounted("0\n") == 0
+
+
 def test_without_the_folder_it_is_left_running(mounted, tmp_path: Path) -> None:
     """A container of a checkout that is gone keeps serving, and would not start again."""
     (tmp_path / "key").unlink()
