@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from tests import times
 
-from .project import Project
+from .project import RUN, Project, remove_stacks_of
 from .shared import Shared
 
 
@@ -81,6 +82,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # ── what runs, in which order, and beside what ────────────────────────────────────────────────────────────────────────
 
 
+def pytest_configure() -> None:
+    # Processes of pytest-xdist inherit it.
+    os.environ.setdefault(RUN, str(os.getpid()))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="tests marked as faults, with the stories they belong to")
 
@@ -128,3 +134,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _stack_of(config.rootpath / nodeid.partition("::")[0])
 
     return ByStack(config, log)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # After Ctrl-C, processes of pytest-xdist end without tearing anything down.
+    if not hasattr(config, "workerinput") and shutil.which("docker"):
+        remove_stacks_of(os.environ[RUN])

@@ -34,6 +34,14 @@ _QUICK_SETTINGS = {"DRAIN_SECONDS": "0", "ROLLOUT_STEADY_SECONDS": "0"}
 _LAST_REQUEST = re.compile(r"^keepalive_min_timeout \d+s;", re.MULTILINE)
 
 
+# The run of pytest that a project belongs to, in the environment of all its processes; it is part of every name.
+RUN = "TEST_RUN"
+
+
+def _run() -> str:
+    return os.environ.get(RUN) or str(os.getpid())
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on, and that this process was not given before."""
     while True:
@@ -67,7 +75,7 @@ class Project:
         """
         # Two stacks of one organisation and environment would move each other's tags; and a stack that somebody runs
         # from the same answers is never touched.
-        own = f"{os.getpid()}-{next(_number)}"
+        own = "-".join(filter(None, (_run(), os.environ.get("PYTEST_XDIST_WORKER"), str(next(_number)))))
         answers = {"project_name": "Acme Stack", "organisation": f"Acme {own}", **answers}
         folder = template.bake(parent, template.export(parent / "template"), **answers)
         project = cls(folder)
@@ -239,22 +247,38 @@ class Project:
     def remove(self) -> None:
         """Whatever happened: nothing of this project stays on the engine."""
         for environment in ("dev", "staging", "prod"):
-            label = self._label(environment)
-            # What is remembered of an environment is in a volume of the project, but its container is none.
-            docker("rm", "-f", f"{self.name(environment)}-state", check=False)
-            docker("rmi", "-f", f"{self.name(environment)}-state", check=False)
-            for kind, listing, removal in (
-                ("container", ["ps", "-aq"], ["rm", "-fv"]),
-                ("network", ["network", "ls", "-q"], ["network", "rm"]),
-                ("volume", ["volume", "ls", "-q"], ["volume", "rm", "-f"]),
-            ):
-                found = docker(*listing, "-f", label).split()
-                if found:
-                    print(f"removing {len(found)} {kind}(s) of {label}")
-                    docker(*removal, *found, check=False)
-            built = docker("images", "--quiet", "--filter", f"label=ops.project={self.name(environment)}").split()
-            if built:
-                docker("rmi", "--force", *dict.fromkeys(built), check=False)
+            remove_stack(self.name(environment))
+
+
+_KINDS = (
+    ("container", ["ps", "-a"], ["rm", "-fv"]),
+    ("network", ["network", "ls"], ["network", "rm"]),
+    ("volume", ["volume", "ls"], ["volume", "rm", "-f"]),
+)
+_PROJECT = "com.docker.compose.project"
+
+
+def remove_stack(name: str) -> None:
+    """Remove everything of a Compose project from the engine."""
+    # What is remembered of an environment is in a volume of the project, but its container is none.
+    docker("rm", "-f", f"{name}-state", check=False)
+    docker("rmi", "-f", f"{name}-state", check=False)
+    for kind, listing, removal in _KINDS:
+        found = docker(*listing, "-q", "-f", f"label={_PROJECT}={name}").split()
+        if found:
+            print(f"removing {len(found)} {kind}(s) of {name}")
+            docker(*removal, *found, check=False)
+    built = docker("images", "--quiet", "--filter", f"label=ops.project={name}").split()
+    if built:
+        docker("rmi", "--force", *dict.fromkeys(built), check=False)
+
+
+def remove_stacks_of(run: str) -> None:
+    """Remove what the projects of a run of pytest have left on the engine."""
+    lists = [docker(*listing, "--format", f'{{{{.Label "{_PROJECT}"}}}}', check=False) for _, listing, _ in _KINDS]
+    for name in {name for names in lists for name in names.split()}:
+        if re.fullmatch(rf".+-(dev|staging|prod)-{run}(-gw\d+)?-\d+", name):
+            remove_stack(name)
 
 
 def eventually(condition: Any, seconds: float = 20, what: str = "condition") -> Any:
