@@ -15,6 +15,7 @@ from ops.base import console
 from ops.base.environments import Environment, relative
 from ops.base.errors import USAGE, OpsError
 from ops.base.files import replace_file
+from ops.engine import Container
 from ops.parts.nginx import edge
 from ops.state.digests import MAINTENANCE
 
@@ -28,17 +29,20 @@ def since(env: Environment) -> float | None:
         return _switches(env)[0].stat().st_mtime
     except FileNotFoundError:
         return None
+    except PermissionError:
+        # Another user's folder is closed to this one, but not to nginx.
+        return _asked(env)
 
 
 def close(env: Environment, by: str = "") -> None:
     """Close the site, unless it is. by: the command that does, and opens again what it closed; "": a person."""
     for path in _switches(env):
-        if not path.exists():
-            try:
+        try:
+            if not path.exists():
                 # Whatever the umask says: nginx runs as another user.
                 replace_file(path, by, 0o644)
-            except OSError as error:
-                raise _not_changed(path, error) from None
+        except OSError as error:
+            raise _not_changed(path, error) from None
 
 
 def reopen(env: Environment, by: str) -> None:
@@ -66,7 +70,7 @@ def closed_by(env: Environment) -> str | None:
     """The command that has closed the site, "" for a person; None while it is open."""
     try:
         return _switches(env)[0].read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
 
 
@@ -92,9 +96,22 @@ def describe(began: float | None) -> str:
     return "off" if began is None else f"on since {time.strftime('%Y-%m-%d %H:%M', time.localtime(began))}"
 
 
+def _nginx(env: Environment) -> Container | None:
+    return next((each for each in engine.containers(env) if each.service == edge.SERVICE), None)
+
+
+def _asked(env: Environment) -> float | None:
+    """When maintenance began, as nginx sees it."""
+    nginx = _nginx(env)
+    if not nginx or not nginx.running:
+        return None
+    done = engine.exec_(nginx.id, ["stat", "-c", "%Y", f"{_MOUNTED}/{MAINTENANCE}"], check=False)
+    return float(done.stdout) if done.ok else None
+
+
 def _switches(env: Environment) -> list[Path]:
     """The files that close the site; the first one is what nginx looks for now."""
-    nginx = next((each for each in engine.containers(env) if each.service == edge.SERVICE), None)
+    nginx = _nginx(env)
     mounted = nginx.mounts.get(_MOUNTED) if nginx else None
     folders = [*([Path(mounted)] if mounted else []), env.env_file.parent / "nginx"]
     return list(dict.fromkeys(folder.resolve() / MAINTENANCE for folder in folders))

@@ -59,6 +59,20 @@ def test_what_nginx_sees_counts(env, folder, other) -> None:
     assert maintenance.since(env)
 
 
+@pytest.mark.parametrize(("code", "said", "began"), [(0, "1000\n", 1000.0), (1, "", None)])
+def test_a_folder_that_is_closed_to_us_is_not_closed_to_nginx(env, other, monkeypatch, code, said, began) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: engine.Completed((), code, said, ""))
+    monkeypatch.setattr(maintenance.Path, "stat", refuse)
+    monkeypatch.setattr(maintenance.Path, "read_text", refuse)
+    assert maintenance.since(env) == began
+    assert maintenance.closed_by(env) is None
+    with pytest.raises(OpsError, match="Maintenance cannot be switched"):
+        maintenance.close(env)
+
+
 def test_a_folder_that_one_may_not_write_to(env, other, monkeypatch) -> None:
     other.rmdir()
     with pytest.raises(OpsError, match=r"Maintenance cannot be switched: other: No such file"):
