@@ -60,7 +60,7 @@ def test_two_releases(project: Project, kept: dict[str, Any]) -> None:
     assert (found["current"], found["kept"][:2]) == (number + 1, [number + 1, number])
     assert len(found["releases"]) == len(before["releases"]) + 1
     assert [each["result"] for each in found["releases"][-2:]] == ["deployed", "deployed"]
-    assert found["releases"][-1]["changes"]["web"] == "new configuration"
+    assert found["releases"][-1]["changes"]["web"] == "LOG_LEVEL: debug → info and 1 more"
     kept.update(images=first, release=number)
 
 
