@@ -443,3 +443,23 @@ def test_a_pool_that_is_interrupted_is_left_when_its_threads_have_ended() -> Non
         begun.wait(10)
         raise KeyboardInterrupt
     assert ended.is_set()
+
+
+def test_the_last_lines_of_a_short_log_are_whole(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("one\ntwo\n")
+    assert engine.tail(log, 5) == ["one", "two"]
+    log.write_text("x" * 500 + "\nlast\n")
+    assert engine.tail(log, 1) == ["last"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel groups no sessions")
+def test_a_child_is_as_nice_as_the_command() -> None:
+    """With autogroups a nice value counts within a session only, and a child has a session of its own."""
+    # It waits for its input, so that it looks after the value was given to it.
+    script = (
+        "import os; from ops import engine; os.setpriority(os.PRIO_PROCESS, 0, 7);"
+        "print(engine.run(['sh', '-c', 'sleep 1; cat /proc/self/autogroup']).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "7"
