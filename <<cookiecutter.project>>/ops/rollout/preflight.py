@@ -259,9 +259,14 @@ def check_certificate(
     return Check("certificate", OK if certificate.days_left > CERTIFICATE_DAYS else WARNING, detail)
 
 
-def check_versions() -> list[Check]:
-    """The versions of the engine and of Compose. Raises OpsError when there is none, or it does not answer."""
-    info = engine.docker("info", "--format", "{{json .}}").json()
+def engine_info() -> dict[str, Any]:
+    """What the engine says of itself. Raises OpsError when there is none, or it does not answer."""
+    info: dict[str, Any] = engine.docker("info", "--format", "{{json .}}").json()
+    return info
+
+
+def check_versions(info: Mapping[str, Any]) -> list[Check]:
+    """The versions of the engine, which has said so in `info`, and of Compose. Raises OpsError when there is none."""
     compose = engine.docker("compose", "version", "--short").stdout.strip()
     return [
         check_version("engine", info.get("ServerVersion", ""), ENGINE_MINIMUM),
@@ -278,8 +283,7 @@ def run(
     from ops.secrets import certificates
     from ops.secrets.check import check
 
-    versions = check_versions()
-    info = engine.docker("info", "--format", "{{json .}}").json()
+    info = engine_info()
     root = Path(info.get("DockerRootDir", "/"))
     # With an engine elsewhere (a virtual machine, another host) its folders and memory are not ours to measure.
     here = root.is_dir()
@@ -290,7 +294,7 @@ def run(
     ports = [port for service in stack.services.values() for port in service.ports]
     nodes = {name: each.memory_limit for name, each in stack.services.items() if name in postgres.NODES}
     return [
-        *versions,
+        *check_versions(info),
         *check_settings(env),
         *(host.check_addresses(env, ports) if here else ()),
         *host.check_ca_bundle(env),

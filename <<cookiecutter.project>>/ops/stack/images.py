@@ -152,9 +152,7 @@ def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
         # No limit of our own: a large image over a slow line takes as long as it takes, and Ctrl-C ends it.
         done = engine.docker("pull", "--quiet", reference, check=False, timeout=None)
         tick(f"{reference} {'pulled' if done.ok else 'not available'}")
-        lines = done.stderr.strip().splitlines()
-        reason = lines[-1].removeprefix("Error response from daemon: ") if lines else f"exit code {done.code}"
-        return reference, "" if done.ok else reason
+        return reference, "" if done.ok else engine.reason(done.stderr, f"exit code {done.code}")
 
     with engine.pool(PARALLEL_PULLS) as pool:
         return {reference: reason for reference, reason in pool.map(one, references) if reason}

@@ -142,8 +142,7 @@ def ask(env: Environment, container: Container) -> Node:
     try:
         done = engine.exec_(container.id, argv, check=False, timeout=ANSWER_SECONDS)
         if not done.ok:
-            lines = done.stderr.strip().splitlines()
-            return Node(container, reason=lines[-1] if lines else f"exit code {done.code}")
+            return Node(container, reason=engine.reason(done.stderr, f"exit code {done.code}"))
         answer = json.loads(done.stdout)
         role = STANDBY if answer["standby"] else PRIMARY
     except OpsError as error:

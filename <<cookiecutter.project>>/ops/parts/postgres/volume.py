@@ -97,8 +97,7 @@ def run_in_volume(server: Server, image: str, script: str, *arguments: str) -> s
     """What a shell script prints that has the volume of a server, which need not run. Raises OpsError when it fails."""
     done = engine.run(volume_argv(server, image, script, *arguments), timeout=None, check=False)
     if not done.ok:
-        lines = done.stderr.strip().splitlines() or ["it gave no reason"]
-        raise engine.explain(done.stderr) or OpsError(f"{server.volume}: {lines[-1]}")
+        raise engine.explain(done.stderr) or OpsError(f"{server.volume}: {engine.reason(done.stderr)}")
     return done.stdout
 
 

@@ -34,6 +34,5 @@ def api(broker: Container, method: str, path: str, body: str = "") -> str:
     argv = ["bash", "/etc/rabbitmq/api.sh", method, path]
     done = engine.exec_(broker.id, argv, input=body, check=False, timeout=None)
     if not done.ok:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise engine.explain(done.stderr) or OpsError(f"RabbitMQ: {said[-1] if said else 'it gave no reason'}")
+        raise engine.explain(done.stderr) or OpsError(f"RabbitMQ: {engine.reason(done.stderr or done.stdout)}")
     return done.stdout
