@@ -131,7 +131,10 @@ def start(engine: None, project: Path, certificate: Path, tmp_path_factory: pyte
             run(f"--network=container:{nginx}", "--user=65534", echo, python, "python", "/echo.py")
             script = "for each in web api; do sh /etc/nginx/stack/peers.sh $each 127.0.0.1; done; kill -HUP 1"
             eventually(lambda: docker("exec", nginx, "test", "-e", "/run/nginx/nginx.pid").returncode == 0, nginx)
+            before = workers(nginx)
             docker("exec", nginx, "sh", "-c", script)
+            # Until then an old one may accept a connection, only to close it after the request that it is at.
+            eventually(lambda: bool(now := workers(nginx)) and not now & before, nginx)
             shown = (docker("port", nginx, str(port)).stdout.rpartition(":")[2] for port in PORTS)
             edge = Edge(
                 nginx, DOMAIN[environment], {port: int(number) for port, number in zip(PORTS, shown, strict=True)}
@@ -146,6 +149,12 @@ def start(engine: None, project: Path, certificate: Path, tmp_path_factory: pyte
 
 def python_image(project: Path) -> str:
     return compose.resolve(project, "prod")["services"]["web"]["build"]["args"]["PYTHON_IMAGE"]
+
+
+def workers(nginx: str) -> set[str]:
+    """Process ids of the workers, those that a reload has replaced included while they last."""
+    lines = docker("top", nginx, "-o", "pid,args").stdout.splitlines()
+    return {line.split()[0] for line in lines if "worker process" in line}
 
 
 def eventually(holds: Callable[[], bool], name: str) -> None:
