@@ -61,11 +61,13 @@ def git(root: Path, *arguments: str) -> bool:
 
 
 def start_repository(root: Path) -> None:
-    """Make the folder a git repository, unless it already lives in one.
+    """Make the folder a git repository, unless a repository around it tracks the project or would.
 
-    No commit: who owns the project looks first, and cruft adds its own file after this hook.
+    A repository that ignores the folder is no home for it: `git add` would take nothing. No commit is made: who owns
+    the project looks first, and cruft adds its own file after this hook.
     """
-    if not git(root, "rev-parse", "--is-inside-work-tree"):
+    inside = git(root, "rev-parse", "--is-inside-work-tree")
+    if not inside or git(root, "check-ignore", "--quiet", str(root)):
         git(root, "init", "--quiet", "--initial-branch=main")
 
 

@@ -135,6 +135,16 @@ def test_a_folder_within_a_repository_joins_it(project: Path) -> None:
     assert not (project / ".git").exists()
 
 
+def test_a_folder_that_the_repository_around_it_ignores_gets_its_own(project: Path) -> None:
+    """Nothing of it could be committed there: a scratch folder in somebody's clone, as of the quickstart."""
+    subprocess.run(["git", "init", "--quiet", project.parent], check=True)
+    (project.parent / ".gitignore").write_text("/acme-*/\n", encoding="utf-8")
+    for _ in range(2):
+        load_hook("post_gen_project", project.parent).main()
+        shown = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True)
+        assert Path(shown.stdout.strip()) == project.resolve()
+
+
 def test_git_is_not_needed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "PATH", str(project))
     assert load_hook("post_gen_project", project.parent).main() == 0
