@@ -31,6 +31,13 @@ def _cookiecutter_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_repository_around(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Wherever pytest has its temporary files: a baked project is in no repository but its own."""
+    ceilings = [str(tmp_path_factory.getbasetemp()), *filter(None, [os.environ.get("GIT_CEILING_DIRECTORIES")])]
+    os.environ["GIT_CEILING_DIRECTORIES"] = os.pathsep.join(ceilings)
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as a clone of it: what git ignores here cannot reach a project."""
