@@ -65,7 +65,8 @@ def provide_images(session: nox.Session, program: str) -> None:
 
 def baked(session: nox.Session, program: str) -> Path:
     """A project of the default answers, from the files that a clone would have."""
-    output = Path(session.create_tmp()).resolve() / "bake"
+    # Not session.create_tmp(): it moves TMPDIR too, so that a rung would run in another place alone than in the ladder.
+    output = ROOT / "build" / "bakes" / session.name
     shutil.rmtree(output, ignore_errors=True)
     session.run(program, "-m", "tests.template", str(output), external=True, silent=True)
     return next(path for path in output.iterdir() if path.is_dir())

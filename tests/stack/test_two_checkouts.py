@@ -141,7 +141,9 @@ def colleague(other: Project) -> Iterator[Project]:
         shutil.copytree(other.folder, folder / "checkout")
         for path in [folder, *folder.rglob("*")]:
             os.chown(path, USER, USER, follow_symlinks=False)
-        environ = {"HOME": name, "USER": "nobody", "LOGNAME": "nobody", "PYTHONPATH": sysconfig.get_path("purelib")}
+        identity = {"HOME": name, "USER": "nobody", "LOGNAME": "nobody"}
+        # Compose and buildx write temporary files, and root's folder for them may be closed to others.
+        environ = {**identity, "TMPDIR": name, "PYTHONPATH": sysconfig.get_path("purelib")}
         user = Colleague(folder / "checkout", environ)
         imports = "import invoke, dotenv, rich, cryptography"
         if subprocess.run(user.argv("-c", imports), env={**os.environ, **environ}, cwd=folder).returncode:
