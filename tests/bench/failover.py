@@ -130,7 +130,7 @@ def fill(node: str) -> None:
 
 
 def free(node: str) -> None:
-    """Make room again."""
+    """Delete the file that fills its disk."""
     docker("exec", node, "rm", "-f", "/var/lib/postgresql/.full")
 
 

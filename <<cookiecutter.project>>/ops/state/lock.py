@@ -160,13 +160,13 @@ def holder_of(container: Container) -> Holder:
 
 
 def unlock(env: Environment, assume_yes: bool = False) -> None:
-    """Break the lock of an environment, after asking: for a holder whose machine went away without a word."""
+    """Remove the lock of an environment, after asking: for a holder whose machine is gone."""
     held = holder(env)
     if not held:
         console.say(f"{env.name} is not locked")
         return
     console.say(f"{env.name} is locked: {held.describe(time.time())}")
-    if not console.confirm("If it is still at work, it will be stopped at its next step. Break the lock?", assume_yes):
+    if not console.confirm("If it still runs, it stops at its next step. Remove the lock?", assume_yes):
         raise OpsError("Nothing was changed.")
     engine.docker("rm", "--force", held.container)
     console.say(f"unlocked; `invoke deploy --env {env.name}` finishes what was left half done", "green")

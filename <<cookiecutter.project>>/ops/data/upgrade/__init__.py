@@ -45,7 +45,7 @@ def upgrade(env: Environment, reference: str = "", assume_yes: bool = False) -> 
     """
     findings.refuse([each for each in preflight.check_settings(env) if each.status == findings.FAILED])
     with _work(env, COMMAND) as work:
-        if work.holding.begun and _put_right(work):
+        if work.holding.begun and _recover(work):
             return
         wanted = _wanted(env, reference or env.values.get(SETTING, ""))
         current = work.holding.current
@@ -139,15 +139,15 @@ def _work(env: Environment, purpose: str) -> Iterator[Changeover]:
             engine.end_all()
             raise OpsError(
                 f"Interrupted while {work.doing}.",
-                f"invoke {COMMAND} --env {env.name} puts right what was under way.",
+                f"invoke {COMMAND} --env {env.name} completes or undoes it.",
                 INTERRUPTED,
             ) from None
 
 
-def _put_right(work: Changeover) -> bool:
-    """Lead a killed command to where it serves again; whether it was past its switch, so that nothing is left to do."""
+def _recover(work: Changeover) -> bool:
+    """Complete or undo an interrupted upgrade, so that the stack serves again; whether it was completed."""
     reached = work.holding.reached
-    console.say(f"an earlier {COMMAND} was interrupted; putting that right first")
+    console.say(f"an earlier {COMMAND} was interrupted; completing or undoing it first")
     work.settle()
     console.say(f"{work.env.name} runs PostgreSQL {work.holding.current}", "green")
     return reached
@@ -212,4 +212,4 @@ def _show(env: Environment, result: Result) -> None:
     console.say(f"  backup      {relative(result.archive)}")
     console.say(f"  kept        {result.kept}, in the volume of each server")
     console.say(f"  way back    invoke {COMMAND} --back --env {env.name}")
-    console.say(f"  room again  invoke {COMMAND} --tidy --env {env.name}, once you trust the new one")
+    console.say(f"  free space  invoke {COMMAND} --tidy --env {env.name}, once you trust the new one")

@@ -187,7 +187,7 @@ class Changeover:
         ]
         if promoted:
             raise OpsError(
-                f"{', '.join(promoted)} of {env.name} follows nobody: its data may be newer than that of {PRIMARY}.",
+                f"{', '.join(promoted)} of {env.name} is no standby: its data may be newer than that of {PRIMARY}.",
                 "Decide which of them counts and rebuild the other first: docs/runbook.md.",
                 REFUSED,
             )

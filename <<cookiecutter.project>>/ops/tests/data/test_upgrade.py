@@ -319,7 +319,7 @@ def test_what_is_checked_beforehand(env, make, monkeypatch, make_container) -> N
         check(work, env, monkeypatch, make_container, leader="postgres-replica")
     with pytest.raises(OpsError, match=r"has 190\.7 MiB free; the upgrade may need 286\.1 MiB"):
         check(work, env, monkeypatch, make_container, free=2 * 10**8)
-    with pytest.raises(OpsError, match="postgres-replica of dev follows nobody"):
+    with pytest.raises(OpsError, match="postgres-replica of dev is no standby"):
         check(make(Holding((17,)), Holding((17,))), env, monkeypatch, make_container)
 
 
@@ -397,11 +397,11 @@ def test_an_upgrade_is_asked_for(env, commands, monkeypatch) -> None:
     assert asked == [False]
 
 
-def test_a_killed_upgrade_is_put_right_before_another_begins(env, commands, monkeypatch) -> None:
+def test_a_killed_upgrade_is_recovered_before_another_begins(env, commands, monkeypatch) -> None:
     work = commands(Holding((17,), begun=UP))
-    monkeypatch.setattr(upgrade, "_put_right", lambda _work: work.done.append("put right") or True)
+    monkeypatch.setattr(upgrade, "_recover", lambda _work: work.done.append("recovered") or True)
     upgrade.upgrade(env)
-    assert work.done == ["put right"]
+    assert work.done == ["recovered"]
 
 
 # ── servers and services ──────────────────────────────────────────────────────────────────────────────────────────────
