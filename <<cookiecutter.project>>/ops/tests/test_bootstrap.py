@@ -218,7 +218,7 @@ def test_a_failed_program_is_told_with_its_last_lines():
         bootstrap.must([sys.executable, "-c", "import sys; sys.exit('bad luck')"], "greet")
 
 
-@pytest.mark.parametrize("content", [None, "", "nonsense", "999999999", str(os.getpid())])
+@pytest.mark.parametrize("content", [None, "", "nonsense", "999999999", pytest.param(str(os.getpid()), id="this one")])
 def test_only_a_dockerd_is_taken_for_the_engine(tmp_path, content):
     pid_file = tmp_path / "pid"
     if content is not None:

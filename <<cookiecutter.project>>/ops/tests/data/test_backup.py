@@ -82,7 +82,11 @@ def test_uploads_are_counted():
     assert backup.count_files(io.BytesIO(content)) == {"files": 2, "bytes": 1024}
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense" * 100, packed(("a", 50_000))[:-30], gzip.compress(b"x" * 5000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nonsense" * 100, packed(("a", 50_000))[:-30], gzip.compress(b"x" * 5000)],
+    ids=["empty", "nonsense", "cut off", "not a tar"],
+)
 def test_broken_uploads_are_refused(content):
     with pytest.raises(OpsError, match="could not be packed"):
         backup.count_files(io.BytesIO(content))
