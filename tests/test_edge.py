@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -123,18 +124,14 @@ def start(engine: None, project: Path, certificate: Path, tmp_path_factory: pyte
                     pytest.skip(f"{image} is not on this engine")
             folder = tmp_path_factory.mktemp("secrets")
             options = container.options(model["nginx"], project, folder, {"/etc/nginx/tls": certificate}, "bridge")
+            options += [f"--volume={routes(project, environment, tmp_path_factory)}:/etc/nginx/routes:ro"]
             options += [f"--env={name}={value}" for name, value in settings.items()]
             options += [f"--publish=127.0.0.1::{port}" for port in PORTS]
             entrypoint, *rest = model["nginx"]["entrypoint"]
             nginx = run(*options, f"--entrypoint={entrypoint}", model["nginx"]["image"], *rest)
             echo = f"--volume={Path(__file__).with_name('echo.py')}:/echo.py:ro"
             run(f"--network=container:{nginx}", "--user=65534", echo, python, "python", "/echo.py")
-            script = "for each in web api; do sh /etc/nginx/stack/peers.sh $each 127.0.0.1; done; kill -HUP 1"
             eventually(lambda: docker("exec", nginx, "test", "-e", "/run/nginx/nginx.pid").returncode == 0, nginx)
-            before = workers(nginx)
-            docker("exec", nginx, "sh", "-c", script)
-            # Until then an old one may accept a connection, only to close it after the request that it is at.
-            eventually(lambda: bool(now := workers(nginx)) and not now & before, nginx)
             shown = (docker("port", nginx, str(port)).stdout.rpartition(":")[2] for port in PORTS)
             edge = Edge(
                 nginx, DOMAIN[environment], {port: int(number) for port, number in zip(PORTS, shown, strict=True)}
@@ -147,14 +144,29 @@ def start(engine: None, project: Path, certificate: Path, tmp_path_factory: pyte
     docker("rm", "--force", "--volumes", *reversed(containers))
 
 
+def routes(project: Path, environment: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the routes that a deploy would write, all of them to the service beside nginx."""
+    script = "import json, sys; from ops.parts import routes; from ops.stack import model; " + (
+        "json.dump(routes.render(model.parse(json.load(sys.stdin))), sys.stdout)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=project,
+        input=json.dumps(compose.resolve(project, environment)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folder = tmp_path_factory.mktemp("routes")
+    folder.chmod(0o755)
+    for name, text in json.loads(done.stdout).items():
+        text = re.sub(r"server haproxy:8100 resolve [^;]*;", "server 127.0.0.1:8000;", text)
+        (folder / name).write_text(re.sub(r"server \S+ resolve backup;", "", text))
+    return folder
+
+
 def python_image(project: Path) -> str:
     return compose.resolve(project, "prod")["services"]["web"]["build"]["args"]["PYTHON_IMAGE"]
-
-
-def workers(nginx: str) -> set[str]:
-    """Process ids of the workers, those that a reload has replaced included while they last."""
-    lines = docker("top", nginx, "-o", "pid,args").stdout.splitlines()
-    return {line.split()[0] for line in lines if "worker process" in line}
 
 
 def eventually(holds: Callable[[], bool], name: str) -> None:
@@ -374,7 +386,9 @@ def test_it_listens_on_ipv6_where_that_is_on(start: Start) -> None:
 
 # -- what is mounted --------------------------------------------------------------------------------------------------
 
-RELOAD = "import sys, types; from ops.parts.nginx import edge; edge.reload(types.SimpleNamespace(id=sys.argv[1]))"
+RELOAD = (
+    "import sys; from ops import engine; from ops.parts.nginx import edge; edge.reload(engine.look([sys.argv[1]])[0])"
+)
 
 
 @pytest.mark.parametrize("way", ["deleted", "moved", "changed", "with a file of its owner"])

@@ -8,7 +8,6 @@
 #   /run/nginx/names.conf      for server {}: the host names that are served
 #   /run/nginx/strangers.conf  for server {}: what happens to a TLS handshake for another name
 #   /run/nginx/uploads.conf    for the upload location: the size limit
-#   /run/nginx/peers/*.conf    for upstream {}: who serves (see peers.sh)
 set -eu
 
 RUN=/run/nginx
@@ -89,9 +88,6 @@ echo "server_name $names;" >"$RUN/names.conf"
 echo "$refuse" >"$RUN/strangers.conf"
 # one more for the form around the file, so that a file just too large gets the service's own explanation
 echo "client_max_body_size $((UPLOAD_MAX_MB + 1))m;" >"$RUN/uploads.conf"
-for service in web api auth-service; do
-    sh /etc/nginx/stack/peers.sh "$service"
-done
 
 # Its errors as JSON. Opened for both directions, so that nginx never waits for a reader.
 mkfifo "$RUN/errors"

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ops.engine import Container
+from ops.parts import routes
 from ops.stack.model import Service, Stack
 from ops.state.drift import LEFT_BEHIND, NEW_CONFIGURATION, NEW_IMAGE, Drift
 
 # Services that take a changed configuration without a restart. A changed start script still needs a new container.
-RELOADABLE = frozenset({"nginx"})
+RELOADABLE = frozenset(routes.READERS)
 # Compose names a replacement like this until the container it replaces is gone; left behind by an interruption.
 _TEMPORARY_NAME = re.compile(r"[0-9a-f]{12}_(?P<name>.+)")
 
@@ -43,22 +44,20 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes by service, and the ids of containers that are not as declared; containers to remove, left-over temporary
-    containers by what to do with them, and services whose requests an interrupted rollout left pinned to addresses."""
+    """Changes by service, and the ids of containers that are not as declared; containers to remove, and left-over
+    temporary containers by what to do with them."""
 
     services: dict[str, Change]
     outdated: frozenset[str] = frozenset()
     orphans: tuple[Container, ...] = ()
     discard: tuple[Container, ...] = ()
     rename: tuple[tuple[Container, str], ...] = ()
-    pinned: tuple[str, ...] = ()
 
 
 def compare(
     stack: Stack,
     containers: Sequence[Container],
     drifts: Mapping[str, Drift],
-    pinned: Sequence[str] = (),
 ) -> Changes:
     """What differs, from what is declared, what exists, and how each container of a declared service differs, by id."""
     discard, rename = _temporary(containers)
@@ -85,7 +84,6 @@ def compare(
         tuple(each for each in orphans if each.id not in aside),
         tuple(discard),
         tuple(rename),
-        tuple(pinned),
     )
 
 

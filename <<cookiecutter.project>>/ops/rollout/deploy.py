@@ -21,7 +21,8 @@ from ops.base import console, findings, signals, undo
 from ops.base.environments import Environment, relative
 from ops.base.errors import INTERRUPTED, OpsError
 from ops.engine import Container
-from ops.parts import postgres, redis
+from ops.parts import postgres, redis, routes
+from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
 from ops.rollout import gate, jobs, plan, preflight
@@ -29,7 +30,7 @@ from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.observe import Survey, note, survey
 from ops.rollout.plan import Operation, Phase, Plan
 from ops.rollout.roll import Move, Rollout
-from ops.stack import images, model
+from ops.stack import images, model, pools
 from ops.stack.model import Stack
 from ops.state import lock, releases
 
@@ -253,9 +254,9 @@ class Deployment:
             self._bring_up("starting the data tier", of(Phase.DATA_TIER), stack.foundation)
         for each in of(Phase.JOBS):
             self._run_job(each.subject, decided.seen)
-        for each in of(Phase.EDGE):
-            self._reload(each, decided.seen)
-        self._roll_out(decided)
+        self._renew_edge(of(Phase.EDGE), decided.seen)
+        if decided.moves:
+            self.roll_out(decided.moves, stack)
         self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
         self._bring_up_monitoring(of(Phase.MONITORING), stack)
         self._remove(decided.of(Phase.LEFTOVERS))
@@ -288,29 +289,53 @@ class Deployment:
         )
         self.took[name] = time.monotonic() - began
 
+    def _renew_edge(self, operations: Sequence[Operation], seen: Survey) -> None:
+        """Bring HAProxy and nginx to what is declared, each when the way around it stands: before nginx sends requests
+        to HAProxy, or to the services in the network `serving`, both are there."""
+        if operations and seen.routes != seen.declared_routes:
+            routes.write(self.env, seen.stack, seen.declared_routes)
+        try:
+            for name in routes.READERS:
+                mine = [each for each in operations if each.subject == name]
+                if begun := [each for each in mine if not isinstance(each, plan.Reload)]:
+                    self._bring_up(f"starting {name}", begun, {name: seen.stack.services[name]})
+                for each in mine:
+                    if isinstance(each, plan.Reload):
+                        self._reload(each, seen)
+                if name == pool.SERVICE:
+                    self._join([each for each in operations if isinstance(each, plan.Join)], seen)
+        except OpsError:
+            # What a reload refused must not be what a restart reads.
+            if seen.routes and seen.routes != seen.declared_routes:
+                routes.write(self.env, seen.stack, seen.routes)
+                if haproxy := pool.find(seen.containers):
+                    pool.reload(haproxy)
+            raise
+
+    def _join(self, operations: Sequence[plan.Join], seen: Survey) -> None:
+        if operations:
+            self.held.check()
+            console.say(f"letting HAProxy see {', '.join(each.subject for each in operations)}")
+            outside = engine.look([identity for each in operations for identity in each.containers])
+            pool.let_in(outside, pools.network(seen.stack), seen.stack.document["services"])
+
     def _reload(self, operation: Operation, seen: Survey) -> None:
         self.doing = f"reloading {operation.subject}"
         self.held.check()
-        console.say(f"reloading {operation.subject}: its configuration has changed")
+        console.say(f"reloading {operation.subject}: {operation.cause}")
         began = time.monotonic()
+        reload = pool.reload if operation.subject == pool.SERVICE else edge.reload
         for each in seen.containers:
             if each.service == operation.subject:
-                edge.reload(each)
+                reload(each)
         self.took[operation.subject] = time.monotonic() - began
-
-    def _roll_out(self, decided: Plan) -> None:
-        if decided.moves:
-            self.roll_out(decided.moves, decided.seen.stack)
-        elif decided.every(plan.Release) and (nginx := edge.find(decided.seen.containers)):
-            edge.release(nginx)
 
     def roll_out(self, moves: Sequence[Move], declared: Stack) -> None:
         """Roll services out as they are declared."""
         self.touched = True
         began = time.monotonic()
         with releases.as_file(declared.document) as document:
-            services = declared.document["services"]
-            rollout = Rollout(self.env, document, services, moves, self.timeout, self.held.check)
+            rollout = Rollout(self.env, document, declared, moves, self.timeout, self.held.check)
             try:
                 rollout.run()
             finally:

@@ -242,12 +242,13 @@ def watch(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     patient: bool = False,
+    pause: float = LOOK_SECONDS,
 ) -> Verdict:
     """Look until the gate has a verdict, drawing a live table on a terminal and a line for every change elsewhere.
 
     look: reads the containers. timeout: seconds. work: Compose, while it is still at it; a non-zero exit code of it is
-    the caller's to report, and ends the watch. patient: a failure does not end the watch while that works. Returns the
-    last verdict.
+    the caller's to report, and ends the watch. patient: a failure does not end the watch while that works. pause:
+    seconds between two looks. Returns the last verdict.
     """
     began = clock()
     shown: dict[str, str] = {}
@@ -266,7 +267,7 @@ def watch(
             bears = patient and code is None and elapsed <= timeout
             if code or (verdict.status != WAITING and not (verdict.status == FAILED and bears)):
                 return verdict
-            sleep(LOOK_SECONDS)
+            sleep(pause)
 
 
 def hold(gate: Gate, look: Callable[[], list[Container]], until: Callable[[], bool]) -> Verdict:

@@ -9,9 +9,8 @@ from typing import Any
 from ops import engine
 from ops.base import console
 from ops.base.environments import Environment
-from ops.base.errors import OpsError
 from ops.engine import Container
-from ops.parts.nginx import edge
+from ops.parts import routes
 from ops.stack import images, model, networks
 from ops.stack.model import Stack
 from ops.state import digests, elsewhere, memory, releases
@@ -28,9 +27,10 @@ class Survey:
     """What is declared and what exists, read at one moment.
 
     hashes: Compose's hash of the declared configuration, by container id; files: digests of what each service mounts,
-    mounted: of what each container has mounted, by id; unnoted: whether nobody had noted that of some; pinned:
-    services whose requests go to fixed addresses, as they do during a rollout; strangers: ids of containers that mount
-    files of another folder, homeless: of one that is gone; deployed: services as the last deploy declared them.
+    mounted: of what each container has mounted, by id; unnoted: whether nobody had noted that of some; routes:
+    what nginx and HAProxy are told about the services, by file, and declared_routes: what they should be told;
+    strangers: ids of containers that mount files of another folder, homeless: of one that is gone; deployed: services
+    as the last deploy declared them.
     """
 
     stack: Stack
@@ -41,7 +41,8 @@ class Survey:
     files: Mapping[str, Digests]
     mounted: Mapping[str, Digests] = field(default_factory=dict)
     unnoted: bool = False
-    pinned: tuple[str, ...] = ()
+    routes: Mapping[str, str] = field(default_factory=dict)
+    declared_routes: Mapping[str, str] = field(default_factory=dict)
     deployed: Mapping[str, Any] = field(default_factory=dict)
     strangers: frozenset[str] = frozenset()
     homeless: frozenset[str] = frozenset()
@@ -88,11 +89,12 @@ def survey(env: Environment) -> Survey:
         remembered = pool.submit(memory.load, env)
         here = pool.submit(model.hashes, env)
         declared = model.load(env)
+        declared_routes = routes.render(declared)
         networks.refuse(env, declared)
         own = images.own_images(env, declared)
         image_ids = pool.submit(engine.image_ids, images.references(declared, own))
         files = digests.mounted_files(declared, env.project_dir)
-        found, pinned = containers.result()
+        found, told = containers.result()
         state = remembered.result()
         elsewhere.refuse_without_secrets(env, found, state)
 
@@ -112,7 +114,8 @@ def survey(env: Environment) -> Survey:
             {name: digests.sealed(state.key, each) for name, each in files.items()},
             {**state.mounted, **{key: digests.sealed(state.key, each) for key, each in zip(new, seen, strict=True)}},
             bool(new) or not memory.is_settled(env, state),
-            pinned,
+            told,
+            declared_routes,
             _deployed(env, state),
             frozenset(each.id for each in found if elsewhere.is_elsewhere(each, env.project_dir)),
             frozenset(each.id for each in elsewhere.homeless(found, env.project_dir)),
@@ -136,18 +139,9 @@ def note(env: Environment, declared: Stack, before: Collection[str] = ()) -> Non
     memory.note(env, made, [each.id for each in containers])
 
 
-def _containers(env: Environment) -> tuple[list[Container], tuple[str, ...]]:
+def _containers(env: Environment) -> tuple[list[Container], dict[str, str]]:
     found = engine.containers(env)
-    nginx = edge.find(found)
-    return found, tuple(name for name, addresses in _peers(nginx).items() if addresses) if nginx else ()
-
-
-def _peers(nginx: Container) -> dict[str, list[str]]:
-    """What nginx sends requests to; nothing when it cannot be asked: one that ends has forgotten it anyway."""
-    try:
-        return edge.peers(nginx)
-    except OpsError:
-        return {}
+    return found, routes.read(found)
 
 
 def _deployed(env: Environment, state: State) -> Mapping[str, Any]:

@@ -12,14 +12,15 @@ from enum import IntEnum
 from typing import Any, ClassVar, TypeVar
 
 from ops.engine import Container
+from ops.parts import routes
 from ops.parts.nginx import edge
 from ops.rollout import changes
 from ops.rollout.changes import Change, Changes
 from ops.rollout.observe import Survey
 from ops.rollout.roll import Move, move
-from ops.stack import differences, images
+from ops.stack import differences, images, pools
 from ops.stack.model import Stack
-from ops.state.drift import NEW_CONFIGURATION, NEW_IMAGE, Drift
+from ops.state.drift import NEW_CONFIGURATION, NEW_IMAGE, PROBATION, Drift
 
 
 class Phase(IntEnum):
@@ -30,7 +31,7 @@ class Phase(IntEnum):
     TIDY = 3
     DATA_TIER = 4
     JOBS = 5
-    EDGE = 6
+    EDGE = 6  # nginx and HAProxy: whatever is rolled out is taken in and out by them
     ROLLOUT = 7
     SERVICES = 8
     MONITORING = 9
@@ -179,10 +180,11 @@ class RollOutMore(RollOut):
 
 
 @dataclass(frozen=True)
-class Release(Operation):
-    """Let nginx find a service by its name again."""
+class Join(Operation):
+    """Let containers that serve into the network of those that get requests: made before there was one, for example."""
 
-    word, done, replaces = "release", "released", False
+    containers: tuple[str, ...] = field(kw_only=True)
+    word, done, replaces = "join", "joined", False
 
 
 T = TypeVar("T", bound=Operation)
@@ -214,15 +216,21 @@ class Plan:
         return [each.move for each in self.every(RollOut)]
 
     def of_services(self) -> dict[str, Operation]:
-        """What happens to each service that changes."""
+        """What happens to each service that changes; of several things the last, which is the largest."""
         return {each.subject: each for each in self.operations if each.phase not in FIRST}
 
 
 def decide(seen: Survey) -> Plan:
     """The plan for what was seen."""
     drifts = seen.drifts()
-    found = changes.compare(seen.stack, seen.containers, drifts, seen.pinned)
-    operations = [*_images(seen), *_tidying(found), *_services(seen, found, drifts), *_leftovers(found)]
+    found = changes.compare(seen.stack, seen.containers, drifts)
+    operations = [
+        *_images(seen),
+        *_tidying(found),
+        *_outsiders(seen),
+        *_services(seen, found, drifts),
+        *_leftovers(found),
+    ]
     return Plan(seen, tuple(sorted(operations, key=lambda each: each.phase)))
 
 
@@ -259,6 +267,9 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
     for name, change in found.services.items():
         mine = [each for each in seen.containers if each.service == name]
         causes = tuple(_causes(seen, change, mine, drifts))
+        if change.kind in {changes.UNCHANGED, changes.RELOAD} and (cause := _rerouted(seen, name)):
+            operations.append(Reload(Phase.EDGE, name, (*(each for each in causes if each), cause)))
+            continue
         if change.kind == changes.UNCHANGED:
             continue
         if change.kind == changes.RUNNING:
@@ -271,9 +282,33 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
             operations.append(kind(Phase.ROLLOUT, name, causes, move=step))
         else:
             operations.append(_operation(stack, change, mine, causes))
-    if found.pinned and not any(each.phase == Phase.ROLLOUT for each in operations):
-        cause = "an interrupted rollout left its requests with containers of that time"
-        operations += [Release(Phase.ROLLOUT, name, (cause,)) for name in found.pinned]
+    return operations
+
+
+def _rerouted(seen: Survey, name: str) -> str:
+    """Why a reader of the routes must read them again; "" when it need not."""
+    if name not in routes.READERS or seen.routes == seen.declared_routes:
+        return ""
+    return "the services' routes changed" if seen.routes else "it has no routes yet"
+
+
+def _outsiders(seen: Survey) -> list[Operation]:
+    """Containers that serve, and that HAProxy cannot see."""
+    network = pools.network(seen.stack)
+    operations: list[Operation] = []
+    for name in pools.declared(seen.stack):
+        # One on probation is let in when it is proven, or removed.
+        outside = [
+            each.id
+            for each in seen.containers
+            if each.service == name
+            and each.running
+            and network not in each.addresses
+            and each.restart_policy != PROBATION
+        ]
+        if outside:
+            cause = f"not in the network {pools.NETWORK} yet"
+            operations.append(Join(Phase.EDGE, name, (cause,), containers=tuple(outside)))
     return operations
 
 
@@ -297,6 +332,8 @@ def phase_of(stack: Stack, name: str) -> Phase:
     """The tier that a service which is not rolled out is brought up with."""
     if name in stack.foundation:
         return Phase.DATA_TIER
+    if name in routes.READERS:
+        return Phase.EDGE
     service = stack.services[name]
     return Phase.MONITORING if name in stack.monitoring or (service.one_shot and service.profiles) else Phase.SERVICES
 

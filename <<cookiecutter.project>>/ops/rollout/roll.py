@@ -1,10 +1,10 @@
 """Rollouts: replace the containers of services that serve, without losing a request.
 
-New containers start beside the old ones, on probation: no requests, little processor time, no restart when they end.
-Those that become healthy, answer a smoke request correctly and stay healthy for a while are accepted. Then nginx sends
-requests to the new ones only; the old ones finish theirs and are stopped by id. Until the old ones are stopped, any
-failure leads back to them. All services of a rollout take these steps together, so it lasts one start-up and one
-drain, however many there are.
+New containers start beside the old ones, on probation: outside the network of those that get requests, with little
+processor time, without a restart when they end. Those that become ready, answer a smoke request correctly and stay
+well for a while are let into that network. Then HAProxy chooses the new ones only; the old ones finish what they have
+and are stopped by id. Until the old ones are stopped, any failure leads back to them. All services of a rollout take
+these steps together, so it lasts one start-up and one drain, however many there are. Nothing is reloaded.
 
 Measured against other orders in the field's tools: see docs/architecture.md and the template's tests/bench/RESULTS.md.
 """
@@ -16,26 +16,36 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ops import engine
 from ops.base import console, undo
 from ops.base.environments import Environment
 from ops.base.errors import SMOKE, OpsError
+from ops.base.waiting import until
 from ops.engine import Container
+from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.nginx.edge import Smoke
 from ops.rollout import gate
-from ops.stack.model import Service
+from ops.stack import pools
+from ops.stack.model import Service, Stack
+from ops.stack.pools import Pool
 from ops.state.drift import PROBATION
 
 # Setting and default, in seconds: how long new containers must stay well before they get requests.
 STEADY = ("ROLLOUT_STEADY_SECONDS", 5)
+# Setting and default, in seconds: how long requests that are open in the old containers are waited for.
+DRAIN = ("ROLLOUT_DRAIN_SECONDS", 60)
+# Between two looks at what is open; each takes the deployer a tenth of a second.
+_DRAIN_PAUSE = 0.2
 # A container on probation yields to those that serve; Docker's own weight is 1024.
 _PROBATION_SHARES, _FULL_SHARES = 32, 1024
 # But not for ever: where the others leave too little, it gets its full weight, or it would never become ready.
 _YIELD_SECONDS = 90.0
+# Between two looks at those that start: nobody serves from them yet, but a deploy waits for them.
+_START_PAUSE = 0.2
 _KILLED = 137  # 128 + SIGKILL: it did not end within its grace period
 
 _BACK = "The old containers keep serving; the new ones were removed. Fix the cause and run the same command again."
@@ -78,31 +88,33 @@ def move(service: Service, containers: Sequence[Container], current: Callable[[C
 
 @dataclass
 class Rollout:
-    """One rollout. document: the resolved configuration that new containers are made from (None: the Compose files).
-    entries: its services as Compose describes them. check: called between steps; raises when the right to change the
-    environment is lost. not_undone: steps of the way back that failed, in words."""
+    """One rollout. document: the resolved configuration that new containers are made from (None: the Compose files);
+    declared: the stack in it. check: called between steps; raises when the right to change the environment is lost.
+    not_undone: steps of the way back that failed, in words."""
 
     env: Environment
     document: Path | None
-    entries: Mapping[str, Mapping[str, Any]]
+    declared: Stack
     moves: Sequence[Move]
     timeout: float
     check: Callable[[], None] = lambda: None
     doing: str = "preparing the rollout"
     not_undone: list[str] = field(default_factory=list)
     _nginx: Container | None = None
+    _haproxy: Container | None = None
     _before: frozenset[str] = frozenset()
     _new: list[str] = field(default_factory=list)
-    _pinned: dict[str, list[str]] = field(default_factory=dict)
-    _switched: bool = False
+    _joined: bool = False
     _yield_until: float = math.inf
 
     def run(self) -> None:
         """Roll out. Raises OpsError with the code of what went wrong; the old containers then serve as before."""
-        self._nginx = edge.find(engine.containers(self.env))
+        containers = engine.containers(self.env)
+        self._nginx, self._haproxy = edge.find(containers), pool.find(containers)
+        self.check()
         try:
+            self._reset()
             if any(each.fresh for each in self.moves):
-                self._pin()
                 self._create()
                 self._start()
                 self._prove()
@@ -118,7 +130,7 @@ class Rollout:
                     error.remedy = _NOT_BACK
             raise
         self._stop()
-        self._release()
+        self._reset()
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,12 +138,6 @@ class Rollout:
         self.check()
         self.doing = text
         console.say(text)
-
-    def _pin(self) -> None:
-        """Keep requests on those that serve now: by name, nginx would find the new ones as soon as they run."""
-        self.check()
-        self._pinned = serving(self.moves, engine.containers(self.env), self._nginx)
-        self._point(self._pinned)
 
     def _create(self) -> None:
         adding = [each for each in self.moves if each.fresh]
@@ -141,6 +147,7 @@ class Rollout:
             engine.compose(self.env, *create_argv(totals), document=self.document, timeout=self.timeout)
         finally:
             self._find_new()
+        pool.keep_out([each for each in engine.look(self._new) if each.service in self._pools], self._network)
         engine.docker("update", "--restart", PROBATION, "--cpu-shares", str(_PROBATION_SHARES), *self._new)
 
     def _start(self) -> None:
@@ -149,8 +156,6 @@ class Rollout:
         More would only make each other slow, and be asked for their health all the while. Raises OpsError when one does
         not become healthy.
         """
-        if self._nginx:
-            edge.settle(self._nginx)
         self._step(f"starting beside the old ones: {', '.join(str(each) for each in self.moves if each.fresh)}")
         self._yield_until = time.monotonic() + _YIELD_SECONDS
         waves = list(batched(self._new, engine.processors()))
@@ -163,8 +168,28 @@ class Rollout:
 
     def _await_health(self, ids: Sequence[str]) -> None:
         judge = gate.Gate(self._expected(ids), restarts_allowed=0)
-        verdict = gate.watch(judge, lambda: [each for each in self._look() if each.id in ids], self.timeout)
+        verdict = gate.watch(judge, lambda: self._asked(ids), self.timeout, pause=_START_PAUSE)
         gate.demand(verdict)
+
+    def _asked(self, ids: Sequence[str]) -> list[Container]:
+        """Some new containers as they are now. The engine asks each for its health every two seconds; one that answers
+        nginx that it is ready need not wait for that."""
+        found = [each for each in self._look() if each.id in ids]
+        urls = {
+            self._url(each, self._pools[each.service].ready): each
+            for each in found
+            if each.running and each.health == "starting" and each.service in self._pools
+        }
+        urls.pop("", None)
+        ready = edge.ready(self._nginx, list(urls)) if self._nginx and urls else set()
+        healthy = {each.id for url, each in urls.items() if url in ready}
+        return [replace(each, health="healthy") if each.id in healthy else each for each in found]
+
+    def _url(self, each: Container, path: str = "") -> str:
+        """Where nginx reaches a container; "" when they share no network or it takes no requests."""
+        address = address_for(each, self._nginx)
+        known = self._pools.get(each.service)
+        return f"http://{address}:{known.port}{path}" if address and known else ""
 
     def _expected(self, ids: Sequence[str]) -> dict[str, Service]:
         """Services of these new containers, each with as many replicas as there are among them."""
@@ -186,39 +211,63 @@ class Rollout:
 
     def _smoke(self) -> None:
         for each in self._look():
-            smoke = Smoke.parse(each.labels.get("ops.smoke", ""))
-            address = address_for(each, self._nginx)
-            if smoke and self._nginx and address and (wrong := edge.ask(self._nginx, address, smoke)):
+            smoke, base = Smoke.parse(each.labels.get("ops.smoke", "")), self._url(each)
+            if smoke and self._nginx and base and (wrong := edge.ask(self._nginx, base, smoke)):
                 raise gate.explain(gate.Verdict(gate.FAILED, (), each.service, wrong, each, SMOKE))
 
     def _take_in(self) -> None:
-        """End the probation: from here on they are restarted when they end, and get their share of the processor."""
+        """Let the new ones into the network of those that get requests, and end their probation: from here on they are
+        restarted when they end, and get their share of the processor."""
+        self._step(f"sending requests to the new ones: {', '.join(each.service.name for each in self.moves)}")
+        entries = self.declared.document["services"]
+        self._joined = True
+        pool.let_in([each for each in self._look() if each.service in self._pools], self._network, entries)
         new = self._look()
         for each in self.moves:
-            entry = self.entries[each.service.name]
+            entry = entries[each.service.name]
             if ids := [found.id for found in new if found.service == each.service.name]:
                 shares = str(entry.get("cpu_shares") or _FULL_SHARES)
                 engine.docker("update", "--restart", entry.get("restart", "no"), "--cpu-shares", shares, *ids)
 
+        if self._haproxy:
+            pool.await_choice(self._haproxy, self._addresses(new))
+
     def _switch(self) -> None:
-        going = {each.id for move in self.moves for each in move.leave}
-        remaining = [each for each in engine.containers(self.env) if each.id not in going]
-        self._step(f"switching requests over: {', '.join(each.service.name for each in self.moves)}")
-        self._switched = True
-        self._point(serving(self.moves, remaining, self._nginx))
+        self.check()
+        if self._haproxy:
+            pool.take_out(self._haproxy, self._flat(self._leaving()))
 
     def _drain(self) -> None:
-        if not self._nginx:
+        """Wait for what is open in the old ones, while the new ones must stay well."""
+        if not any(each.leave for each in self.moves):
+            return
+        if not self._haproxy:
+            console.warn("HAProxy does not run: requests that are open in the old containers may be lost.")
             return
         self._step("draining the old ones")
         judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
-
-        def watch() -> None:
+        ends = time.monotonic() + self.env.number(*DRAIN)
+        while count := self._open():
             if self._new:
                 gate.demand(judge.observe(self._look(), time.monotonic()))
+            if time.monotonic() > ends:
+                console.warn(
+                    f"{count} requests are still open in the old containers after {self.env.number(*DRAIN):.0f} s"
+                    " (ROLLOUT_DRAIN_SECONDS): their clients are told to connect again."
+                )
+                return
+            time.sleep(_DRAIN_PAUSE)
 
-        if not edge.drain(self._nginx, watch=watch):
-            console.warn("Some requests were still open after the time to drain; nginx closes them.")
+    def _open(self) -> int:
+        """Requests that are open in those that leave. One that has come back meanwhile, with another address, is taken
+        out again."""
+        if not self._haproxy:
+            return 0
+        addresses = self._flat(self._leaving())
+        seen = pool.servers(self._haproxy)
+        if any(each.chosen and each.address in addresses and not each.pool.endswith(pool.ANY) for each in seen):
+            pool.take_out(self._haproxy, addresses)
+        return sum(each.open for each in seen if each.address in addresses)
 
     def _stop(self) -> None:
         leaving = [each for move in self.moves for each in move.leave]
@@ -236,25 +285,23 @@ class Rollout:
     def _undo(self) -> list[str]:
         """Back to the old containers, as they were before; what of it failed, in words."""
         begun = bool(self._before)
-        steps: list[undo.Step] = []
-        if self._switched:
-            steps += [
-                ("sending requests to the old containers", self._point_back),
-                ("draining the new ones", self._leave),
-            ]
+        steps: list[undo.Step] = [("choosing the old containers again", self._reset)]
+        if self._joined:
+            steps.append(("draining the new containers", self._leave))
         if begun:
             steps.append(("removing the new containers", self._discard))
-        steps.append(("letting nginx find services by their names", self._release))
+        steps.append(("resetting HAProxy", self._reset))
         with contextlib.suppress(OSError):
             console.say("going back to the old containers" if begun else "nothing was changed yet")
         return undo.every(steps)
 
-    def _point_back(self) -> None:
-        self._point(serving(self.moves, self._old(), self._nginx))
-
     def _leave(self) -> None:
-        if self._nginx:
-            edge.drain(self._nginx)
+        """Take the new ones out again, and wait for what is open in them."""
+        if not (haproxy := self._haproxy):
+            return
+        addresses = self._flat(engine.look(self._new))
+        pool.take_out(haproxy, addresses)
+        until(lambda: not pool.open_requests(haproxy, addresses), self.env.number(*DRAIN), _DRAIN_PAUSE)
 
     def _discard(self) -> None:
         """Remove the new containers. Raises OpsError naming those that are still there."""
@@ -266,47 +313,41 @@ class Rollout:
             if left := engine.look(self._new):
                 raise OpsError(f"{', '.join(each.name for each in left)}: {done.stderr.strip() or 'still there'}")
 
-    # ── looking and pointing ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── looking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _look(self) -> list[Container]:
-        """The new containers. Meanwhile whoever serves may have come back with another address: follow it."""
-        watched = [] if self._switched else [each.id for move in self.moves for each in (*move.stay, *move.leave)]
-        containers = engine.look([*self._new, *watched])
+        """The new containers."""
         if time.monotonic() > self._yield_until:
             self._yield_until = math.inf
             engine.docker("update", "--cpu-shares", str(_FULL_SHARES), *self._new)
-        if self._pinned and not self._switched:
-            old = [each for each in containers if each.id not in self._new]
-            now = serving(self.moves, old, self._nginx)
-            if now != self._pinned and all(now.values()):
-                self._point(now)
-                self._pinned = now
-        return [each for each in containers if each.id in self._new]
+        return engine.look(self._new)
 
-    def _old(self) -> list[Container]:
-        return [each for each in engine.containers(self.env) if each.id not in self._new]
+    def _leaving(self) -> list[Container]:
+        """Those that leave, as they are now."""
+        return engine.look([each.id for move in self.moves for each in move.leave])
 
-    def _point(self, wanted: Mapping[str, Sequence[str]]) -> None:
-        if self._nginx:
-            edge.point(self._nginx, wanted)
+    def _reset(self) -> None:
+        if self._haproxy:
+            pool.reset(self._haproxy)
 
-    def _release(self) -> None:
-        if self._nginx:
-            edge.release(self._nginx)
+    @cached_property
+    def _pools(self) -> Mapping[str, Pool]:
+        return pools.declared(self.declared)
 
+    @property
+    def _network(self) -> str:
+        return pools.network(self.declared)
 
-def serving(moves: Sequence[Move], containers: Sequence[Container], nginx: Container | None) -> dict[str, list[str]]:
-    """Addresses by service of those containers that can take requests now; the name where there is none."""
-    return {
-        each.service.name: [
-            address
-            for container in containers
-            if container.service == each.service.name
-            and container.running
-            and (address := address_for(container, nginx))
-        ]
-        for each in moves
-    }
+    def _addresses(self, containers: Sequence[Container]) -> dict[str, set[str]]:
+        """Where HAProxy finds these, by service."""
+        found: dict[str, set[str]] = {}
+        for each in containers:
+            if address := each.addresses.get(self._network):
+                found.setdefault(each.service, set()).add(address)
+        return found
+
+    def _flat(self, containers: Sequence[Container]) -> set[str]:
+        return {address for addresses in self._addresses(containers).values() for address in addresses}
 
 
 def address_for(container: Container, nginx: Container | None) -> str:

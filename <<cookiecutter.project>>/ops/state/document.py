@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import secrets
-import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -64,27 +62,3 @@ def newest(texts: Iterable[str]) -> State | None:
     """The newest of several states; damaged ones do not count."""
     found = [state for text in texts if (state := decode(text))]
     return max(found, key=lambda each: each.generation, default=None)
-
-
-def packed(name: str, text: str) -> bytes:
-    """A tar archive of one file."""
-    content = text.encode()
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(content), 0o600
-    with io.BytesIO() as buffer:
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            archive.addfile(entry, io.BytesIO(content))
-        return buffer.getvalue()
-
-
-def unpacked(content: bytes) -> dict[str, str]:
-    """The text of every file in a tar archive, by name; what follows damage is left out."""
-    found: dict[str, str] = {}
-    try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            for entry in archive:
-                if entry.isfile() and (file := archive.extractfile(entry)):
-                    found[entry.name] = file.read().decode(errors="replace")
-    except tarfile.TarError:
-        pass
-    return found

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ops import engine
-from ops.base import console
+from ops.base import console, tar
 from ops.base.environments import Environment
-from ops.state.document import State, encode, newest, packed, unpacked
+from ops.state.document import State, encode, newest
 
 _FOLDER = "/state"
 _SLOTS = ("a", "b")
@@ -38,7 +38,7 @@ def read(env: Environment) -> State | None:
         done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
     if not done.ok:
         raise engine.failure(done)
-    files = unpacked(done.stdout.encode())
+    files = tar.unpacked(done.stdout.encode())
     found = newest(files.values())
     if not found and files:
         console.warn(f"What was remembered of {env.name} is damaged (volume {name}): its releases are lost.")
@@ -48,7 +48,7 @@ def read(env: Environment) -> State | None:
 def write(env: Environment, state: State) -> State:
     """Keep what is to be remembered, as the next generation. The caller holds the environment's lock."""
     following = replace(state, generation=state.generation + 1)
-    content = packed(_SLOTS[following.generation % len(_SLOTS)], encode(following))
+    content = tar.packed({_SLOTS[following.generation % len(_SLOTS)]: encode(following)})
     argv = ("cp", "-", f"{name_of(env)}:{_FOLDER}")
     done = engine.docker(*argv, input=content, check=False)
     # Of a container that is not there, docker only says here that the destination is no folder.
@@ -71,7 +71,7 @@ def _create(env: Environment) -> None:
     """Make the container, and the volume unless it is there. The image is empty, so nothing has to be pulled."""
     name = name_of(env)
     if not engine.inspect([name], "image"):
-        engine.docker("import", "-", name, input=packed(".empty", ""))
+        engine.docker("import", "-", name, input=tar.packed({".empty": ""}))
     engine.docker("volume", "create", "--label", f"com.docker.compose.project={env.project}", name)
     engine.docker(
         *("create", "--name", name, "--label", f"ops.state={env.project}", "--network", "none"),

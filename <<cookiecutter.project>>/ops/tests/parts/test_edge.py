@@ -1,4 +1,4 @@
-"""nginx at the edge: peers, workers, smoke requests."""
+"""nginx at the edge: reloads, workers, smoke requests."""
 
 from __future__ import annotations
 
@@ -23,18 +23,16 @@ WORKING, LEAVING = "nginx: worker process", "nginx: worker process is shutting d
 class Nginx:
     """A container of nginx that answers like one. reloads: whether a reload has an effect."""
 
-    def __init__(self, peers: str, reloads: bool = True, complaint: str = "") -> None:
-        self.peers, self.reloads, self.complaint = peers, reloads, complaint
+    def __init__(self, reloads: bool = True, complaint: str = "") -> None:
+        self.reloads, self.complaint = reloads, complaint
         self.workers = [(101, WORKING)]
         self.lines: list[list[str]] = []
 
     def exec_(self, _container: str, argv: list[str], **_options: object) -> Completed:
         self.lines.append(argv)
-        if argv[:2] == ["sh", "-c"]:
-            return Completed((), 0, self.peers, "")
         if self.complaint:
             return Completed((), 1, "", self.complaint)
-        if self.reloads:
+        if self.reloads and argv[0] == "sh":
             self.workers = [*((pid, LEAVING) for pid, _ in self.workers), (200, WORKING)]
         return Completed((), 0, "", "")
 
@@ -60,15 +58,7 @@ def use(monkeypatch: pytest.MonkeyPatch):
     return put
 
 
-NAMES = "= web\nserver web:8000 resolve max_fails=3 fail_timeout=2s;\n"
-PINNED = "= web\nserver 10.0.0.2:8000 max_fails=3 fail_timeout=2s;\n"
-WROTE = "sh /etc/nginx/stack/peers.sh web"
-RELOAD = "if nginx -t -q -c /etc/nginx/env/nginx.conf; then kill -HUP 1; else"
-
-
-def test_peers_by_name_and_by_address() -> None:
-    text = f"= api\nserver api:8000 resolve max_fails=3;\n{PINNED}server 10.0.0.3:8000 max_fails=3;\n"
-    assert edge.parse_peers(text) == {"api": [], "web": ["10.0.0.2", "10.0.0.3"]}
+RELOAD = ["sh", "-ec", "nginx -t -q -c /etc/nginx/env/nginx.conf && kill -HUP 1"]
 
 
 def test_workers() -> None:
@@ -76,56 +66,48 @@ def test_workers() -> None:
     assert edge.parse_workers(text) == [Worker(101, leaving=True), Worker(102, leaving=False)]
 
 
-def test_pointing_writes_and_reloads_or_undoes_in_one_script(use, make_container) -> None:
-    nginx = use(Nginx(NAMES))
-    edge.point(make_container("nginx"), {"web": ["10.0.0.2"], "notification-service": ["10.0.0.9"]})
-    assert nginx.lines[1:] == [["sh", "-ec", f"{WROTE} 10.0.0.2\n{RELOAD}\n{WROTE}\nexit 1; fi"]]
-
-
-def test_pointing_reloads_although_a_killed_rollout_has_written_it_already(use, make_container) -> None:
-    nginx = use(Nginx(PINNED))
-    edge.point(make_container("nginx"), {"web": ["10.0.0.2"]})
-    assert RELOAD in nginx.lines[-1][-1]
-
-
-def test_pointing_services_that_nginx_does_not_route_does_nothing(use, make_container) -> None:
-    nginx = use(Nginx(NAMES))
-    edge.point(make_container("nginx"), {"notification-service": ["10.0.0.9"]})
-    assert len(nginx.lines) == 1
-
-
-def test_releasing_sends_pinned_services_back_to_their_names(use, make_container) -> None:
-    nginx = use(Nginx(f"{PINNED}= api\nserver api:8000 resolve max_fails=3;\n"))
-    edge.release(make_container("nginx"))
-    assert nginx.lines[-1] == ["sh", "-ec", f"{WROTE}\n{RELOAD}\n{WROTE} 10.0.0.2\nexit 1; fi"]
-
-
-def test_releasing_where_nothing_is_pinned_does_nothing(use, make_container) -> None:
-    nginx = use(Nginx(NAMES))
-    edge.release(make_container("nginx"))
-    assert len(nginx.lines) == 1
+def test_a_reload_checks_first_and_waits_for_new_workers(use, make_container) -> None:
+    nginx = use(Nginx())
+    edge.reload(make_container("nginx"))
+    assert nginx.lines == [RELOAD]
+    assert nginx.workers[-1] == (200, WORKING)
 
 
 def test_a_refused_configuration_is_told(use, make_container) -> None:
-    use(Nginx(NAMES, complaint="nginx: [emerg] host not found\n"))
+    use(Nginx(complaint="nginx: [emerg] host not found\n"))
     with pytest.raises(OpsError, match="keeps the old one:\n.*host not found"):
-        edge.point(make_container("nginx"), {"web": ["10.0.0.2"]})
+        edge.reload(make_container("nginx"))
 
 
 def test_a_reload_without_effect_is_an_error(use, make_container) -> None:
-    use(Nginx(NAMES, reloads=False))
+    use(Nginx(reloads=False))
     with pytest.raises(OpsError, match="did not take its new configuration"):
         edge.reload(make_container("nginx"))
 
 
-def test_draining_waits_for_the_last_old_worker(use, make_container) -> None:
-    nginx = use(Nginx(NAMES))
-    nginx.workers = [(101, LEAVING), (200, WORKING)]
-    looks = []
-    assert not edge.drain(make_container("nginx"), 0.3, lambda: looks.append(1))
-    assert looks
-    nginx.workers = [(200, WORKING)]
-    assert edge.drain(make_container("nginx"), 0.3)
+def test_closing_refuses_what_is_new_and_waits_for_what_is_open(use, make_container, monkeypatch) -> None:
+    monkeypatch.setattr(edge, "_DRAIN_PAUSE", 0.01)
+    nginx = use(Nginx())
+    left: list[int] = []
+    monkeypatch.setattr(edge, "leaving", lambda _nginx: left.append(1) or len(left) < 3)
+    edge.close(make_container("nginx"))
+    assert nginx.lines == [["touch", "/run/nginx/stopping"], RELOAD]
+    assert len(left) == 3
+
+
+@pytest.mark.parametrize(
+    ("stdout", "found"), [("200\n503\n", {"http://a/ready"}), ("000\n204\n", {"http://b/ready"}), ("", set())]
+)
+def test_who_is_ready(make_container, monkeypatch, stdout: str, found: set[str]) -> None:
+    asked: list[list[str]] = []
+
+    def exec_(_container: str, argv: list[str], **_options: object) -> Completed:
+        asked.append(argv)
+        return Completed((), 0, stdout, "")
+
+    monkeypatch.setattr(engine, "exec_", exec_)
+    assert edge.ready(make_container("nginx"), ["http://a/ready", "http://b/ready"]) == found
+    assert asked[0][-2:] == ["http://a/ready", "http://b/ready"]
 
 
 @pytest.mark.parametrize(
@@ -149,51 +131,7 @@ def test_smoke_labels(label: str, smoke: Smoke | None) -> None:
 )
 def test_smoke_answers(make_container, monkeypatch, stdout: str, code: int, smoke: Smoke, complaint: str) -> None:
     monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), code, stdout, "refused\n"))
-    assert edge.ask(make_container("nginx"), "10.0.0.2", smoke) == complaint
-
-
-def test_settling_waits_until_no_old_worker_takes_a_request(make_container, monkeypatch) -> None:
-    left = [f"101 {LEAVING}\n200 {WORKING}"] * 2 + [f"200 {WORKING}"]
-    monkeypatch.setattr(edge, "_DRAIN_PAUSE", 0.01)
-
-    def docker(*_args: str, **_options: object) -> Completed:
-        return Completed((), 0, TOP.format(workers=left.pop(0)), "")
-
-    monkeypatch.setattr(engine, "docker", docker)
-    monkeypatch.setattr(edge, "last_request_seconds", lambda _nginx: 10.0)
-    edge.settle(make_container("nginx"))
-    assert left == []
-
-
-def test_settling_lasts_as_long_as_nginx_is_told_to_answer(make_container, monkeypatch) -> None:
-    """One source: who raises the number for a load balancer raises it for rollouts."""
-    http = (Path(__file__).resolve().parents[3] / "infrastructure/nginx/http.conf").read_text()
-    waited = []
-    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), 0, http, ""))
-    monkeypatch.setattr(edge, "drain", lambda _nginx, seconds: waited.append(seconds))
-    edge.settle(make_container("nginx"))
-    http = http.replace("keepalive_min_timeout 10s", "keepalive_min_timeout 70s")
-    edge.settle(make_container("nginx"))
-    assert waited == [10.0, 70.0]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("keepalive_timeout 60s;", None),
-        ("# keepalive_min_timeout 9s;", None),
-        ("keepalive_min_timeout 1500ms;", 1.5),
-        ("  keepalive_min_timeout 5;\n\tkeepalive_min_timeout 2m;", 120.0),
-    ],
-)
-def test_how_long_old_workers_answer(text: str, seconds: float | None) -> None:
-    assert edge.parse_last_request(text) == seconds
-
-
-def test_a_time_that_is_nowhere_is_an_error(make_container, monkeypatch) -> None:
-    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), 1, "", "[emerg] unknown directive\n"))
-    with pytest.raises(OpsError, match="unknown directive"):
-        edge.settle(make_container("nginx"))
+    assert edge.ask(make_container("nginx"), "http://10.0.0.2:8000", smoke) == complaint
 
 
 # ── a folder that was replaced ────────────────────────────────────────────────────────────────────────────────────────
@@ -203,7 +141,7 @@ class Mounted(Nginx):
     """One that sees a folder: `seen` is what it says of it; restarts are noted. returns: whether it comes back."""
 
     def __init__(self, seen: str, returns: bool = True) -> None:
-        super().__init__(NAMES)
+        super().__init__()
         self.seen, self.returns, self.restarts = seen, returns, 0
 
     def exec_(self, _container: str, argv: list[str], **_options: object) -> Completed:
@@ -224,13 +162,10 @@ def mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_container):
 
     def renewed(seen: str, returns: bool = True) -> int:
         nginx = Mounted(seen, returns)
-        bind = {"Type": "bind", "Source": str(tmp_path), "Destination": "/etc/nginx/tls"}
-        volume = {"Type": "volume", "Source": "/elsewhere", "Destination": "/data"}
-        monkeypatch.setattr(engine, "inspect", lambda _ids: [{"Mounts": [volume, bind]}])
         monkeypatch.setattr(engine, "exec_", nginx.exec_)
         monkeypatch.setattr(engine, "docker", nginx.docker)
         monkeypatch.setattr(edge, "RELOAD_SECONDS", 0.3)
-        edge.renew(make_container("nginx"))
+        edge.renew(make_container("nginx", mounts={"/etc/nginx/tls": str(tmp_path)}))
         return nginx.restarts
 
     return renewed
@@ -280,8 +215,3 @@ def test_without_the_folder_it_is_left_running(mounted, tmp_path: Path) -> None:
 def test_one_that_does_not_come_back_is_an_error(mounted) -> None:
     with pytest.raises(OpsError, match="nginx does not start again"):
         mounted("0\n", returns=False)
-
-
-def test_a_container_that_is_gone_is_not_restarted(monkeypatch, make_container) -> None:
-    monkeypatch.setattr(engine, "inspect", lambda _ids: [])
-    edge.renew(make_container("nginx"))

@@ -18,10 +18,10 @@ HASHES = {"web": "hash", "nginx": "hash", "migrate": "hash"}
 
 @pytest.fixture
 def compare(make_stack):
-    def run(service, *containers, hashes=HASHES, images=IMAGES, files=None, noted=None, pinned=()):
+    def run(service, *containers, hashes=HASHES, images=IMAGES, files=None, noted=None):
         declared = Declared(hashes[service.name], images.get(service.image, ""), (files or {}).get(service.name, {}))
         drifts = {each.id: drift(each, declared, (noted or {}).get(each.id, {})) for each in containers}
-        return changes.compare(make_stack(service), containers, drifts, pinned)
+        return changes.compare(make_stack(service), containers, drifts)
 
     return run
 
@@ -120,11 +120,6 @@ def test_what_a_killed_rollout_left_on_probation_goes(compare, make_container) -
     found = compare(WEB, *containers)
     assert found.services["web"] == ("web", RECREATE, "left behind by a rollout that was killed")
     assert found.outdated == {"acme-dev-web-2"}
-
-
-def test_requests_that_a_killed_rollout_left_pinned(compare, two) -> None:
-    found = compare(WEB, *two, pinned=("web",))
-    assert (found.services["web"].kind, found.pinned) == (UNCHANGED, ("web",))
 
 
 # ── content of mounted files ──────────────────────────────────────────────────────────────────────────────────────────

@@ -161,9 +161,10 @@ POSTGRES = Service("postgres-primary", "postgres:18", networks=("database",))
 REPLICA = Service("postgres-replica", "postgres:18", networks=("database",), depends_on=("postgres-primary",))
 MIGRATE = Service("migrate", "acme/migrate:1", built=True, one_shot=True, networks=("database",))
 NGINX = Service("nginx", "nginx:1")
+HAPROXY = Service("haproxy", "haproxy:3")
 GRAFANA = Service("grafana", "grafana:13", profiles=("dashboards",))
 KIBANA = Service("kibana", "kibana:9", profiles=("dashboards",))
-STACK = (WEB, POSTGRES, REPLICA, MIGRATE, NGINX, GRAFANA, KIBANA)
+STACK = (WEB, POSTGRES, REPLICA, MIGRATE, HAPROXY, NGINX, GRAFANA, KIBANA)
 
 
 class Executed:
@@ -177,11 +178,19 @@ class Executed:
         monkeypatch.setattr(engine, "docker", lambda *args, **_options: self.done.append(" ".join(args)))
         monkeypatch.setattr(deploy.jobs, "run", lambda _env, name, remedy: self.done.append(f"run {name}: {remedy}"))
         monkeypatch.setattr(deploy.edge, "reload", lambda nginx: self.done.append(f"reload {nginx.name}"))
-        monkeypatch.setattr(deploy.edge, "release", lambda nginx: self.done.append(f"release {nginx.name}"))
+        monkeypatch.setattr(deploy.pool, "reload", lambda haproxy: self.done.append(f"reload {haproxy.name}"))
+        monkeypatch.setattr(deploy.pool, "let_in", lambda found, *_args: self._note("let in", *found))
+        monkeypatch.setattr(
+            deploy.routes, "write", lambda _env, _stack, files: self.done.append(f"routes {files['site.conf']}")
+        )
+        monkeypatch.setattr(engine, "look", lambda ids: [each for each in self.containers if each.id in ids])
         monkeypatch.setattr(deploy, "primaries", lambda *_args: {"postgres-primary"})
         monkeypatch.setattr(deploy.failover, "one_after_the_other", self._nodes)
         monkeypatch.setattr(deploy, "bring_up", self._bring_up)
         monkeypatch.setattr(deploy, "Rollout", self._rollout)
+
+    def _note(self, *words: object) -> None:
+        self.done.append(" ".join(str(getattr(each, "name", each)) for each in words))
 
     def _nodes(self, _env, names, _declared):
         return [name for name in names if name.startswith("postgres-")]
@@ -222,7 +231,7 @@ def running(env, make_stack, make_container, quiet) -> Executed:
     return Executed(env, declared, containers, quiet)
 
 
-SITE = "all of web postgres-primary postgres-replica nginx"
+SITE = "all of web postgres-primary postgres-replica haproxy nginx"
 MONITORING = "all of grafana kibana"
 DATA = "all of postgres-primary postgres-replica"
 
@@ -231,8 +240,9 @@ def test_everything_at_once_in_its_order(running) -> None:
     assert running.execute(*(each.name for each in STACK)) == [
         *("replace postgres-replica", "replace postgres-primary", DATA),
         "run migrate: The services were not touched: the old version keeps running.",
+        *("replace haproxy", "all of haproxy", "replace nginx", "all of nginx"),
         "roll out web (1 new, 1 to go)",
-        *("replace nginx", SITE, "replace grafana", "replace kibana", MONITORING),
+        *(SITE, "replace grafana", "replace kibana", MONITORING),
     ]
     assert running.work.touched
     assert running.work.took["postgres-replica"] == 7.0
@@ -244,7 +254,8 @@ def test_the_first_deploy_creates(running) -> None:
     assert running.execute() == [
         *("postgres-primary postgres-replica", DATA),
         "run migrate: The services were not touched.",
-        *("web nginx", SITE, "grafana kibana", MONITORING),
+        *("haproxy", "all of haproxy", "nginx", "all of nginx"),
+        *("web", SITE, "grafana kibana", MONITORING),
     ]
 
 
@@ -254,7 +265,10 @@ def test_what_is_stopped_is_replaced_together_after_what_is_new(running, make_co
     ]
     done = running.execute("postgres-primary", "postgres-replica")
     assert done[:2] == ["replace postgres-primary postgres-replica", DATA]
-    assert done[3] == "web nginx"
+    assert done[3:] == [
+        *("haproxy", "all of haproxy", "nginx", "all of nginx"),
+        *("web", SITE, "grafana kibana", MONITORING),
+    ]
 
 
 def test_migrations_wait_for_the_data_tier_although_it_does_not_change(running) -> None:
@@ -273,8 +287,38 @@ def test_nginx_reloads_before_the_rollout(running) -> None:
     assert running.execute("web", files=files)[:2] == ["reload acme-dev-nginx-1", "roll out web (1 new, 1 to go)"]
 
 
-def test_requests_left_pinned_are_released_although_nothing_moves(running) -> None:
-    assert running.execute(pinned=("web",)) == ["release acme-dev-nginx-1", SITE, MONITORING]
+def test_changed_routes_are_written_before_they_are_read(running) -> None:
+    told = {"routes": {"site.conf": "old"}, "declared_routes": {"site.conf": "new"}}
+    assert running.execute("web", **told)[:4] == [
+        *("routes new", "reload acme-dev-haproxy-1", "reload acme-dev-nginx-1", "roll out web (1 new, 1 to go)"),
+    ]
+
+
+def test_routes_that_are_refused_are_taken_back(running, monkeypatch) -> None:
+    """A restart would read them."""
+    told = {"routes": {"site.conf": "old"}, "declared_routes": {"site.conf": "new"}}
+
+    def refuse(_nginx: object) -> None:
+        raise OpsError("nginx refuses its new configuration")
+
+    monkeypatch.setattr(deploy.edge, "reload", refuse)
+    with pytest.raises(OpsError, match="refuses its new"):
+        running.execute("web", **told)
+    assert running.done == ["routes new", "reload acme-dev-haproxy-1", "routes old", "reload acme-dev-haproxy-1"]
+
+
+def test_an_existing_project_gets_its_balancer_before_anything_is_rolled_out(running) -> None:
+    """Its containers are let in before nginx looks for them there."""
+    pool = {"build": {}, "labels": {"ops.port": 8000}, "networks": {"serving": {"aliases": ["web.serving"]}}}
+    services = {**running.declared.document["services"], "web": pool}
+    running.declared = replace(
+        running.declared, document={**running.declared.document, "services": services, "networks": {"serving": {}}}
+    )
+    running.containers = [each for each in running.containers if each.service != "haproxy"]
+    assert running.execute("web", "nginx", declared_routes={"site.conf": "new"})[:7] == [
+        *("routes new", "haproxy", "all of haproxy", "let in acme-dev-web-1", "replace nginx", "all of nginx"),
+        "roll out web (1 new, 1 to go)",
+    ]
 
 
 def test_what_nothing_declares_is_stopped_and_removed_last(running, make_container) -> None:
@@ -287,24 +331,24 @@ def test_what_nothing_declares_is_stopped_and_removed_last(running, make_contain
 
 def test_what_an_interruption_left_is_removed_or_renamed(running, make_container) -> None:
     running.containers += [make_container("web", id="new", name="0123456789ab_acme-dev-web-1", state="created")]
-    running.containers[3] = make_container("nginx", name="0123456789ab_acme-dev-nginx-1")
+    running.containers[4] = make_container("nginx", name="0123456789ab_acme-dev-nginx-1")
     assert running.execute()[:3] == ["stop new", "rm --force new", "rename acme-dev-nginx-1 acme-dev-nginx-1"]
 
 
 def test_a_part_of_monitoring_that_fails_is_a_warning(running, make_container, capsys) -> None:
     running.fails["grafana"] = OpsError("grafana stopped: out of memory, its limit is too low.", code=OUT_OF_MEMORY)
-    running.containers[4] = make_container("grafana", state="restarting", health="")
+    running.containers[5] = make_container("grafana", state="restarting", health="")
     assert running.execute("web", "grafana")[-1] == "replace grafana"
     said = capsys.readouterr()
     assert "warning: The site is up, but its monitoring is not complete. grafana stopped: out of memory" in said.err
     assert "warning: grafana is not healthy (restarting). See: invoke logs --service grafana --env dev" in said.err
     assert "kibana" not in said.err
-    assert running.work._healthy(running.declared) == "5 services healthy, monitoring incomplete (grafana)"
+    assert running.work._healthy(running.declared) == "6 services healthy, monitoring incomplete (grafana)"
 
 
 def test_a_part_of_monitoring_that_is_gone_is_named(running, capsys) -> None:
     running.fails["grafana"] = OpsError("grafana has 0 of 1 containers.")
-    del running.containers[4]
+    del running.containers[5]
     running.execute()
     assert "warning: grafana is not healthy (waiting)" in capsys.readouterr().err
     assert running.work.unwell == ("grafana",)
@@ -399,7 +443,7 @@ def test_images_first_then_what_they_bring_then_one_more_look(env, running, whol
     ]
     said = capsys.readouterr().out
     assert said.rstrip().endswith("nothing left to do")
-    assert "dev is deployed: 6 services healthy" in said
+    assert "dev is deployed: 7 services healthy" in said
     rows = [line.split()[:2] for line in said.splitlines()]
     assert ["web", "replaced"] in rows and ["nginx", "unchanged"] in rows
     assert any(line.startswith("web") and line.endswith("0.0 s") for line in said.splitlines())

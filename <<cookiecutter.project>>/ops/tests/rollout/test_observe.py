@@ -21,20 +21,6 @@ KEY = "00" * 32
 FOLDER = "com.docker.compose.project.working_dir"
 
 
-def test_an_nginx_that_cannot_be_asked_does_not_end_the_look(env, make_container, monkeypatch) -> None:
-    """The deploy that would repair it must not be refused by it."""
-    nginx = make_container("nginx")
-    monkeypatch.setattr(engine, "containers", lambda _env: [nginx])
-
-    def restarting(*_args: object, **_options: object) -> None:
-        raise OpsError("Container is restarting, wait until the container is running")
-
-    monkeypatch.setattr(edge, "peers", restarting)
-    assert observe._containers(env) == ([nginx], ())
-    monkeypatch.setattr(edge, "peers", lambda _nginx: {"web": ["10.0.0.2"], "api": []})
-    assert observe._containers(env) == ([nginx], ("web",))
-
-
 @pytest.mark.parametrize(
     ("changes", "found"),
     [

@@ -15,11 +15,12 @@ from ops.state.drift import NEW_CONFIGURATION
 
 WEB = Service("web", "acme/web:dev", built=True, has_health=True)
 NGINX = Service("nginx", "nginx:1")
+HAPROXY = Service("haproxy", "haproxy:3")
 POSTGRES = Service("postgres", "postgres:18", networks=("database",))
 MIGRATE = Service("migrate", "acme/migrate:dev", built=True, one_shot=True, networks=("database",))
 GRAFANA = Service("grafana", "grafana:13", profiles=("dashboards",))
 INDEX = Service("index", "curl:8", one_shot=True, profiles=("logging",))
-SERVICES = (WEB, NGINX, POSTGRES, MIGRATE, GRAFANA, INDEX)
+SERVICES = (WEB, HAPROXY, NGINX, POSTGRES, MIGRATE, GRAFANA, INDEX)
 PRESENT = {each.image: "sha256:1" for each in SERVICES}
 OWN = images.OwnImage("web", "acme/web:dev", "acme/web:0123456789ab")
 
@@ -44,7 +45,8 @@ def see(make_container):
             told.get("own", []),
             told.get("present", PRESENT),
             told.get("files", {}),
-            pinned=told.get("pinned", ()),
+            routes=told.get("routes", {}),
+            declared_routes=told.get("declared_routes", {}),
             deployed=told.get("deployed", {}),
         )
 
@@ -68,20 +70,21 @@ def test_nothing_to_do(decide) -> None:
 def test_the_first_deploy_in_its_order(decide) -> None:
     decided = decide(changed=dict.fromkeys((each.name for each in SERVICES), []), own=[OWN], present={})
     assert words(decided) == [
-        *("pull nginx:1", "pull postgres:18", "pull acme/migrate:dev", "pull grafana:13", "pull curl:8", "build web"),
-        *("create postgres", "run migrate", "create web", "create nginx", "create grafana", "run index"),
+        *("pull haproxy:3", "pull nginx:1", "pull postgres:18", "pull acme/migrate:dev", "pull grafana:13"),
+        *("pull curl:8", "build web", "create postgres", "run migrate", "create haproxy", "create nginx"),
+        *("create web", "create grafana", "run index"),
     ]
-    assert [each.phase for each in decided.operations][6:] == [
-        *(Phase.DATA_TIER, Phase.JOBS, Phase.SERVICES, Phase.SERVICES, Phase.MONITORING, Phase.MONITORING),
+    assert [each.phase for each in decided.operations][7:] == [
+        *(Phase.DATA_TIER, Phase.JOBS, Phase.EDGE, Phase.EDGE, Phase.SERVICES, Phase.MONITORING, Phase.MONITORING),
     ]
-    assert decided.operations[5].causes == ("its image is not on this machine",)
+    assert decided.operations[6].causes == ("its image is not on this machine",)
 
 
 def test_what_serves_is_rolled_out_and_the_rest_is_not(decide, make_container) -> None:
     web = make_container("web")
     hashes = dict.fromkeys(("web", "postgres", "nginx", "grafana", "migrate"), "new")
     decided = decide(hashes=hashes, changed={"web": [web]})
-    assert words(decided) == ["restart postgres", "run migrate", "roll out web", "restart nginx", "replace grafana"]
+    assert words(decided) == ["restart postgres", "run migrate", "restart nginx", "roll out web", "replace grafana"]
     assert [each.subject for each in decided.operations if each.asks] == ["postgres", "nginx"]
     (step,) = decided.moves
     assert (step.service, step.fresh, step.leave) == (WEB, 1, (web,))
@@ -202,10 +205,39 @@ def test_what_an_interruption_left_is_tidied_up(decide, make_container) -> None:
     assert decided.every(plan.Rename)[0].name == "grafana-1"
 
 
-def test_requests_that_were_left_pinned(decide) -> None:
-    assert words(decide(pinned=("web",))) == ["release web"]
-    # A rollout ends with the same.
-    assert words(decide(pinned=("web",), hashes={"web": "new"})) == ["roll out web"]
+def test_changed_routes_are_a_reload_of_both_readers(decide) -> None:
+    told = {"routes": {"site.conf": "a"}, "declared_routes": {"site.conf": "b"}}
+    decided = decide(**told, hashes={"web": "new"})
+    assert words(decided) == ["reload haproxy", "reload nginx", "roll out web"]
+    assert decided.operations[0].cause == "the services' routes changed"
+    # Whatever is made anew reads them anyhow.
+    assert words(decide(**told, hashes={"nginx": "new"})) == ["reload haproxy", "restart nginx"]
+    both = decide(**told, files={"nginx": {"edge.conf": "b"}})
+    assert both.operations[1].causes == ("edge.conf changed", "the services' routes changed")
+
+
+def test_the_edge_stands_before_anything_is_rolled_out(decide) -> None:
+    decided = decide(changed={"haproxy": []}, hashes={"web": "new", "nginx": "new"})
+    assert words(decided) == ["create haproxy", "restart nginx", "roll out web"]
+    assert {each.phase for each in decided.operations[:2]} == {Phase.EDGE}
+
+
+def test_what_serves_outside_the_pool_is_let_in(see, make_container) -> None:
+    inside = {"acme_serving": "10.0.0.2"}
+    web = [
+        make_container("web", 1, addresses=inside),
+        make_container("web", 2, addresses={"acme_backend": "10.0.1.3"}),
+        make_container("web", 3, state="exited", health=""),
+        make_container("web", 4, restart_policy="no"),  # on probation: not proven yet
+    ]
+    seen = see(changed={"web": web})
+    pool = {"labels": {"ops.port": 8000}, "networks": {"serving": {"aliases": ["web.serving"]}}}
+    document = {
+        "services": {**seen.stack.document["services"], "web": pool},
+        "networks": {"serving": {"name": "acme_serving"}},
+    }
+    joins = plan.decide(replace(seen, stack=replace(seen.stack, document=document))).every(plan.Join)
+    assert [(each.subject, each.containers, each.phase) for each in joins] == [("web", (web[1].id,), Phase.EDGE)]
 
 
 def test_what_becomes_of_each_service(decide) -> None:

@@ -10,12 +10,21 @@ import pytest
 from ops import engine
 from ops.base.errors import CRASHED, SMOKE, OpsError
 from ops.engine import Completed, Container
+from ops.parts.haproxy import pool
+from ops.parts.haproxy.pool import Server
 from ops.parts.nginx import edge
 from ops.rollout import gate, roll
 from ops.rollout.roll import Move, Rollout, move
-from ops.stack.model import Service
+from ops.stack.model import Service, Stack
 
 WEB = Service("web", "acme/web:1", replicas=2, built=True, has_health=True)
+SERVING = "acme_serving"
+ENTRY = {
+    "restart": "always",
+    "labels": {"ops.port": "8000"},
+    "networks": {"serving": {"aliases": ["web.serving"]}},
+}
+DECLARED = Stack("acme-dev", {"web": WEB}, {"services": {"web": ENTRY}, "networks": {"serving": {"name": SERVING}}})
 
 
 class Engine:
@@ -26,6 +35,8 @@ class Engine:
         self.lines: list[tuple[str, ...]] = []
         self.fate: Callable[[Container], Container] = lambda each: replace(each, state="running", health="healthy")
         self.dies = ""  # a step during which everything ends
+        self.open = 0  # requests in the old containers
+        self.ready = True  # whether new ones answer nginx that they are
 
     def containers(self, _env: object) -> list[Container]:
         return list(self.all)
@@ -39,7 +50,8 @@ class Engine:
         for number in (11, 12):
             self.all.append(
                 replace(usual, id=f"new{number}", name=f"acme-dev-web-{number}", number=number, state="created",
-                        health="", restart_policy="always", addresses={"net": f"10.0.0.{number}"},
+                        health="", restart_policy="always",
+                        addresses={"net": f"10.0.0.{number}", SERVING: f"10.9.0.{number}"},
                         labels={"ops.smoke": "/login"})
             )  # fmt: skip
         return Completed((), 0, "", "")
@@ -61,16 +73,43 @@ class Engine:
             self.dies = ""
             raise KeyboardInterrupt
 
+    # ── HAProxy ──
+
+    def keep_out(self, containers: list[Container], network: str) -> None:
+        ids = [each.id for each in containers]
+        self.note("keep out", *ids)
+        self._network(ids, lambda each: {name: ip for name, ip in each.addresses.items() if name != network})
+
+    def let_in(self, containers: list[Container], network: str, _entries: object) -> None:
+        ids = [each.id for each in containers]
+        self.note("let in", *ids)
+        self._network(ids, lambda each: {**each.addresses, network: f"10.9.0.{each.number}"})
+
+    def _network(self, ids: list[str], change: Callable[[Container], dict[str, str]]) -> None:
+        self.all = [replace(each, addresses=change(each)) if each.id in ids else each for each in self.all]
+
+    def servers(self, _haproxy: Container) -> list[Server]:
+        return [
+            Server("web", each.id, each.addresses[SERVING], "DRAIN", open=self.open)
+            for each in self.all
+            if SERVING in each.addresses and each.service == "web"
+        ]
+
     def inspect(self, ids: list[str], _kind: str = "") -> list[dict]:
         return [{"Name": f"/{each}", "State": {"ExitCode": 137 if each == "stubborn" else 0}} for each in ids]
 
 
 @pytest.fixture
 def old(make_container) -> list[Container]:
-    """Two containers of web that serve, and nginx."""
-    usual = {"addresses": {"net": "10.0.0.1"}, "restart_policy": "always"}
-    web = [make_container("web", number, id=f"old{number}", **usual) for number in (1, 2)]
-    return [*web, make_container("nginx", id="nginx", addresses={"net": "10.0.0.9"})]
+    """Two containers of web that serve, nginx and HAProxy."""
+    web = [
+        make_container(
+            "web", n, id=f"old{n}", restart_policy="always", addresses={"net": f"10.0.0.{n}", SERVING: f"10.9.0.{n}"}
+        )
+        for n in (1, 2)
+    ]
+    nginx = make_container("nginx", id="nginx", addresses={"net": "10.0.0.9"})
+    return [*web, nginx, make_container("haproxy", id="haproxy", addresses={SERVING: "10.9.0.8"})]
 
 
 @pytest.fixture
@@ -81,46 +120,90 @@ def rolling(env, old, monkeypatch):
     for name in ("containers", "look", "compose", "docker", "inspect"):
         monkeypatch.setattr(engine, name, getattr(docker, name))
     monkeypatch.setattr(engine, "logs", lambda *_args: ["the last words"])
-    monkeypatch.setattr(edge, "point", lambda _nginx, wanted: docker.note("point", *sorted(wanted["web"])))
-    monkeypatch.setattr(edge, "release", lambda _nginx: docker.note("point"))
-    monkeypatch.setattr(edge, "settle", lambda _nginx: docker.note("settle"))
+    for name in ("keep_out", "let_in", "servers"):
+        monkeypatch.setattr(pool, name, getattr(docker, name))
+    monkeypatch.setattr(pool, "await_choice", lambda _haproxy, wanted: docker.note("await", *sorted(wanted["web"])))
+    monkeypatch.setattr(pool, "take_out", lambda _haproxy, addresses: docker.note("take out", *sorted(addresses)))
+    monkeypatch.setattr(pool, "reset", lambda _haproxy: docker.note("reset"))
     monkeypatch.setattr(edge, "ask", lambda *_args: "")
+    monkeypatch.setattr(edge, "ready", lambda _nginx, urls: set(urls) if docker.ready else set())
     monkeypatch.setattr(gate, "LOOK_SECONDS", 0.01)
-    env.values["ROLLOUT_STEADY_SECONDS"] = "0"
-
-    def drain(_nginx: object, **options: object) -> bool:
-        docker.note("drain")
-        options.get("watch", lambda: None)()
-        return True
-
-    monkeypatch.setattr(edge, "drain", drain)
-    docker.rollout = Rollout(env, None, {"web": {"restart": "always"}}, [move(WEB, old[:2], lambda _each: False)], 1)
+    for name in ("_DRAIN_PAUSE", "_START_PAUSE"):
+        monkeypatch.setattr(roll, name, 0.01)
+    env.values.update(ROLLOUT_STEADY_SECONDS="0", ROLLOUT_DRAIN_SECONDS="1")
+    docker.rollout = Rollout(env, None, DECLARED, [move(WEB, old[:2], lambda _each: False)], 1)
     return docker
 
 
 NEW = ("new11", "new12")
+STAYED = {"old1", "old2", "nginx", "haproxy"}
 BESIDE = [
-    ("point", "10.0.0.1", "10.0.0.1"),
+    ("reset",),
     ("create", "web=4"),
+    ("keep out", *NEW),
     ("update", "--restart", "no", "--cpu-shares", "32", *NEW),
-    ("settle",),
     ("start", *NEW),
 ]
-BACK = [("rm", "--force", *NEW), ("point",)]
+IN = [
+    ("let in", *NEW),
+    ("update", "--restart", "always", "--cpu-shares", "1024", *NEW),
+    ("await", "10.9.0.11", "10.9.0.12"),
+]
+BACK = [("reset",), ("rm", "--force", *NEW), ("reset",)]
 
 
-def test_new_beside_old_then_switch_drain_stop(rolling) -> None:
+def test_new_beside_old_then_in_and_out_drain_stop(rolling) -> None:
     rolling.rollout.run()
     assert rolling.lines == [
         *BESIDE,
-        ("update", "--restart", "always", "--cpu-shares", "1024", *NEW),
-        ("point", "10.0.0.11", "10.0.0.12"),
-        ("drain",),
+        *IN,
+        ("take out", "10.9.0.1", "10.9.0.2"),
         ("kill", "--signal", "TERM", "old1", "old2"),
         ("stop", "old1", "old2"),
         ("rm", "--force", "old1", "old2"),
-        ("point",),
+        ("reset",),
     ]
+
+
+def test_one_that_answers_nginx_need_not_wait_for_its_health_check(rolling) -> None:
+    rolling.fate = lambda each: replace(each, state="running", health="starting")
+    rolling.rollout.run()
+    assert {each.id for each in rolling.all} == {*NEW, "nginx", "haproxy"}
+
+
+def test_one_that_neither_answers_nor_is_healthy_is_waited_for_and_leads_back(rolling) -> None:
+    rolling.fate, rolling.ready = lambda each: replace(each, state="running", health="starting"), False
+    with pytest.raises(OpsError, match=r"web was not healthy within 1 s \(it is starting\)"):
+        rolling.rollout.run()
+    assert rolling.lines == [*BESIDE, *BACK]
+
+
+def test_open_requests_are_waited_for_but_not_for_ever(rolling, capsys) -> None:
+    rolling.open = 3
+    rolling.rollout.run()
+    assert "6 requests are still open in the old containers after 1 s" in capsys.readouterr().err
+    assert ("stop", "old1", "old2") in rolling.lines
+
+
+def test_one_that_comes_back_with_another_address_is_taken_out_again(rolling, monkeypatch) -> None:
+    looks: list[int] = []
+
+    def servers(_haproxy: Container) -> list[Server]:
+        looks.append(1)
+        return [Server("web", "s3", "10.9.0.1", "UP" if len(looks) == 1 else "DRAIN", open=int(len(looks) < 3))]
+
+    monkeypatch.setattr(pool, "servers", servers)
+    rolling.rollout.run()
+    assert [line for line in rolling.lines if line[0] == "take out"] == [("take out", "10.9.0.1", "10.9.0.2")] * 2
+
+
+def test_a_service_without_a_port_has_no_pool(rolling, monkeypatch) -> None:
+    document = {"services": {"web": {"restart": "always"}}, "networks": {}}
+    rolling.rollout.declared = replace(DECLARED, document=document)
+    monkeypatch.setattr(pool, "await_choice", lambda _haproxy, wanted: rolling.note("await", str(wanted)))
+    rolling.rollout.run()
+    assert ("keep out",) in rolling.lines and ("let in",) in rolling.lines and ("await", "{}") in rolling.lines
+    assert {each.id for each in rolling.all} == {*NEW, "nginx", "haproxy"}
 
 
 def test_no_more_start_at_once_than_there_are_processors(rolling, monkeypatch) -> None:
@@ -163,31 +246,36 @@ def test_a_wrong_answer_to_the_smoke_request_leads_back(rolling, monkeypatch) ->
     assert rolling.lines == [*BESIDE, *BACK]
 
 
-def test_a_crash_while_draining_leads_back_over_the_edge(rolling, monkeypatch) -> None:
-    def drain(_nginx: object, **options: object) -> bool:
-        rolling.note("drain")
-        if "watch" in options:
-            rolling.all = [replace(each, restarts=1) if each.id == "new12" else each for each in rolling.all]
-            options["watch"]()
-        return True
+def test_a_crash_while_draining_leads_back_over_the_pool(rolling, monkeypatch) -> None:
+    rolling.open = 1
+    looks: list[int] = []
 
-    monkeypatch.setattr(edge, "drain", drain)
+    def crash(haproxy: Container) -> list[Server]:
+        looks.append(1)
+        if len(looks) == 2:
+            rolling.all = [replace(each, restarts=1) if each.id == "new12" else each for each in rolling.all]
+        return rolling.servers(haproxy)
+
+    monkeypatch.setattr(pool, "servers", crash)
+    monkeypatch.setattr(pool, "open_requests", lambda _haproxy, addresses: rolling.note("open", *sorted(addresses)))
     with pytest.raises(OpsError, match="web restarted once"):
         rolling.rollout.run()
-    assert rolling.lines[-4:] == [("point", "10.0.0.1", "10.0.0.1"), ("drain",), *BACK]
-    assert {each.id for each in rolling.all} == {"old1", "old2", "nginx"}
+    new = ("10.9.0.11", "10.9.0.12")
+    assert rolling.lines[-5:] == [BACK[0], ("take out", *new), ("open", *new), *BACK[1:]]
+    assert {each.id for each in rolling.all} == STAYED
 
 
-@pytest.mark.parametrize("step", ["create", "update", "settle", "start", "drain"])
-def test_an_interruption_before_the_old_ones_are_stopped_leads_back(rolling, step: str) -> None:
+@pytest.mark.parametrize("step", ["create", "keep out", "update", "start", "let in", "await", "take out"])
+def test_an_interruption_before_the_old_ones_are_stopped_leads_back(rolling, step: str, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "open_requests", lambda *_args: 0)
     rolling.dies = step
     with pytest.raises(KeyboardInterrupt):
         rolling.rollout.run()
-    assert rolling.lines[-1] == ("point",)
-    assert {each.id for each in rolling.all} == {"old1", "old2", "nginx"}
+    assert rolling.lines[-1] == ("reset",)
+    assert {each.id for each in rolling.all} == STAYED
 
 
-@pytest.mark.parametrize("number", range(1, 8))
+@pytest.mark.parametrize("number", range(1, 9))
 def test_whoever_has_lost_the_lock_stops_nobody(rolling, number: int) -> None:
     """At whichever look it is found out: the old containers are left alone from there on."""
     looks = 0
@@ -204,7 +292,7 @@ def test_whoever_has_lost_the_lock_stops_nobody(rolling, number: int) -> None:
     assert looks == number
     done = {line[0] for line in rolling.lines}
     assert not done & {"kill", "stop"} and (number > 1 or not done & {"create", "start"})
-    assert {"old1", "old2", "nginx"} <= {each.id for each in rolling.all}
+    assert {each.id for each in rolling.all} >= STAYED
 
 
 def test_a_way_back_that_fails_hides_nothing_and_claims_nothing(rolling, monkeypatch) -> None:
@@ -216,18 +304,20 @@ def test_a_way_back_that_fails_hides_nothing_and_claims_nothing(rolling, monkeyp
             return Completed((), 1, "", "device or resource busy")
         return real(verb, *args, **options)
 
-    def full(_nginx: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(_haproxy: object) -> None:
+        if ("start", *NEW) in rolling.lines:
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(engine, "docker", stubborn)
-    monkeypatch.setattr(edge, "release", full)
+    monkeypatch.setattr(pool, "reset", full)
     with pytest.raises(OpsError, match=r"web stopped with exit code 3\.") as caught:
         rolling.rollout.run()
     assert caught.value.code == CRASHED
     assert "were removed" not in caught.value.remedy
     assert caught.value.message.endswith(
-        "The way back failed too: removing the new containers (acme-dev-web-11, acme-dev-web-12: device or resource"
-        " busy); letting nginx find services by their names ([Errno 28] No space left on device)."
+        "The way back failed too: choosing the old containers again ([Errno 28] No space left on device); removing the"
+        " new containers (acme-dev-web-11, acme-dev-web-12: device or resource busy); resetting HAProxy ([Errno 28] No"
+        " space left on device)."
     )
 
 
@@ -237,14 +327,14 @@ def test_new_containers_that_nobody_has_seen_are_removed_too(rolling, monkeypatc
 
     def containers(env: object) -> list[Container]:
         calls.append(env)
-        if len(calls) == 4:
+        if len(calls) == 3:
             raise engine.TimedOut("no answer")
         return real(env)
 
     monkeypatch.setattr(engine, "containers", containers)
     with pytest.raises(OpsError, match="no answer"):
         rolling.rollout.run()
-    assert {each.id for each in rolling.all} == {"old1", "old2", "nginx"}
+    assert {each.id for each in rolling.all} == STAYED
 
 
 def test_a_closed_output_does_not_skip_the_way_back(rolling, monkeypatch) -> None:
@@ -257,26 +347,27 @@ def test_a_closed_output_does_not_skip_the_way_back(rolling, monkeypatch) -> Non
     monkeypatch.setattr(roll.console, "say", closed)
     with pytest.raises(KeyboardInterrupt):
         rolling.rollout.run()
-    assert {each.id for each in rolling.all} == {"old1", "old2", "nginx"}
+    assert {each.id for each in rolling.all} == STAYED
 
 
-def test_without_nginx_there_is_nothing_to_switch(rolling) -> None:
-    rolling.all = [each for each in rolling.all if each.id != "nginx"]
+def test_without_haproxy_and_nginx_there_is_nobody_to_tell(rolling, capsys) -> None:
+    rolling.all = [each for each in rolling.all if each.id not in {"nginx", "haproxy"}]
     rolling.rollout.run()
     assert {each.id for each in rolling.all} == set(NEW)
-    assert not any(line[0] in {"point", "drain", "settle"} for line in rolling.lines)
+    assert not any(line[0] in {"reset", "await", "take out"} for line in rolling.lines)
+    assert "HAProxy does not run: requests that are open in the old containers may be lost" in capsys.readouterr().err
 
 
 def test_fewer_need_nothing_new(rolling, old) -> None:
     rolling.rollout.moves = [move(replace(WEB, replicas=1), old[:2], lambda _each: True)]
     rolling.rollout.run()
     assert rolling.lines == [
-        ("point", "10.0.0.1"),
-        ("drain",),
+        ("reset",),
+        ("take out", "10.9.0.2"),
         ("kill", "--signal", "TERM", "old2"),
         ("stop", "old2"),
         ("rm", "--force", "old2"),
-        ("point",),
+        ("reset",),
     ]
 
 

@@ -52,10 +52,3 @@ def test_a_newer_version_is_not_overwritten() -> None:
 def test_keys_differ() -> None:
     assert State().key != State().key
     assert len(bytes.fromhex(State().key)) == 32
-
-
-def test_archives() -> None:
-    packed = document.packed("a", "text\n")
-    assert document.unpacked(packed) == {"a": "text\n"}
-    assert document.unpacked(b"") == {}
-    assert document.unpacked(packed[:100]) == {}

@@ -1,0 +1,210 @@
+"""HAProxy between nginx and the services: which containers get requests, changed without a reload.
+
+It finds containers by the name that they have in the network `serving`, and chooses those that say they are ready. So
+a new one gets requests when it is let into that network, and one that is to go is taken out of the choice first.
+What HAProxy was told it forgets when it restarts; nothing is written down anywhere else that could be wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ops import engine
+from ops.base.errors import NOT_READY, OpsError
+from ops.base.waiting import until
+from ops.engine import Container
+from ops.parts import mounts
+from ops.stack.pools import NETWORK
+
+SERVICE = "haproxy"
+_FILES = "-f /etc/haproxy/stack/haproxy.cfg -f /etc/haproxy/routes"
+CHECK = f"haproxy -c {_FILES}"
+RELOAD_SECONDS = 20.0
+# It looks names up four times a second and asks a new container at once; on a busy machine that takes a few seconds.
+CHOSEN_SECONDS = 20.0
+_PAUSE = 0.1
+# Its own command line, inside its container. The image has no program for sockets, but bash can open one.
+_ASK = 'exec 3<>/dev/tcp/127.0.0.1/9999; printf "%s\\n" "$1" >&3; cat <&3'
+# What `show servers state` says of a server that a command took out: maintenance, drain.
+_BY_COMMAND = 1 | 8
+# Every server of every pool, and nothing else: `show stat PROXY TYPE SERVER`.
+_SERVERS = "show stat -1 4 -1"
+# How a pool is called whose containers are not asked whether they are ready (configuration.py).
+ANY = ":any"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A container as HAProxy sees it. address: in the network `serving`; state: UP, DOWN, DRAIN, MAINT or NOLB; check,
+    check_code: what its last check gave, such as L7STS and 503; open: requests that it has or that wait for it; errors,
+    requests: since HAProxy started, errors being answers of 500 and above."""
+
+    pool: str
+    name: str
+    address: str
+    state: str
+    check: str = ""
+    open: int = 0
+    check_code: str = ""
+    errors: int = 0
+    requests: int = 0
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it gets requests."""
+        return self.state == "UP"
+
+    @property
+    def ejected(self) -> bool:
+        """Taken out because of its answers, although it says that it is ready."""
+        return self.state == "DOWN" and self.check in {"HANA", "L7OK"}
+
+
+def find(containers: Iterable[Container]) -> Container | None:
+    """The running HAProxy among containers. One that keeps restarting cannot be told anything."""
+    return next((each for each in containers if each.service == SERVICE and each.running and not each.looping), None)
+
+
+def servers(haproxy: Container) -> list[Server]:
+    """The servers of every pool that have an address."""
+    return parse(_ask(haproxy, _SERVERS))
+
+
+def parse(text: str) -> list[Server]:
+    """Servers from the CSV of `show stat`. Slots that no container has are left out."""
+    rows = csv.DictReader(text.removeprefix("# ").splitlines())
+    return [_server(row) for row in rows if (row.get("addr") or "").count(".") == 3]
+
+
+def _server(row: Mapping[str, Any]) -> Server:
+    return Server(
+        row["pxname"],
+        row["svname"],
+        row["addr"].rpartition(":")[0],
+        row["status"].split()[0],
+        row["check_status"].lstrip("* "),
+        int(row["scur"] or 0) + int(row["qcur"] or 0),
+        row["check_code"],
+        int(row["hrsp_5xx"] or 0),
+        int(row["stot"] or 0),
+    )
+
+
+def reload(haproxy: Container) -> None:
+    """Let HAProxy take its changed configuration; returns when the new process serves. The former one finishes what it
+    has. Raises OpsError when the configuration is wrong: HAProxy then keeps working with the old one."""
+    if mounts.replaced(haproxy):
+        engine.docker("restart", haproxy.id)
+        return
+    before = _process(haproxy)
+    done = engine.exec_(haproxy.id, ["sh", "-ec", f"{CHECK} && kill -USR2 1"], check=False)
+    if not done.ok:
+        lines = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines())
+        raise OpsError(
+            f"HAProxy refuses its new configuration and keeps the old one:\n{lines}", "Fix it and deploy again."
+        )
+    if not until(lambda: _process(haproxy) not in {"", before}, RELOAD_SECONDS, _PAUSE):
+        raise OpsError(
+            f"HAProxy did not take its new configuration within {RELOAD_SECONDS:.0f} s; it works with the old one.",
+            f"See why: invoke logs --service {SERVICE}",
+        )
+
+
+def _process(haproxy: Container) -> str:
+    """The number of the process that serves, "" while none does."""
+    done = engine.exec_(haproxy.id, ["bash", "-c", _ASK, "bash", "show info"], check=False)
+    return next((line.removeprefix("Pid: ") for line in done.stdout.splitlines() if line.startswith("Pid: ")), "")
+
+
+def keep_out(containers: Iterable[Container], network: str) -> None:
+    """Take containers that have not started yet out of the network of those that get requests."""
+    with engine.pool(4) as work:
+        list(work.map(lambda each: engine.docker("network", "disconnect", network, each.id), containers))
+
+
+def let_in(containers: Iterable[Container], network: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Let containers into the network of those that get requests, under the names that Compose would have given them.
+
+    entries: services as Compose describes them. One that is there already stays as it is.
+    """
+
+    def join(each: Container) -> None:
+        declared = (entries[each.service]["networks"][NETWORK] or {}).get("aliases") or ()
+        aliases = (part for name in (*declared, each.service, each.name) for part in ("--alias", name))
+        done = engine.docker("network", "connect", *aliases, network, each.id, check=False)
+        if not done.ok and "already exists in network" not in done.stderr:
+            raise engine.failure(done)
+
+    with engine.pool(4) as work:
+        list(work.map(join, containers))
+
+
+def await_choice(haproxy: Container, wanted: Mapping[str, Collection[str]]) -> None:
+    """Return when it chooses all of these addresses, by service. Raises OpsError (NOT_READY) when it does not."""
+
+    def missing() -> dict[str, set[str]]:
+        chosen = {(each.pool, each.address) for each in servers(haproxy) if each.chosen}
+        found = {name: {each for each in wanted[name] if (name, each) not in chosen} for name in wanted}
+        return {name: addresses for name, addresses in found.items() if addresses}
+
+    if late := until(missing, CHOSEN_SECONDS, _PAUSE, accept=lambda late: not late):
+        seen = "\n".join(f"  {describe(each)}" for each in servers(haproxy) if each.pool in late)
+        raise OpsError(
+            f"HAProxy does not choose the new containers of {', '.join(late)}. It sees:\n{seen or '  nothing'}",
+            f"See why: invoke logs --service {SERVICE}",
+            NOT_READY,
+        )
+
+
+def describe(server: Server) -> str:
+    """A server for a person: "web 172.18.0.4: DOWN, its check gives L7STS 503, 0 open"."""
+    check = " ".join(part for part in (server.check, server.check_code) if part)
+    return f"{server.pool} {server.address}: {server.state}, its check gives {check or 'nothing'}, {server.open} open"
+
+
+def take_out(haproxy: Container, addresses: Collection[str]) -> None:
+    """Send nothing new to these; requests that are open go on."""
+    _set(haproxy, [each for each in servers(haproxy) if each.address in addresses and each.state != "DRAIN"], "drain")
+
+
+def take_back(haproxy: Container, addresses: Collection[str]) -> None:
+    """Choose these again."""
+    _set(haproxy, [each for each in servers(haproxy) if each.address in addresses], "ready")
+
+
+def open_requests(haproxy: Container, addresses: Collection[str]) -> int:
+    """How many requests are open at these, or queued for them."""
+    return sum(each.open for each in servers(haproxy) if each.address in addresses)
+
+
+def reset(haproxy: Container) -> None:
+    """Forget who was taken out: between two rollouts, whoever is in the network and ready is chosen.
+
+    An empty slot keeps what it was told, and the next container that gets it would too.
+    """
+    told = parse_told(_ask(haproxy, "show servers state"))
+    _ask(haproxy, ";".join(f"set server {name} state ready" for name in told)) if told else None
+
+
+def parse_told(text: str) -> list[str]:
+    """Servers ("web/s1") that a command took out, from `show servers state`."""
+    rows = (line.split() for line in text.splitlines() if line[:1].isdigit())
+    return [f"{row[1]}/{row[3]}" for row in rows if len(row) > 6 and int(row[6]) & _BY_COMMAND]
+
+
+def _set(haproxy: Container, chosen: Sequence[Server], state: str) -> None:
+    if chosen:
+        _ask(haproxy, ";".join(f"set server {each.pool}/{each.name} state {state}" for each in chosen))
+
+
+def _ask(haproxy: Container, command: str) -> str:
+    done = engine.exec_(haproxy.id, ["bash", "-c", _ASK, "bash", command], check=False)
+    if not done.ok:
+        raise engine.explain(done.stderr) or OpsError(
+            f"HAProxy does not answer: {engine.reason(done.stderr, f'exit code {done.code}')}",
+            f"See why: invoke logs --service {SERVICE}",
+        )
+    return done.stdout

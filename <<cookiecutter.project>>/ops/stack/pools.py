@@ -1,0 +1,116 @@
+"""Services that take requests through the edge, as their labels declare them: HAProxy's pools and nginx's routes.
+
+What is known of such a service stands beside it in the Compose file and nowhere else; docs/architecture.md has the
+table of labels. A service with the label `ops.port` has a pool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ops.base.errors import USAGE, OpsError
+from ops.stack.model import Stack
+
+# The network of the containers that get requests, as the Compose files call it.
+NETWORK = "serving"
+PORT = "ops.port"
+# Asked when nothing else is said; a service of the common skeleton answers there.
+READY = "/health/ready"
+
+_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
+# What becomes part of nginx's configuration: a regular expression of plain characters, never a brace, quote or space.
+_PATTERN = re.compile(r"\^/[A-Za-z0-9._~/()|\\^$*+?\[\]-]*")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The containers of a service that take requests. port: where they listen; ready: the path of the readiness check;
+    route: the public path prefix ("": none); logins: a pattern of paths with the stricter rate limit; uploads: a path
+    prefix with large bodies; internal: its name between services; affinity: whether a visitor stays with a container.
+    """
+
+    service: str
+    port: int
+    ready: str = READY
+    route: str = ""
+    logins: str = ""
+    uploads: str = ""
+    internal: str = ""
+    affinity: bool = False
+
+    @property
+    def alias(self) -> str:
+        """The name in the network `serving` that leads to its containers."""
+        return alias(self.service)
+
+
+def alias(service: str) -> str:
+    """The name in the network `serving` that leads to the containers of a service."""
+    return f"{service}.{NETWORK}"
+
+
+def declared(stack: Stack) -> dict[str, Pool]:
+    """Pools by service. Raises OpsError (USAGE) for labels that cannot be meant, and for two that claim the same."""
+    entries: Mapping[str, Any] = stack.document.get("services") or {}
+    pools = {name: _pool(name, entry) for name, entry in entries.items() if PORT in (entry.get("labels") or {})}
+    for kind, of in (("route", "ops.route"), ("internal", "ops.internal")):
+        claimed: dict[str, str] = {}
+        for name, pool in pools.items():
+            # /shop and /shop/ are one route.
+            if (value := getattr(pool, kind)) and (other := claimed.setdefault(value.rstrip("/"), name)) != name:
+                raise _wrong(name, of, value, f"{other} has the same one, so give one of them another")
+    return pools
+
+
+def network(stack: Stack) -> str:
+    """The name on the engine of the network `serving`; "" when none is declared."""
+    found: Mapping[str, Any] = (stack.document.get("networks") or {}).get(NETWORK) or {}
+    return str(found.get("name", ""))
+
+
+def _pool(name: str, entry: Mapping[str, Any]) -> Pool:
+    labels: Mapping[str, str] = {key: str(value) for key, value in entry["labels"].items()}
+
+    def value(label: str, pattern: re.Pattern[str], form: str, default: str = "") -> str:
+        text = labels.get(label, default).strip()
+        if text and not pattern.fullmatch(text):
+            raise _wrong(name, label, text, f"it must be {form}")
+        return text
+
+    port = labels[PORT].strip()
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise _wrong(name, PORT, port, "it must be the number of the port that the service listens on")
+    affinity = labels.get("ops.affinity", "").strip()
+    if affinity not in {"", "cookie"}:
+        raise _wrong(name, "ops.affinity", affinity, "it must be cookie, or not be there")
+    logins = value("ops.route.logins", _PATTERN, "a regular expression that starts with ^/, such as ^/(login|join)$")
+    try:
+        re.compile(logins)
+    except re.error as error:
+        raise _wrong(name, "ops.route.logins", logins, f"it is no regular expression: {error}") from None
+    joined: Mapping[str, Any] = entry.get("networks") or {}
+    if alias(name) not in ((joined.get(NETWORK) or {}).get("aliases") or ()):
+        raise OpsError(
+            f"The Compose files: {name} has the label {PORT}, but not the name {alias(name)} in the network {NETWORK},"
+            " so no request would reach it.",
+            f"Write, in its networks: {NETWORK}: {{aliases: [{alias(name)}]}}",
+            USAGE,
+        )
+    return Pool(
+        name,
+        int(port),
+        value("ops.ready", _PATH, "a path, such as /health/ready", READY),
+        value("ops.route", _PATH, "a path, such as / or /shop/"),
+        logins,
+        value("ops.route.uploads", _PATH, "a path, such as /uploads"),
+        value("ops.internal", _NAME, "a host name, such as api.internal"),
+        affinity == "cookie",
+    )
+
+
+def _wrong(service: str, label: str, value: str, why: str) -> OpsError:
+    return OpsError(f'The Compose files: label {label} of {service} is "{value}"; {why}.', "Correct it.", USAGE)

@@ -1,0 +1,114 @@
+"""What nginx and HAProxy are told about the services, and how it comes to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ops import engine
+from ops.base import tar
+from ops.engine import Completed
+from ops.parts import routes
+from ops.parts.haproxy import configuration
+from ops.parts.nginx import routes as nginx
+from ops.stack.model import Service, Stack
+from ops.stack.pools import Pool
+
+WEB = Pool("web", 8000, route="/", logins="^/(login|register)$", uploads="/uploads")
+AUTH = Pool("auth", 9000, "/up", internal="auth.internal")
+
+
+def test_nginx_knows_haproxy_and_the_name_of_each_service() -> None:
+    http = nginx.render({"web": WEB, "auth": AUTH})["http.conf"]
+    assert http.count("server haproxy:8100 resolve max_fails=1 fail_timeout=1s;") == 2
+    assert "server web.serving:8000 resolve backup;" in http
+    assert "server auth.serving:9000 resolve backup;" in http
+    assert http.index("upstream auth {") < http.index("upstream web {")
+    assert http.count("server_name") == http.count("server_name auth.internal;") == 1
+
+
+def test_public_routes() -> None:
+    site = nginx.render({"web": WEB, "auth": AUTH})["site.conf"]
+    assert [line for line in site.splitlines() if line.startswith("location")] == [
+        "location / {",
+        "location ~ ^/(login|register)$ {",
+        "location /uploads {",
+    ]
+    for kind in ("route", "logins", "uploads"):
+        assert site.count(f"include /etc/nginx/stack/{kind}.conf;") == 1
+    assert "auth" not in site
+
+
+def test_haproxy_has_two_pools_for_each_service() -> None:
+    text = configuration.render({"web": WEB, "auth": AUTH})
+    for line in (
+        "backend auth from pool",
+        "    http-check send meth GET uri /up ver HTTP/1.1 hdr Host haproxy",
+        "    server-template s 1-100 auth.serving:9000",
+        "backend auth:any from any",
+        "backend web from pool",
+    ):
+        assert line in text.splitlines()
+    assert "cookie" not in text
+
+
+def test_affinity_is_a_cookie_that_nobody_has_to_remember() -> None:
+    text = configuration.render({"web": replace(WEB, affinity=True)})
+    assert text.count("cookie web-container insert indirect nocache httponly secure dynamic") == 2
+
+
+def test_the_same_services_give_the_same_files_in_any_order() -> None:
+    one, two = {"web": WEB, "auth": AUTH}, {"auth": AUTH, "web": WEB}
+    assert nginx.render(one) == nginx.render(two)
+    assert configuration.render(one) == configuration.render(two)
+
+
+DECLARED = Stack(
+    "acme-dev",
+    {"nginx": Service("nginx", "nginx:1")},
+    {"services": {}, "volumes": {"edge": {"name": "acme-dev_edge"}}},
+)
+
+
+def test_all_files_are_rendered() -> None:
+    assert {*routes.render(DECLARED)} == {"http.conf", "site.conf", "pools.cfg"}
+
+
+def test_they_are_read_through_nginx(make_container, monkeypatch) -> None:
+    packed = tar.packed({"routes/http.conf": "a", "routes/pools.cfg": "b"})
+    monkeypatch.setattr(engine, "docker", lambda *_args, **_options: Completed((), 0, packed.decode(), ""))
+    assert routes.read([make_container("web"), make_container("nginx")]) == {"http.conf": "a", "pools.cfg": "b"}
+
+
+def test_no_nginx_or_one_without_the_volume_has_none(make_container, monkeypatch) -> None:
+    assert routes.read([make_container("web")]) == {}
+    monkeypatch.setattr(engine, "docker", lambda *_args, **_options: Completed((), 1, "", "no such file"))
+    assert routes.read([make_container("nginx")]) == {}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_writing_leaves_no_container_behind(env, monkeypatch, fails: bool) -> None:
+    lines: list[str] = []
+
+    def docker(*args: str, **options: object) -> Completed:
+        lines.append(" ".join(args))
+        if args[0] == "cp":
+            assert tar.unpacked(options["input"]) == {"http.conf": "text"}
+            if fails:
+                raise KeyboardInterrupt
+        return Completed((), 0, "", "")
+
+    monkeypatch.setattr(engine, "docker", docker)
+    try:
+        routes.write(env, DECLARED, {"http.conf": "text"})
+    except KeyboardInterrupt:
+        assert fails
+    assert lines == [
+        "volume create --label com.docker.compose.project=acme-dev --label com.docker.compose.volume=edge"
+        " acme-dev_edge",
+        "rm --force acme-dev-routes",
+        "create --name acme-dev-routes --network none --volume acme-dev_edge:/etc/nginx/routes nginx:1",
+        "cp - acme-dev-routes:/etc/nginx/routes",
+        "rm --force acme-dev-routes",
+    ]
