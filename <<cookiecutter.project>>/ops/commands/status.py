@@ -13,10 +13,12 @@ from ops.base.environments import Environment
 from ops.base.errors import OpsError
 from ops.engine import Container
 from ops.parts import postgres, redis
+from ops.parts.haproxy import pool
+from ops.parts.haproxy.health import named, why
 from ops.parts.nginx import maintenance
 from ops.rollout import gate
-from ops.rollout.observe import glance
-from ops.stack import model
+from ops.rollout.observe import Glance, glance
+from ops.stack import model, pools
 from ops.state import lock
 
 
@@ -90,6 +92,20 @@ def roles_of(env: Environment, containers: Sequence[Container]) -> dict[str, str
     return found
 
 
+def out_of_pool(seen: Glance) -> list[str]:
+    """Containers that HAProxy sends no requests, and why, a line each; none while it cannot be asked."""
+    haproxy = pool.find(seen.containers)
+    if not haproxy:
+        return []
+    lines = []
+    with contextlib.suppress(OpsError):
+        names = named([each for each in seen.containers if each.running], pools.network(seen.stack))
+        for each in pool.servers(haproxy):
+            if each.address in names and not each.pool.endswith(pool.ANY) and (reason := why(each)):
+                lines.append(f"{names[each.address]} {reason}")
+    return lines
+
+
 def status(env: Environment, as_json: bool = False) -> None:
     """Show how every service stands."""
     seen = glance(env)
@@ -114,6 +130,8 @@ def status(env: Environment, as_json: bool = False) -> None:
     ]
     # A name that is cut off says less than a column that is left out; --json has all of them.
     console.print_table(*console.fitting(columns, cells, ("IMAGE", "RESTARTS", "PORTS"), console.width()))
+    for line in out_of_pool(seen):
+        console.say(f"\n{line}", "yellow")
     if began := maintenance.since(env):
         console.say(f"\nmaintenance is {maintenance.describe(began)}: visitors see the maintenance page", "yellow")
     if held := lock.holder(env):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ops.parts import host, monitoring, readiness
+from ops.parts.haproxy import health as haproxy
 from ops.parts.nginx import health as nginx
 from ops.parts.postgres import health as postgres
 from ops.parts.probes import Probe, Seen
@@ -22,7 +23,9 @@ class Part:
 
 
 # In the order of reports.
-PARTS = tuple(Part(each.TITLE, each.probes) for each in (readiness, postgres, redis, rabbitmq, nginx, host, monitoring))
+PARTS = tuple(
+    Part(each.TITLE, each.probes) for each in (readiness, postgres, redis, rabbitmq, nginx, haproxy, host, monitoring)
+)
 # Those whose probes need the declaration ask last: meanwhile it is read.
 _NEED_DECLARATION = {readiness.TITLE, monitoring.TITLE}
 

@@ -47,8 +47,8 @@ class Server:
     address: str
     state: str
     check: str = ""
-    open: int = 0
     check_code: str = ""
+    open: int = 0
     errors: int = 0
     requests: int = 0
 
@@ -86,8 +86,8 @@ def _server(row: Mapping[str, Any]) -> Server:
         row["addr"].rpartition(":")[0],
         row["status"].split()[0],
         row["check_status"].lstrip("* "),
-        int(row["scur"] or 0) + int(row["qcur"] or 0),
         row["check_code"],
+        int(row["scur"] or 0) + int(row["qcur"] or 0),
         int(row["hrsp_5xx"] or 0),
         int(row["stot"] or 0),
     )
