@@ -69,19 +69,21 @@ class Deployment:
             decided.seen.warn_elsewhere(env)
             self._confirm_healthy(decided.seen)
             return
-        self._prepare()
+        made = self._prepare()
         self._check(decided)
         agreed = self._agree(decided)
-        self._make_certificate()
+        made |= self._make_certificate()
         changes = {name: each.cause or each.word for name, each in decided.of_services().items()}
         with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command):
             self._fetch(decided)
             self._finish_jobs(decided)
-            self.doing = "deciding"
-            decided = plan.decide(survey(env))
-            # What was not here before could not be asked which major version it is.
-            findings.refuse(list(majors.check(env, decided.seen.stack, decided.seen.containers)))
-            self._agree(decided, agreed)
+            # Looking takes a second or more, so only when something may be otherwise than it was a moment ago.
+            if made or agreed or decided.of(*plan.FIRST):
+                self.doing = "deciding"
+                decided = plan.decide(survey(env))
+                # What was not here before could not be asked which major version it is.
+                findings.refuse(list(majors.check(env, decided.seen.stack, decided.seen.containers)))
+                self._agree(decided, agreed)
             self._execute(decided)
         self._prune()
         self._summarise(decided)
@@ -181,17 +183,19 @@ class Deployment:
     def _duration(self) -> str:
         return console.duration(time.monotonic() - self.began)
 
-    def _prepare(self) -> None:
-        """What dev makes by itself. Elsewhere secrets are made by a person's decision, and preflight says so."""
+    def _prepare(self) -> bool:
+        """What dev makes by itself; whether it made anything. Elsewhere secrets are made by a person's decision, and
+        preflight says so."""
         if self.env.name != "dev":
-            return
+            return False
         from ops.secrets import make
 
         if made := make.init(self.env):
             files = "file" if len(made) == 1 else "files"
             console.say(f"made {len(made)} secret {files} in {relative(self.env.secrets_dir)} (dev only)")
+        return bool(made)
 
-    def _make_certificate(self) -> None:
+    def _make_certificate(self) -> bool:
         from ops.secrets import certificates
 
         certificate = certificates.ensure(self.env)
@@ -201,6 +205,7 @@ class Deployment:
                 f"made a certificate for {', '.join(certificate.names)}; import {authority} into your browser to avoid"
                 " certificate warnings"
             )
+        return certificate.issued
 
     # ── what can be known only when it is done ────────────────────────────────────────────────────────────────────────
 

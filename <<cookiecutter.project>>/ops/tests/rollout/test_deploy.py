@@ -82,7 +82,7 @@ def test_nothing_to_change_but_unwell(env, make_stack, make_container, quiet) ->
 def test_refusal_touches_nothing(env, make_stack, quiet) -> None:
     declared = make_stack(Service("web", "acme/web:1"))
     quiet.setattr(deploy, "survey", lambda env: surveyed(declared))
-    quiet.setattr(deploy.Deployment, "_prepare", lambda self: None)
+    quiet.setattr(deploy.Deployment, "_prepare", lambda self: False)
     quiet.setattr(preflight, "run", lambda *_args: [findings.Check("disk", findings.FAILED, "full", "Make room.")])
     with pytest.raises(OpsError, match="Nothing was started") as caught:
         deploy.deploy(env)
@@ -407,8 +407,8 @@ def whole(env, running, quiet, remembered):
     done = running.done
     quiet.setattr(preflight, "run", lambda *args: done.append(f"check beside {args[3]}") or [])
     quiet.setattr(deploy.majors, "check", lambda *_args: [])
-    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self: done.append("certificate"))
-    quiet.setattr(deploy.Deployment, "_prepare", lambda self: done.append("prepare"))
+    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self: bool(done.append("certificate")))
+    quiet.setattr(deploy.Deployment, "_prepare", lambda self: bool(done.append("prepare")))
     quiet.setattr(images, "prune", lambda *_args: done.append("prune") or [])
     quiet.setattr(images, "build", lambda _env, own, _tick: done.append(f"build {own[0].service}"))
     quiet.setattr(images, "pull", lambda references, _tick: done.append(f"pull {' '.join(references)}") or {})
@@ -450,6 +450,17 @@ def test_images_first_then_what_they_bring_then_one_more_look(env, running, whol
     assert not any(line.startswith("nginx") and line.endswith(" s") for line in said.splitlines())
     (release,) = releases.history(env)
     assert (release.result, release.changes) == (releases.DEPLOYED, {"web": "its source or build settings changed"})
+
+
+def test_one_look_is_enough_where_nothing_can_have_changed_since(running, whole, quiet) -> None:
+    done = whole(seen(running, "web"), seen(running))
+    assert done[:3] == ["prepare", "check beside {'web': 1}", "certificate"]
+    assert "roll out web (1 new, 1 to go)" in done
+
+
+def test_a_certificate_that_was_made_is_looked_at(running, whole, quiet) -> None:
+    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self: True)
+    assert "roll out web (1 new, 1 to go)" not in whole(seen(running, "web"), seen(running), seen(running))
 
 
 def test_pulls_and_names_images(running, whole) -> None:
@@ -505,7 +516,7 @@ def test_a_job_of_a_killed_deploy_that_fails_runs_again(running, whole, make_con
 
 def test_what_is_left_after_a_deploy_is_named(env, running, whole, capsys) -> None:
     with pytest.raises(OpsError) as caught:
-        whole(seen(running, "web"), seen(running, "web"), seen(running, "nginx"))
+        whole(seen(running, "web"), seen(running, "nginx"))
     assert caught.value.message == (
         "dev is deployed, but something has changed meanwhile. Left to do:\n  restart nginx: new configuration"
     )
@@ -514,7 +525,7 @@ def test_what_is_left_after_a_deploy_is_named(env, running, whole, capsys) -> No
 
 
 def test_what_is_left_of_monitoring_is_a_warning(running, whole, capsys) -> None:
-    whole(seen(running, "web"), seen(running, "web"), seen(running, "grafana"))
+    whole(seen(running, "web"), seen(running, "grafana"))
     said = capsys.readouterr()
     assert "warning: Left to do for monitoring:\n  replace grafana: new configuration" in said.err
     assert "nothing left to do" not in said.out
