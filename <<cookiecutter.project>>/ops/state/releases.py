@@ -227,12 +227,16 @@ def _differs(env: Environment, one: Release, now: Release) -> bool:
 
 
 def revision(folder: Path) -> str:
-    """The git revision of a folder, short, with "+changes" when files differ from it; "" without git."""
+    """The git revision of a folder, short, with "+changes" when its files differ from it; "" without git.
+
+    The repository may be one around the folder, unless that ignores it.
+    """
+    git = ("git", "-C", str(folder))
     try:
-        head = engine.run(["git", "-C", str(folder), "rev-parse", "--short", "HEAD"], check=False)
-        if not head.ok:
+        head = engine.run([*git, "rev-parse", "--short", "HEAD"], check=False)
+        if not head.ok or engine.run([*git, "check-ignore", "--quiet", str(folder.absolute())], check=False).ok:
             return ""
-        dirty = engine.run(["git", "-C", str(folder), "status", "--porcelain"], check=False).stdout.strip()
+        dirty = engine.run([*git, "status", "--porcelain", "--", "."], check=False).stdout.strip()
     except OpsError:
         return ""
     return f"{head.stdout.strip()}{'+changes' if dirty else ''}"

@@ -179,6 +179,23 @@ def test_the_revision_of_git_and_whether_files_differ_from_it(tmp_path) -> None:
     assert releases.revision(tmp_path) == f"{revision}+changes"
 
 
+def test_a_project_within_a_repository(tmp_path) -> None:
+    """What changes beside it is no change of the project, and where it is ignored the revision says nothing of it."""
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=ann", "-c", "user.email=ann@example.com")
+    folder, scratch = tmp_path / "stack", tmp_path / "scratch"
+    folder.mkdir(), scratch.mkdir()
+    (folder / "README.md").touch(), (tmp_path / ".gitignore").write_text("/scratch/\n")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
+    (tmp_path / "beside").touch(), (scratch / "README.md").touch()
+    revision = releases.revision(folder)
+    assert re.fullmatch(r"[0-9a-f]{7,}", revision)
+    assert releases.revision(scratch) == ""
+    (folder / "new").touch()
+    assert releases.revision(folder) == f"{revision}+changes"
+
+
 def test_who_is_at_work(monkeypatch) -> None:
     monkeypatch.setenv("LOGNAME", "ann")
     assert releases.author() == f"ann@{platform.node()}"
