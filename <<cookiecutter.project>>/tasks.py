@@ -6,6 +6,7 @@ A task is a docstring, its arguments and a few lines: what is done is in ops/, a
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -46,7 +47,7 @@ class Usage(ParseError, Exit):
 class CommandLine(Parser):
     """Invoke's parser, for what people type: "deploy prod", "logs api", "rollback 3". Suggests what may be meant.
 
-    Invoke has no optional positional arguments and no hook for its parser, hence the one assignment below.
+    Invoke has no optional positional arguments and no hook for its parser, hence the assignment below.
     """
 
     def parse_argv(self, argv: list[str]) -> Any:
@@ -58,6 +59,25 @@ class CommandLine(Parser):
 
 
 invoke.program.Parser = CommandLine  # type: ignore[misc]
+PARSE_CLEANUP = invoke.program.Program.parse_cleanup
+
+
+def print_what_was_asked_for(program: Any) -> None:
+    """Invoke's step between reading the line and running commands: prints help or the list, and raises Exit after it.
+
+    Raises Usage for help about something that is no command. A closed output (`invoke --list | head -1`) ends it
+    silently, as it ends `ls`; commands outlive that.
+    """
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        PARSE_CLEANUP(program)
+    except ParseError:
+        unknown, commands = program.args.help.value, list(program.parser.contexts)
+        raise Usage(suggestion(f'There is no command "{unknown}".', unknown, commands), None) from None
+    signal.signal(signal.SIGPIPE, before)
+
+
+invoke.program.Program.parse_cleanup = print_what_was_asked_for
 
 
 def explained(error: ParseError, commands: list[str]) -> str:
@@ -66,15 +86,21 @@ def explained(error: ParseError, commands: list[str]) -> str:
     if not unknown:
         return f"error: {error}"
     command = error.context.name if error.context else None
-    if unknown.startswith("-"):
-        known = [flag for flag in error.context.flags if flag.startswith("--")] if error.context else []
-        words, remedy = f'There is no option "{unknown}".', f"See: invoke --help {command}" if command else ""
-    else:
-        known = [*commands, *environments()]
-        words, remedy = f'"{unknown}" is neither a command nor an environment.', "See: invoke --list"
+    if not unknown.startswith("-"):
+        words = f'"{unknown}" is neither a command nor an environment.'
+        return suggestion(words, unknown, [*commands, *environments()])
+    known = [flag for flag in error.context.flags if flag.startswith("--")] if error.context else []
+    remedy = f"See: invoke --help {command}" if command else ""
     # Options are longer than what they differ in: --environment is --env.
-    near = get_close_matches(unknown, known, n=1, cutoff=0.5 if unknown.startswith("-") else 0.7)
-    remedy = f"Did you mean {near[0]}?" if near else remedy
+    return suggestion(f'There is no option "{unknown}".', unknown, known, remedy, 0.5)
+
+
+def suggestion(
+    words: str, unknown: str, known: list[str], otherwise: str = "See: invoke --list", cutoff: float = 0.7
+) -> str:
+    """An error's sentence with the known name that is most like the unknown one, or with what else may help."""
+    near = get_close_matches(unknown, known, n=1, cutoff=cutoff)
+    remedy = f"Did you mean {near[0]}?" if near else otherwise
     return f"error: {words}" + (f"\n       {remedy}" if remedy else "")
 
 

@@ -182,6 +182,8 @@ def test_a_word_without_its_option(typed: str, meant: str) -> None:
     ("args", "words"),
     [
         (["depoly"], "Did you mean deploy?"),
+        (["--help", "depoly"], "Did you mean deploy?"),
+        (["--help", "prod"], "See: invoke --list"),
         (["status", "stagin"], "Did you mean staging?"),
         (["deploy", "--environment", "prod"], "Did you mean --env?"),
         (["help"], "See: invoke --list"),
@@ -192,6 +194,16 @@ def test_a_line_that_cannot_be_read(args: list[str], words: str) -> None:
     done = invoke(*args)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and done.stderr.endswith(f"\n       {words}\n")
+
+
+@pytest.mark.parametrize("args", [["--list"], ["--help", "deploy"], ["deploy", "--help"]])
+def test_help_for_a_reader_that_has_seen_enough(args: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "invoke", *args]
+    done = subprocess.run(command, cwd=PROJECT, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 def test_the_number_of_a_release_needs_no_option() -> None:
