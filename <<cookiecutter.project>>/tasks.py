@@ -234,12 +234,11 @@ def deploy(_context, env=ENV, plan=False, yes=False, json=False, lock_wait="0"):
     if plan or json:
         from ops.rollout import preview
 
-        preview.preview(load(env), as_json=json)
-    else:
-        from ops.rollout import deploy as deployment
-        from ops.state import lock
+        return preview.preview(load(env), as_json=json)
+    from ops.rollout import deploy as deployment
+    from ops.state import lock
 
-        deployment.deploy(load(env), assume_yes=yes, lock_wait=lock.seconds(lock_wait))
+    return deployment.deploy(load(env), assume_yes=yes, lock_wait=lock.seconds(lock_wait))
 
 
 @command(env=ENV_HELP, yes=RESTART_HELP)

@@ -5,6 +5,7 @@ Nothing is deployed here. What goes wrong in a stack that runs is in test_mishap
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,8 +42,11 @@ def test_broken_line_is_named(untouched: Project) -> None:
         untouched.env_file("staging").write_text(text)
 
 
-def test_prod_without_secrets_names_the_command(untouched: Project) -> None:
-    refused(untouched.invoke("deploy", "--env", "prod", code=3), "invoke secret-init --env prod")
+@pytest.mark.parametrize("options", [(), ("--plan",)])
+def test_prod_without_secrets_names_the_command(untouched: Project, options: tuple[str, ...]) -> None:
+    secrets = sorted((untouched.folder / "config/prod/secrets").rglob("*"))
+    refused(untouched.invoke("deploy", "--env", "prod", *options, code=3), "invoke secret-init --env prod")
+    assert sorted((untouched.folder / "config/prod/secrets").rglob("*")) == secrets
 
 
 def test_prod_with_a_weak_secret(untouched: Project) -> None:
@@ -79,10 +83,20 @@ def test_compose_too_old(untouched: Project, tmp_path: Path) -> None:
     refused(untouched.invoke("deploy", code=3, DOCKER_CONFIG=str(tmp_path)), "2.20.0", "compose")
 
 
-def test_port_taken(untouched: Project) -> None:
+@pytest.mark.parametrize("options", [("--plan",), ()])
+def test_port_taken(untouched: Project, options: tuple[str, ...]) -> None:
     port = int(untouched.settings()["SSL_PORT"])
     with listening_on(port):
-        refused(untouched.invoke("deploy", code=3), str(port), "SSL_PORT")
+        refused(untouched.invoke("deploy", *options, code=3), str(port), "SSL_PORT")
+
+
+def test_a_plan_makes_no_secrets(untouched: Project) -> None:
+    folder = untouched.folder / "config/staging/secrets"
+    before = sorted(folder.rglob("*"))
+    plan = json.loads(untouched.invoke("deploy", "--env", "staging", "--plan", "--json", code=3).stdout)
+    assert {each["name"] for each in plan["refused"]} == {"secrets"}
+    assert plan["operations"]
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

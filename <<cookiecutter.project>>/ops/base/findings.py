@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ops.base import console
 from ops.base.errors import REFUSED, OpsError
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -18,6 +19,13 @@ class Check:
     status: str
     detail: str
     remedy: str = ""
+
+
+def warn(checks: Iterable[Check]) -> None:
+    """Show the warnings, a line each."""
+    for each in checks:
+        if each.status == WARNING:
+            console.warn(f"{each.name}: {each.detail}{f' ({each.remedy})' if each.remedy else ''}")
 
 
 def refuse(checks: Iterable[Check]) -> None:

@@ -133,9 +133,9 @@ class Deployment:
     def _check(self, decided: Plan) -> None:
         """Raise OpsError (REFUSED) when something is not as it must be before anything is touched."""
         self.doing = "checking"
-        beside = {each.service.name: each.fresh for each in decided.moves}
-        seen = decided.seen
-        findings.refuse(report_warnings(preflight.run(self.env, seen.stack, seen.containers, beside)))
+        found = preflight.of(self.env, decided)
+        findings.warn(found)
+        findings.refuse(found)
 
     def _agree(self, decided: Plan, agreed: Collection[str] = ()) -> set[str]:
         """Ask before something restarts that cannot be rolled out, and was not agreed to before; all that is agreed to.
@@ -543,14 +543,6 @@ def _fetch_newer(env: Environment) -> dict[str, str]:
     else:
         console.say("no image has changed")
     return failed
-
-
-def report_warnings(found: list[findings.Check]) -> list[findings.Check]:
-    """Show the warnings, and hand all of them on."""
-    for each in found:
-        if each.status == findings.WARNING:
-            console.warn(f"{each.name}: {each.detail}{f' ({each.remedy})' if each.remedy else ''}")
-    return found
 
 
 def urls(env: Environment, declared: Stack) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from ops.base.findings import FAILED, OK, WARNING, Check
 from ops.engine import Container
 from ops.parts.nginx import settings as nginx
 from ops.rollout import host
+from ops.rollout.plan import Plan
 from ops.stack.model import Port, Stack
 from ops.state import elsewhere, memory
 from ops.state.document import State
@@ -272,6 +273,12 @@ def check_versions(info: Mapping[str, Any]) -> list[Check]:
         check_version("engine", info.get("ServerVersion", ""), ENGINE_MINIMUM),
         check_version("compose", compose, COMPOSE_MINIMUM),
     ]
+
+
+def of(env: Environment, decided: Plan) -> list[Check]:
+    """Every check for what a deploy is about to do; none when that is nothing."""
+    beside = {each.service.name: each.fresh for each in decided.moves}
+    return [] if decided.idle else run(env, decided.seen.stack, decided.seen.containers, beside)
 
 
 def run(

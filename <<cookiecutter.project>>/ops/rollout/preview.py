@@ -1,4 +1,4 @@
-"""What a deploy would do, and why: the same look and the same decision, and nothing is touched."""
+"""What a deploy would do, and why: the same look, decision and checks, and nothing is touched."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from typing import Any
 
 from ops.base import console, findings
 from ops.base.environments import Environment
-from ops.parts.postgres import majors
-from ops.rollout import plan
+from ops.base.errors import REFUSED
+from ops.rollout import plan, preflight
 from ops.rollout.observe import survey
 from ops.rollout.plan import Operation, Plan
 
 
-def preview(env: Environment, as_json: bool = False) -> None:
-    """Show what `invoke deploy` would do in an environment, and why. Raises OpsError when it would be refused."""
+def preview(env: Environment, as_json: bool = False) -> int:
+    """Show what `invoke deploy` would do in an environment, and why; the exit code.
+
+    Raises OpsError (REFUSED) when a deploy would be refused; as JSON, that is part of the document.
+    """
     decided = plan.decide(survey(env))
-    seen = decided.seen
-    seen.warn_elsewhere(env)
-    found = [] if decided.idle else majors.check(env, seen.stack, seen.containers)
-    # The one reason to refuse that lies in what is to be changed itself; all others are the doctor's.
+    if decided.idle:
+        decided.seen.warn_elsewhere(env)
+    found = preflight.of(env, decided)
+    findings.warn(found)
     refused = [each for each in found if each.status == findings.FAILED]
     if as_json:
         console.say(json.dumps(as_document(env, decided, refused), indent=2))
-    else:
-        show(env, decided, refused)
+        return REFUSED if refused else 0
+    show(env, decided, refused)
     findings.refuse(refused)
+    return 0
 
 
 def as_document(env: Environment, decided: Plan, refused: Sequence[findings.Check] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from ops.base import findings
 from ops.base.errors import REFUSED, OpsError
-from ops.rollout import plan, preview
+from ops.rollout import plan, preflight, preview
 from ops.rollout.observe import Survey
 from ops.stack.model import Service, Stack
 
@@ -35,11 +35,11 @@ def seen(make_container):
 @pytest.fixture
 def previewing(env, seen, monkeypatch):
     """Previews what these services' new configuration would bring."""
-    monkeypatch.setattr(preview.majors, "check", lambda *_args: [])
+    monkeypatch.setattr(preflight, "run", lambda *_args: [])
 
-    def run(*changed: str, as_json: bool = False) -> None:
+    def run(*changed: str, as_json: bool = False) -> int:
         monkeypatch.setattr(preview, "survey", lambda _env: seen(*changed))
-        preview.preview(env, as_json=as_json)
+        return preview.preview(env, as_json=as_json)
 
     return run
 
@@ -80,10 +80,32 @@ def test_for_programs(env, previewing, seen, capsys) -> None:
     assert preview.as_document(env, plan.decide(seen("web"))) == document
 
 
+def full(*args) -> list[findings.Check]:
+    """Checks of which one warns, with what is started beside, and one fails."""
+    return [
+        findings.Check("memory", findings.WARNING, f"little for {args[3]}"),
+        findings.Check("disk", findings.FAILED, "full", "Make room."),
+    ]
+
+
 def test_what_a_deploy_would_refuse(previewing, monkeypatch, capsys) -> None:
-    bad = findings.Check("postgres", findings.FAILED, "volume of version 17", "Upgrade it.")
-    monkeypatch.setattr(preview.majors, "check", lambda *_args: [bad])
-    with pytest.raises(OpsError, match="volume of version 17") as caught:
-        previewing("postgres")
+    monkeypatch.setattr(preflight, "run", full)
+    with pytest.raises(OpsError, match="disk: full") as caught:
+        previewing("web")
     assert caught.value.code == REFUSED
-    assert "does this" not in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "roll out" in said.out and "does this" not in said.out
+    assert "memory: little for {'web': 1}" in said.err
+
+
+def test_what_a_deploy_would_refuse_for_programs(previewing, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(preflight, "run", full)
+    assert previewing("web", as_json=True) == REFUSED
+    document = json.loads(capsys.readouterr().out)
+    assert document["refused"] == [{"name": "disk", "status": "failed", "detail": "full", "remedy": "Make room."}]
+    assert len(document["operations"]) == 1
+
+
+def test_a_deploy_that_does_nothing_is_not_refused(previewing, monkeypatch) -> None:
+    monkeypatch.setattr(preflight, "run", full)
+    assert previewing() == 0
