@@ -153,14 +153,15 @@ def standin(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Run the tests of the commands and of the services, inside a bake and without Docker."""
     project = baked(session, python(session))
-    # An environment of their own: the services' lock file decides there, not what the other rungs need. Two steps,
+    # An environment of their own: the services' lock file decides there, not what the other rungs need. In steps,
     # because pip wants hashes for all or for none.
     session.install("--quiet", "-r", str(project / "services" / "requirements-dev.lock"))
     session.install("--quiet", "-r", str(project / "requirements.txt"))
+    session.install("--quiet", "pytest-xdist>=3.8")
     session.chdir(project)
-    pytest(session, "python", "ops/tests", part="commands")
+    pytest(session, "python", "ops/tests", "-n", "2", part="commands")
     session.chdir(project / "services")
-    pytest(session, "python", part="services")
+    pytest(session, "python", "-n", "2", part="services")
 
 
 @nox.session(reuse_venv=True)
