@@ -453,6 +453,21 @@ def test_the_last_lines_of_a_short_log_are_whole(tmp_path: Path) -> None:
     assert engine.tail(log, 1) == ["last"]
 
 
+def test_a_line_that_is_too_long_is_cut_from_the_left(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"{number:03}" for number in range(100)))
+    assert engine.tail(log, 1) == [log.read_text()[-200:]]
+
+
+def test_a_stream_that_was_opened_as_a_pipe() -> None:
+    with process.popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        process.pipe(child.stdin).write(b"there and back")
+        process.pipe(child.stdin).close()
+        assert process.pipe(child.stdout).read() == b"there and back"
+        with pytest.raises(AssertionError):
+            process.pipe(child.stderr)
+
+
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel groups no sessions")
 def test_a_child_is_as_nice_as_the_command() -> None:
     """With autogroups a nice value counts within a session only, and a child has a session of its own."""
