@@ -10,13 +10,12 @@ engine, some 40 minutes and a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +155,7 @@ class Bench:
     def losses(self) -> str:
         """Ours over HTTP/1.1 and HTTP/2, and the controls."""
         self.build()
-        loads = (self.ours, self.recreated, self.hasty, self.undrained, self.http2, self.seldom)
+        loads = (self.ours, self.recreated, self.killing, self.http2, self.seldom)
         return table(HEAD, [noted(each().row()) for each in self.share(loads)])
 
     def ours(self) -> Run:
@@ -174,32 +173,17 @@ class Bench:
         deploy(self.project)
         return run
 
-    def hasty(self) -> Run:
-        with self.without_keepalive_minimum():
-            return self.load("control: ours without `keepalive_min_timeout`", self.roll, 2)
+    def killing(self) -> Run:
+        """Old containers are killed as soon as the new ones have the requests: nothing that is open is finished."""
+        at_once = """
 
-    def undrained(self) -> Run:
-        with self.without_drain():
-            return self.load("control: ours without the drain", self.roll, 2)
-
-    @contextmanager
-    def without_keepalive_minimum(self) -> Iterator[None]:
-        """nginx as it is by default: a reload closes idle connections at once."""
-        path = "infrastructure/nginx/http.conf"
-        line = re.search(r"^keepalive_min_timeout .*\n", (self.project.folder / path).read_text(), re.MULTILINE)
-        assert line, f"no keepalive_min_timeout in {path}"
-        with self.deployed(Edit(path, "", line[0])):
-            yield
-
-    @contextmanager
-    def without_drain(self) -> Iterator[None]:
-        """Old containers are stopped as soon as the new ones have the requests, and do not serve on."""
-        at_once = '\n\ndef drain(*_, **__) -> bool:\n    """Do not wait."""\n    return True\n'
-        settings = f"config/{ENVIRONMENT}/.env"
-        with self.deployed(
-            Edit("ops/parts/nginx/edge.py", at_once), Edit(settings, "\nDRAIN_SECONDS=0\n", "\nDRAIN_SECONDS=5\n")
-        ):
-            yield
+def stop(containers: Sequence[Container]) -> list[str]:
+    engine.docker("rm", "--force", *(each.id for each in containers))
+    return []
+"""
+        setting = ("ROLLOUT_DRAIN_SECONDS=0", "ROLLOUT_DRAIN_SECONDS=60")
+        with self.deployed(Edit("ops/rollout/roll.py", at_once), Edit(f"config/{ENVIRONMENT}/.env", *setting)):
+            return self.load("control: ours without the drain, old ones killed", self.roll, 2)
 
     @contextmanager
     def deployed(self, *edits: Edit) -> Iterator[None]:
@@ -264,12 +248,12 @@ class Bench:
                     deploy(self.project)
                 with Load(self.project, ENVIRONMENT, rate=10) as load:
                     version(self.project, "one", package)
-                    steps = self.stepped()
+                    steps = stepped(self.project)
                 assert not tidy(self.project, replicas)
                 row = [
                     *(str(replicas), str(services), str(replicas * services)),
                     *(f"{steps[name]:.1f}" for name in ("all", *STEPS.values())),
-                    f"{steps['all'] / (steps['start-up'] + steps['proof'] + steps['drain']):.2f}",
+                    f"{steps['all'] / (steps['start'] + steps['prove'] + steps['drain']):.2f}",
                     f"{len(load.report.all.lost)} of {load.report.all.sent:,}",
                 ]
                 rows.append(noted(row))
@@ -280,7 +264,7 @@ class Bench:
             "containers",
             "deploy, s",
             *STEPS.values(),
-            "deploy ÷ (start-up + proof + drain)",
+            "deploy ÷ (start + prove + drain)",
             "lost",
         )
         return table(head, rows)
@@ -291,32 +275,36 @@ class Bench:
         self.project.set(ENVIRONMENT, **{f"{name}_REPLICAS": str(replicas) for name in names})
         deploy(self.project)
 
-    def stepped(self) -> dict[str, float]:
-        """Seconds of each step of a deploy, by when it says that the next one begins."""
-        process = self.project.start("deploy", "--env", ENVIRONMENT)
-        assert process.stdout
-        start = time.monotonic()
-        found = {name: 0.0 for name in ("before", *STEPS.values())}
-        current, since = "before", start
-        for line in process.stdout:
-            step = next((name for begins, name in STEPS.items() if line.startswith(begins)), None)
-            if step:
-                found[current] += time.monotonic() - since
-                current, since = step, time.monotonic()
-        assert process.wait() == 0
-        found[current] += time.monotonic() - since
-        return {**found, "all": time.monotonic() - start}
-
 
 # What a deploy says when a step begins, and what the step is called here.
 STEPS = {
     "running migrate": "migrations",
-    "starting beside": "start-up",
-    "sending each new one": "proof",
-    "switching requests": "switch",
+    "creating": "create",
+    "starting beside": "start",
+    "sending each new one": "prove",
+    "sending requests to": "switch",
     "draining": "drain",
-    "stopping": "stop and tidy",
+    "stopping": "stop",
 }
+
+
+def stepped(project: Project, steps: Mapping[str, str] = STEPS) -> dict[str, float]:
+    """Deploy; seconds of each step, by when the deploy says that the next one begins, and of all."""
+    process = project.start("deploy", "--env", ENVIRONMENT)
+    assert process.stdout
+    start = time.monotonic()
+    found = {name: 0.0 for name in ("before", *steps.values())}
+    current, since, said = "before", start, ""
+    for line in process.stdout:
+        said += line
+        step = next((name for begins, name in steps.items() if line.startswith(begins)), None)
+        if step:
+            found[current] += time.monotonic() - since
+            current, since = step, time.monotonic()
+    assert process.wait() == 0, said
+    found[current] += time.monotonic() - since
+    return {**found, "all": time.monotonic() - start}
+
 
 PARTS = {"losses": Bench.losses, "bad": Bench.bad_releases, "kills": Bench.kills, "times": Bench.times}
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tests.load.client import Answer, Endpoint, Fresh, Kept, Lost, Request, trusting
 from tests.load.http2 import Multiplexed
-from tests.load.mix import Turn, User, turns
+from tests.load.mix import MIXTURES, Turn, User, turns
 
 # An answer that has not come after this long, in seconds, does not come any more.
 TIMEOUT = 30
@@ -64,7 +64,8 @@ TRANSPORTS: dict[str, Callable[[Endpoint], Transport]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """What to do. rate: requests a second, all transports together; run: what the names of the writes begin with."""
+    """What to do. rate: requests a second, all transports together; run: what the names of the writes begin with;
+    mixture: what is asked, a name of `mix.MIXTURES`."""
 
     host: str
     port: int
@@ -74,6 +75,7 @@ class Job:
     run: str
     transports: list[str]
     users: list[User]
+    mixture: str = "stack"
 
     @classmethod
     def parse(cls, text: str) -> Job:
@@ -112,8 +114,10 @@ class Generator:
         """Send until `end`, and wait for the answers."""
         loop = asyncio.get_running_loop()
         start = loop.time()
-        for number, turn in enumerate(turns(self._job.users, self._job.run, self._job.transports)):
-            due = start + number / self._job.rate
+        job = self._job
+        asked = turns(job.users, job.run, job.transports, kinds=MIXTURES[job.mixture])
+        for number, turn in enumerate(asked):
+            due = start + number / job.rate
             await asyncio.sleep(due - loop.time())
             if self._ended:
                 break

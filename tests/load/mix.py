@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -98,6 +98,13 @@ KINDS = (
     Kind("slow page", 1, 1, lambda user, _: _get(f"/slow?{_SLOWLY}", user.cookie), _ok),
 )
 
+# What one service answers by itself, so that nothing behind it counts (the page: tests/bench/edge_parts/fronts.py).
+PROBES = (
+    Kind("probe", 100, 0, lambda _, __: _get("/probe", {}), _ok),
+    Kind("probe by POST", 100, 0, lambda _, __: Request("POST", "/probe", {}), _ok),
+)
+MIXTURES = {"stack": KINDS, "probes": PROBES}
+
 
 class Turn(NamedTuple):
     """The next request to send, and over which of the connections."""
@@ -108,13 +115,15 @@ class Turn(NamedTuple):
     request: Request
 
 
-def turns(users: list[User], run: str, transports: list[str], seed: int = 1) -> Iterator[Turn]:
+def turns(
+    users: list[User], run: str, transports: list[str], seed: int = 1, kinds: Sequence[Kind] = KINDS
+) -> Iterator[Turn]:
     """Requests without end: in every 200 per transport each kind has its share, in an order that only `seed` decides.
 
     run: what the names begin with.
     """
     chance = random.Random(seed)
-    block = [(kind, transport) for transport in transports for kind in KINDS for _ in range(kind.share)]
+    block = [(kind, transport) for transport in transports for kind in kinds for _ in range(kind.share)]
     number = 0
     while True:
         chance.shuffle(block)

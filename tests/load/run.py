@@ -35,7 +35,9 @@ class Load:
     """A load as a context: it begins with the first phase `idle`, and ends with the block.
 
     rate: requests a second. A load lasts no longer than the access tokens it begins with. published: by the port that
-    nginx publishes, which stays when the container gets another address.
+    nginx publishes, which stays when the container gets another address. target: HOST:PORT of something else that
+    takes the requests, with the same certificate. mixture: what is asked (mix.MIXTURES); only "stack" has writes to
+    look up and needs users.
     """
 
     report: Report
@@ -49,16 +51,18 @@ class Load:
         rate: float = 100,
         transports: Sequence[str] = ("kept", "fresh"),
         published: bool = False,
+        target: str = "",
+        mixture: str = "stack",
     ) -> None:
         self._project, self._environment, self._rate, self._transports = project, environment, rate, transports
-        self._published = published
+        self._published, self._target, self._mixture = published, target, mixture
         self.run = uuid.uuid4().hex[:8]
 
     def __enter__(self) -> Load:
         port = self._project.settings(self._environment)["SSL_PORT"]
         # As if it came from another machine: the kernel sends that straight to the container, while what this machine
         # asks of itself would pass a process of the engine's, which has other things to do during a rollout.
-        target = f"127.0.0.1:{port}" if self._published else f"{self._nginx()}:8443"
+        target = self._target or (f"127.0.0.1:{port}" if self._published else f"{self._nginx()}:8443")
         self._relay = self._start("tests.load.relay", "--target", target)
         assert self._relay.stdout
         job = Job(
@@ -69,7 +73,8 @@ class Load:
             rate=self._rate,
             run=self.run,
             transports=list(self._transports),
-            users=self._users(),
+            users=self._users() if self._mixture == "stack" else [User("", "", "", "")],
+            mixture=self._mixture,
         )
         self._generator = self._start("tests.load.generator")
         assert self._generator.stdout
@@ -129,6 +134,6 @@ class Load:
                 if process.poll() is None:
                     process.terminate()
                 process.communicate()
-        if error is None:
+        if error is None and self._mixture == "stack":
             self.ledger = ledger.check(self._project, self._environment, self.run, self.report.samples)
             print(self.ledger)

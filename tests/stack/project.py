@@ -68,16 +68,17 @@ class Project:
     environ: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def bake(cls, parent: Path, *, quick: bool = False, **answers: str) -> Project:
+    def bake(cls, parent: Path, *, quick: bool = False, source: Path | None = None, **answers: str) -> Project:
         """Bake into `parent`, on ports and under names that nothing else uses: several may run beside each other.
 
         quick: without the waits that protect requests during a rollout. Not for a test that sends requests meanwhile.
+        source: another state of the template, as it would be cloned.
         """
         # Two stacks of one organisation and environment would move each other's tags; and a stack that somebody runs
         # from the same answers is never touched.
         own = "-".join(filter(None, (_run(), os.environ.get("PYTEST_XDIST_WORKER"), str(next(_number)))))
         answers = {"project_name": "Acme Stack", "organisation": f"Acme {own}", **answers}
-        folder = template.bake(parent, template.export(parent / "template"), **answers)
+        folder = template.bake(parent, source or template.export(parent / "template"), **answers)
         project = cls(folder)
         for environment in ("dev", "staging", "prod"):
             name = f"{folder.name}-{environment}-{own}"

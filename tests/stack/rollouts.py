@@ -5,10 +5,12 @@ Everything is added to the baked copy; the template knows nothing of it.
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,12 +161,25 @@ def serving(project: Project) -> dict[str, set[str]]:
     return found
 
 
-def pinned(project: Project) -> list[str]:
-    """Lines of nginx's peers that name an address instead of a service: there are none between two rollouts."""
-    (nginx,) = (name for name in project.containers(ENVIRONMENT) if "-nginx-" in name)
-    lines = docker("exec", nginx, "sh", "-c", "cat /run/nginx/peers/*.conf").splitlines()
-    assert len(lines) >= 3, lines
-    return [line for line in lines if " resolve " not in line]
+# Column of `show servers state`, and what each must be for a container that gets requests: ready, and nothing told.
+_STATE = {"operational": (5, "2"), "told": (6, "0")}
+_ASK = 'exec 3<>/dev/tcp/127.0.0.1/9999; echo "show servers state" >&3; cat <&3'
+
+
+def unchosen(project: Project, replicas: int = 2) -> list[str]:
+    """What HAProxy sees of each pool when it is not `replicas` containers that all get requests."""
+    (haproxy,) = (name for name in project.containers(ENVIRONMENT) if "-haproxy-" in name)
+    rows = [line.split() for line in docker("exec", haproxy, "bash", "-c", _ASK).splitlines() if line[:1].isdigit()]
+    # A row names its pool in the second column, and a slot that no container has is without an address in the fifth.
+    found: dict[str, list[list[str]]] = {row[1]: [] for row in rows if not row[1].endswith(":any")}
+    assert len(found) >= 3, rows
+    for row in rows:
+        if row[1] in found and "." in row[4]:
+            found[row[1]].append(row)
+    wrong = [f"{pool}: {len(servers)} in HAProxy" for pool, servers in found.items() if len(servers) != replicas]
+    for row in itertools.chain(*found.values()):
+        wrong += [f"{row[1]} {row[4]}: {what} {row[at]}" for what, (at, good) in _STATE.items() if row[at] != good]
+    return wrong
 
 
 def tidy(project: Project, replicas: int = 2) -> list[str]:
@@ -176,7 +191,11 @@ def tidy(project: Project, replicas: int = 2) -> list[str]:
     )
     wrong += [line for line in states.splitlines() if not line.endswith(" running unless-stopped")]
     wrong += [name for name in everything if "_" in name]  # Compose's temporary names
-    return wrong + pinned(project)
+    # It looks names up a few times a second.
+    ends = time.monotonic() + 5
+    while (out := unchosen(project, replicas)) and time.monotonic() < ends:
+        time.sleep(0.2)
+    return wrong + out
 
 
 # ── releases that are no good ─────────────────────────────────────────────────────────────────────────────────────────
@@ -337,8 +356,8 @@ KILLS = (
     Kill("starting beside", 0.3, alone=True),
     Kill("starting beside", 3),
     Kill("sending each new one"),
-    Kill("switching requests"),
-    Kill("switching requests", 0.3, alone=True),
+    Kill("sending requests to"),
+    Kill("sending requests to", 0.3, alone=True),
     Kill("draining"),
     Kill("draining", 3),
     Kill("stopping"),

@@ -32,10 +32,10 @@ from .rollouts import (
     deploy,
     edited,
     killed,
-    pinned,
     prepare,
     serving,
     tidy,
+    unchosen,
     version,
 )
 
@@ -195,6 +195,6 @@ def test_a_good_release_after_all_that(project: Project) -> None:
     after = serving(project)
     assert before["web"].isdisjoint(after["web"])
     assert all(before[service] == after[service] for service in ROLLING if service != "web"), "only web has changed"
-    assert pinned(project) == []
+    assert unchosen(project) == []
     project.invoke("down", "--env", ENVIRONMENT, "--volumes", "--yes")
     assert project.containers(ENVIRONMENT) == {}

@@ -1,0 +1,1 @@
+"""What tests/bench/edge.py measures, and what it measures it with."""

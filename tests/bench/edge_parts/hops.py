@@ -1,0 +1,130 @@
+"""What each hop costs: latency, processor and memory; and how many TLS handshakes a longer keep-alive saves."""
+
+from __future__ import annotations
+
+import http.client
+import select
+import ssl
+import statistics
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tests.bench.edge_parts import engine
+from tests.bench.edge_parts.fronts import TLS_PORT, Kamal, container, plain_nginx
+from tests.bench.rollouts import table
+from tests.load.report import percentile
+from tests.stack.project import Project
+from tests.stack.rollouts import ENVIRONMENT
+
+WARM_UP, REQUESTS = 200, 2000
+# Clients that come back rarely, how often each of them asks, and how many seconds there are between.
+CLIENTS, VISITS, PAUSE = 10, 6, 12
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to web. host: HOST:PORT; pool: what HAProxy is told; containers: those that a request passes first."""
+
+    name: str
+    host: str
+    containers: tuple[str, ...] = ()
+    tls: bool = False
+    pool: str = ""
+
+
+def trusted(project: Project) -> ssl.SSLContext:
+    """TLS to an address, by the certificate for `localhost` of the project's own authority."""
+    context = ssl.create_default_context(cafile=str(project.certificate_authority(ENVIRONMENT)))
+    context.check_hostname = False
+    return context
+
+
+def connect(project: Project, host: str, tls: bool) -> http.client.HTTPConnection:
+    """A connection that is kept."""
+    if not tls:
+        return http.client.HTTPConnection(host, timeout=30)
+    return http.client.HTTPSConnection(host, timeout=30, context=trusted(project))
+
+
+def ask(connection: http.client.HTTPConnection, **headers: str) -> None:
+    """One request on a kept connection. Raises AssertionError when the answer is not the page's."""
+    connection.request("GET", "/probe", headers={"Host": "localhost", **headers})
+    answer = connection.getresponse()
+    body = answer.read()
+    assert (answer.status, body) == (200, b"probe"), (answer.status, body)
+
+
+def one_after_another(project: Project, way: Way, count: int) -> list[float]:
+    """Seconds that each of so many requests took, one at a time on one connection."""
+    connection = connect(project, way.host, way.tls)
+    headers = {"X-Pool": way.pool} if way.pool else {}
+    took = []
+    for _ in range(count):
+        start = time.perf_counter()
+        ask(connection, **headers)
+        took.append(time.perf_counter() - start)
+    connection.close()
+    return took
+
+
+def measure(project: Project, proxy: Kamal, rounds: int) -> str:
+    """The table: latency, and what the parts on the way use."""
+    web, haproxy, nginx = (container(project, each) for each in ("web", "haproxy", "nginx"))
+    proxy.send("web", [web])
+    with plain_nginx(project, web) as plain:
+        ways = [
+            Way("direct to web", f"{engine.address(web)}:8000"),
+            Way("HAProxy", f"{engine.address(haproxy)}:8100", (haproxy,), pool="web"),
+            Way("plain nginx, TLS", f"{engine.address(plain)}:{TLS_PORT}", (plain,), tls=True),
+            Way("our edge: nginx, TLS, and HAProxy", f"{engine.address(nginx)}:8443", (nginx, haproxy), tls=True),
+            Way("kamal-proxy, TLS", proxy.target(), (proxy.name,), tls=True),
+        ]
+        took: dict[str, list[float]] = {each.name: [] for each in ways}
+        used: dict[str, list[float]] = {each.name: [] for each in ways}
+        for way in ways:
+            one_after_another(project, way, WARM_UP)
+        for _ in range(rounds):
+            for way in ways:
+                before = [engine.usage(each).processor for each in way.containers]
+                took[way.name] += one_after_another(project, way, REQUESTS)
+                after = [engine.usage(each).processor for each in way.containers]
+                used[way.name].append((sum(after) - sum(before)) * 1000 / REQUESTS)
+        rows = []
+        control = took[ways[0].name]
+        for way in ways:
+            p50, p99 = (1000 * percentile(took[way.name], each) for each in (50, 99))
+            base50, base99 = (1000 * percentile(control, each) for each in (50, 99))
+            memory = sum(engine.usage(each).memory for each in way.containers)
+            parts = [f"{p50:.2f}, {p99:.2f}", f"+{p50 - base50:.2f}, +{p99 - base99:.2f}"]
+            cost = [f"{statistics.median(used[way.name]):.2f}", f"{memory:.0f}"] if way.containers else ["–", "–"]
+            rows.append([way.name, *parts, *cost])
+    head = ("way", "p50, p99, ms", "added", "processor of the hops, s per 1,000 requests", "their memory, MiB")
+    return f"{rounds} × {REQUESTS:,} requests one after another, on a kept connection\n\n{table(head, rows)}"
+
+
+def handshakes(projects: Mapping[str, Project]) -> str:
+    """The table: connections that rare clients opened, by design."""
+    opened = dict.fromkeys(projects, 0)
+
+    def visit(name: str, number: int) -> None:
+        host = f"{engine.address(container(projects[name], 'nginx'))}:{TLS_PORT}"
+        connection: http.client.HTTPConnection | None = None
+        time.sleep(PAUSE * number / CLIENTS)
+        for _ in range(VISITS):
+            # Nothing is on its way between two requests, so what can be read is the end.
+            if connection is None or select.select([connection.sock], [], [], 0)[0]:
+                connection = connect(projects[name], host, tls=True)
+                opened[name] += 1  # += on an int of a dict, from threads that hold the interpreter's lock
+            ask(connection)
+            time.sleep(PAUSE)
+
+    visitors = [threading.Thread(target=visit, args=(name, n)) for name in projects for n in range(CLIENTS)]
+    for each in visitors:
+        each.start()
+    for each in visitors:
+        each.join()
+    rows = [[name, f"{CLIENTS * VISITS}", f"{count}"] for name, count in opened.items()]
+    what = f"{CLIENTS} clients that ask once in {PAUSE} s"
+    return f"{what}\n\n{table(('design', 'requests', 'TLS handshakes'), rows)}"
