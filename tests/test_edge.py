@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import compose, container, template
+from tests import compose, container, http3, template
 from tests.conftest import self_signed
 from tests.container import docker
 
@@ -44,11 +45,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Edge:
-    """A running nginx, and the ports of this machine that lead to its own."""
+    """A running nginx, and the ports of this machine that lead to its own. quic: the one for HTTP/3."""
 
     name: str
     domain: str
     ports: dict[int, int]
+    quic: int = 0
 
     @contextlib.contextmanager
     def connect(self, port: int, sni: str | None = None, first: bytes = b"") -> Iterator[socket.socket]:
@@ -126,16 +128,16 @@ def start(engine: None, project: Path, certificate: Path, tmp_path_factory: pyte
             options = container.options(model["nginx"], project, folder, {"/etc/nginx/tls": certificate}, "bridge")
             options += [f"--volume={routes(project, environment, tmp_path_factory)}:/etc/nginx/routes:ro"]
             options += [f"--env={name}={value}" for name, value in settings.items()]
-            options += [f"--publish=127.0.0.1::{port}" for port in PORTS]
+            options += [f"--publish=127.0.0.1::{port}" for port in (*PORTS, "8443/udp")]
             entrypoint, *rest = model["nginx"]["entrypoint"]
             nginx = run(*options, f"--entrypoint={entrypoint}", model["nginx"]["image"], *rest)
             echo = f"--volume={Path(__file__).with_name('echo.py')}:/echo.py:ro"
             run(f"--network=container:{nginx}", "--user=65534", echo, python, "python", "/echo.py")
             eventually(lambda: docker("exec", nginx, "test", "-e", "/run/nginx/nginx.pid").returncode == 0, nginx)
             shown = (docker("port", nginx, str(port)).stdout.rpartition(":")[2] for port in PORTS)
-            edge = Edge(
-                nginx, DOMAIN[environment], {port: int(number) for port, number in zip(PORTS, shown, strict=True)}
-            )
+            quic = docker("port", nginx, "8443/udp").stdout.rpartition(":")[2]
+            ports = {port: int(number) for port, number in zip(PORTS, shown, strict=True)}
+            edge = Edge(nginx, DOMAIN[environment], ports, int(quic))
             eventually(lambda: edge.ask("/").status == 200, nginx)
             started[key] = edge
         return started[key]
@@ -242,6 +244,7 @@ def test_the_proxy_protocol_is_believed_from_trusted_proxies_only(start: Start) 
         ({"TRUSTED_PROXIES": "10.0.0.0/8; deny all"}, "TRUSTED_PROXIES has '10.0.0.0/8;'"),
         ({"TRUSTED_PROXIES": "10.0.0.1", "PROXY_PROTOCOL": "off"}, "PROXY_PROTOCOL is 'off'"),
         ({"NGINX_CPUS": "two"}, "NGINX_CPUS is 'two'"),
+        ({"TRUSTED_PROXIES": "10.0.0.1", "PROXY_PROTOCOL": "on", "HTTP3": "on"}, "take docker-compose.http3.yml out"),
     ],
 )
 def test_settings_that_cannot_be_meant_stop_it(
@@ -296,6 +299,52 @@ def test_the_service_hears_the_published_port(start: Start) -> None:
 @pytest.mark.parametrize("host", ["192.0.2.7:8443", "127.0.0.1:8443", "[::1]:8443"])
 def test_dev_answers_at_any_address(start: Start, host: str) -> None:
     assert start("dev").ask("/", sni="", Host=host).status == 200
+
+
+# -- HTTP/3 -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_and_a_form_by_http_3(start: Start) -> None:
+    edge = start(HTTP3="on", SSL_PORT="9443")
+    answer = http3.ask(edge.quic, edge.domain, "/login?next=%2F", method="POST", body=b"name=ada")
+    assert answer.status == 200
+    said = json.loads(answer.body)
+    assert said["request"].startswith("POST /login?next=%2F ")
+    assert said["headers"]["content-length"] == "8"
+    assert said["headers"]["host"] == said["headers"]["x-forwarded-host"] == f"{edge.domain}:9443"
+    assert said["headers"]["x-forwarded-proto"] == "https"
+    assert answer.headers["x-frame-options"] == "DENY"
+    eventually(lambda: any('"protocol":"HTTP/3.0"' in line for line in edge.log()), edge.name)
+
+
+def test_with_several_workers_each_gets_the_packets_of_its_connections(start: Start) -> None:
+    edge = start(HTTP3="on", NGINX_CPUS="4")
+    with ThreadPoolExecutor(max_workers=20) as clients:
+        answers = list(clients.map(lambda _: http3.ask(edge.quic, edge.domain, "/"), range(60)))
+    assert [answer.status for answer in answers] == [200] * 60
+
+
+@pytest.mark.parametrize("path", ["/", "/errors/page.html", "/metrics"])
+def test_who_came_by_https_is_told_of_http_3(start: Start, path: str) -> None:
+    edge = start(HTTP3="on", SSL_PORT="9443")
+    assert edge.ask(path).headers["Alt-Svc"] == 'h3=":9443"; ma=86400'
+    assert edge.ask("/", port=8080).headers["Alt-Svc"] is None
+
+
+def test_without_it_nobody_is_told_and_nobody_answers(start: Start) -> None:
+    edge = start()
+    assert edge.ask("/").headers["Alt-Svc"] is None
+    with pytest.raises((ConnectionError, TimeoutError)):
+        http3.ask(edge.quic, edge.domain, "/")
+
+
+def test_the_rules_of_the_edge_hold_by_http_3(start: Start) -> None:
+    edge = start(HTTP3="on", SSL_PORT="9443")
+    assert http3.ask(edge.quic, edge.domain, "/metrics").status == 404
+    with pytest.raises(ConnectionError):
+        http3.ask(edge.quic, edge.domain, "/", sni="evil.example.com")
+    balanced = start(HTTP3="on", TRUSTED_PROXIES="172.16.0.0/12 192.168.0.0/16")
+    assert http3.ask(balanced.quic, "evil.example.com", "/").status == 421
 
 
 # -- what stays open --------------------------------------------------------------------------------------------------

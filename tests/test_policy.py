@@ -480,6 +480,16 @@ def test_ipv6_is_one_setting(project: Path) -> None:
     assert model["networks"]["frontend"]["enable_ipv6"] is True
 
 
+def test_http_3_is_one_setting(project: Path) -> None:
+    """A port of its own kind beside the others, and nothing else."""
+    added = [
+        (port["host_ip"], port["published"], port["target"])
+        for port in variant(project, "prod", "docker-compose.http3.yml")["services"]["nginx"]["ports"]
+        if port["protocol"] == "udp"
+    ]
+    assert added == [("0.0.0.0", "443", 8443)]
+
+
 @each_environment
 def test_every_network_can_have_a_subnet_of_choice(project: Path, environment: str) -> None:
     """One that was forgotten would still take an address range of the engine's."""

@@ -6,6 +6,7 @@
 #   /run/nginx/http.conf       for server {}: where it listens for HTTP
 #   /run/nginx/https.conf      for server {}: where it listens for HTTPS
 #   /run/nginx/names.conf      for server {}: the host names that are served
+#   /run/nginx/http3.conf      for server {}: where it listens for HTTP/3
 #   /run/nginx/strangers.conf  for server {}: what happens to a TLS handshake for another name
 #   /run/nginx/uploads.conf    for the upload location: the size limit
 set -eu
@@ -33,6 +34,8 @@ done
 case $PROXY_PROTOCOL in "" | on) ;; *) fail "PROXY_PROTOCOL is '$PROXY_PROTOCOL'; it must be on, or empty" ;; esac
 [ -z "$PROXY_PROTOCOL" ] || [ -n "$proxies" ] ||
     fail "TRUSTED_PROXIES is empty; with PROXY_PROTOCOL it must name the load balancers"
+[ -z "$PROXY_PROTOCOL" ] || [ "${HTTP3-off}" = off ] ||
+    fail "PROXY_PROTOCOL is on; HTTP/3 cannot carry it, so take docker-compose.http3.yml out of COMPOSE_FILE"
 
 for file in fullchain.pem privkey.pem; do
     [ -r "/etc/nginx/tls/$file" ] || fail "config/$ENVIRONMENT/secrets/tls/$file is missing or not readable for user $(id -u); \
@@ -47,8 +50,12 @@ echo "worker_processes $workers;" >"$RUN/main.conf"
 
 port=":$SSL_PORT"
 [ "$SSL_PORT" != 443 ] || port=""
+alt_svc=""
+[ "${HTTP3-off}" = off ] || alt_svc="h3=\":$SSL_PORT\"; ma=86400"
 {
     echo "map '' \$https_port { default '$port'; }"
+    # who came by HTTPS is told that HTTP/3 is there, and remembers it for a day
+    echo "map \$https \$alt_svc { default ''; on '$alt_svc'; }"
     # A client's address is what a load balancer says only if the connection came from one. Of a list the last stranger counts.
     if [ -n "$PROXY_PROTOCOL" ]; then
         echo "real_ip_header proxy_protocol;"
@@ -71,6 +78,16 @@ listen() {
 listen http 8080 ""
 listen https 8443 ssl
 
+# quic OPTIONS: what a server {} says to listen for HTTP/3
+quic() {
+    [ "${HTTP3-off}" = on ] || return 0
+    for address in "" $(if [ "${IPV6-off}" = on ]; then echo "[::]:"; fi); do
+        echo "listen ${address}8443 quic${1:+ $1};"
+    done
+    echo "http3 on;"
+}
+quic "" >"$RUN/http3.conf"
+
 # Besides the domain this machine itself. Any bare address is served only where there is no name: the domain is an address, or
 # `localhost`.
 names="localhost 127.0.0.1 [::1]"
@@ -85,7 +102,10 @@ localhost) names="$names ~^[0-9.]+\$ ~^\[[0-9a-f:.]+\]\$" ;;
 *) names="$DOMAIN $names" ;;
 esac
 echo "server_name $names;" >"$RUN/names.conf"
-echo "$refuse" >"$RUN/strangers.conf"
+{
+    echo "$refuse"
+    quic reuseport # of all servers one must say it: a worker needs a socket of its own, to get the packets of its connections
+} >"$RUN/strangers.conf"
 # one more for the form around the file, so that a file just too large gets the service's own explanation
 echo "client_max_body_size $((UPLOAD_MAX_MB + 1))m;" >"$RUN/uploads.conf"
 
