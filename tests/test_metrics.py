@@ -17,6 +17,7 @@ MONITORING = template.FOLDER / "monitoring"
 KNOWN = metrics.load()
 SETTINGS = {
     "nginx-exporter": "NGINX_EXPORTER_IMAGE",
+    "haproxy": "HAPROXY_IMAGE",
     "blackbox-exporter": "BLACKBOX_EXPORTER_IMAGE",
     "postgres-exporter": "POSTGRES_EXPORTER_IMAGE",
     "redis-exporter": "REDIS_EXPORTER_IMAGE",
@@ -81,6 +82,13 @@ def test_every_file_has_names_and_every_job_a_file() -> None:
 def test_rules_ask_for_metrics_that_exist() -> None:
     wrong = {rule.get("alert") or rule["record"]: names for rule in rules() if (names := unknown(rule["expr"]))}
     assert wrong == {}
+
+
+def test_every_alert_leads_to_an_entry_of_the_runbook() -> None:
+    runbook = (template.FOLDER / "docs/runbook.md").read_text(encoding="utf-8")
+    entries = {f"docs/runbook.md#{name.lower()}" for name in re.findall(r"^### (\w+)$", runbook, re.MULTILINE)}
+    links = {rule["alert"]: rule["annotations"]["runbook"] for rule in rules() if "alert" in rule}
+    assert {name: link for name, link in links.items() if link not in entries} == {}
 
 
 def test_panels_ask_for_metrics_that_exist() -> None:

@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 JOBS = {
     "stack": ("web", "api", "auth-service", "notification-service"),
     "nginx-exporter": ("nginx",),
+    "haproxy": ("haproxy",),
     "blackbox-exporter": ("endpoint", "elasticsearch"),
     "postgres-exporter": ("postgres",),
     "patroni": ("patroni",),
