@@ -223,8 +223,23 @@ def present(module: Any, result: Any, as_json: bool) -> None:
     yes=RESTART_HELP,
     json="with --plan: print JSON for programs",
     lock_wait="seconds to wait while somebody else is changing the environment (default: 0)",
+    canary="let the new containers have only this share of the requests, in percent, for a trial",
+    minutes="with --canary: promote it after so many minutes, or abort it as soon as it answers more errors",
+    promote="let the canary that is under way have all requests",
+    abort="take the canary that is under way out again",
 )
-def deploy(_context, env=ENV, plan=False, yes=False, json=False, lock_wait="0"):
+def deploy(
+    _context,
+    env=ENV,
+    plan=False,
+    yes=False,
+    json=False,
+    lock_wait="0",
+    canary="",
+    minutes="",
+    promote=False,
+    abort=False,
+):
     """Bring an environment up, or up to date, and wait for health.
 
     Builds and pulls what is missing, runs migrations, then rolls out: new containers start beside the old ones and take
@@ -235,10 +250,15 @@ def deploy(_context, env=ENV, plan=False, yes=False, json=False, lock_wait="0"):
         from ops.rollout import preview
 
         return preview.preview(load(env), as_json=json)
+    from ops.rollout import canary as trial
     from ops.rollout import deploy as deployment
     from ops.state import lock
 
-    return deployment.deploy(load(env), assume_yes=yes, lock_wait=lock.seconds(lock_wait))
+    share, wait = trial.share(canary) if canary else 0, lock.seconds(lock_wait)
+    trial.one_of(canary=canary, promote=promote, abort=abort)
+    if abort:
+        return deployment.abort_canary(load(env), wait)
+    return deployment.deploy(load(env), yes, wait, share, trial.minutes(minutes, canary), promote)
 
 
 @command(env=ENV_HELP, yes=RESTART_HELP)

@@ -16,7 +16,7 @@ from ops.parts import postgres, redis
 from ops.parts.haproxy import pool
 from ops.parts.haproxy.health import named, why
 from ops.parts.nginx import maintenance
-from ops.rollout import gate
+from ops.rollout import canary, gate
 from ops.rollout.observe import Glance, glance
 from ops.stack import model, pools
 from ops.state import lock
@@ -130,6 +130,7 @@ def status(env: Environment, as_json: bool = False) -> None:
     ]
     # A name that is cut off says less than a column that is left out; --json has all of them.
     console.print_table(*console.fitting(columns, cells, ("IMAGE", "RESTARTS", "PORTS"), console.width()))
+    canary.show(env, seen.stack, seen.containers)
     for line in out_of_pool(seen):
         console.say(f"\n{line}", "yellow")
     if began := maintenance.since(env):

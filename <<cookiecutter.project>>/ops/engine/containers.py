@@ -38,6 +38,7 @@ class Container:
     ports: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)  # by network; none while it does not run
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # its names, by network
     restart_policy: str = ""
     mounts: Mapping[str, str] = field(default_factory=dict)  # files and folders of the host, by place in the container
 
@@ -147,6 +148,7 @@ def container(inspected: Mapping[str, Any]) -> Container:
         ports=tuple(_published(inspected.get("NetworkSettings") or {})),
         labels=labels,
         addresses=_addresses(inspected.get("NetworkSettings") or {}),
+        aliases=_aliases(inspected.get("NetworkSettings") or {}),
         restart_policy=((inspected.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name", ""),
         mounts=_binds(inspected.get("Mounts") or ()),
     )
@@ -167,6 +169,11 @@ def _published(network: Mapping[str, Any]) -> list[str]:
 def _addresses(network: Mapping[str, Any]) -> dict[str, str]:
     networks = network.get("Networks") or {}
     return {name: each["IPAddress"] for name, each in sorted(networks.items()) if each.get("IPAddress")}
+
+
+def _aliases(network: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    networks = network.get("Networks") or {}
+    return {name: tuple(each.get("Aliases") or ()) for name, each in sorted(networks.items())}
 
 
 def timestamp(text: str) -> float:

@@ -22,14 +22,14 @@ from ops.stack.model import Stack
 # The volume, as the Compose files call it.
 VOLUME = "edge"
 # Those that read it, in the order in which they are brought up: nginx goes by the services' names without HAProxy.
-READERS = (pool.SERVICE, edge.SERVICE)
+READERS = {pool.SERVICE: ("pools.cfg",), edge.SERVICE: ("http.conf", "site.conf")}
 _FOLDER = "/etc/nginx/routes"
 
 
-def render(declared: Stack) -> dict[str, str]:
-    """The files by name. Raises OpsError (USAGE) for labels that cannot be meant."""
+def render(declared: Stack, canaries: Mapping[str, int] | None = None) -> dict[str, str]:
+    """The files by name. canaries: as of configuration.render. Raises OpsError (USAGE) for wrong labels."""
     found = pools.declared(declared)
-    return {**nginx.render(found), "pools.cfg": configuration.render(found)}
+    return {**nginx.render(found), "pools.cfg": configuration.render(found, canaries)}
 
 
 def read(containers: Iterable[Container]) -> dict[str, str]:

@@ -19,12 +19,13 @@ from typing import Any
 from ops import engine
 from ops.base import console, findings, signals, undo
 from ops.base.environments import Environment, relative
-from ops.base.errors import INTERRUPTED, OpsError
+from ops.base.errors import INTERRUPTED, SMOKE, OpsError
 from ops.engine import Container
 from ops.parts import postgres, redis, routes
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
+from ops.rollout import canary as trial
 from ops.rollout import gate, jobs, plan, preflight
 from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.observe import Survey, note, survey
@@ -43,7 +44,8 @@ _NICE = 10
 @dataclass
 class Deployment:
     """One deploy. doing: what it is at, for the message after Ctrl-C; took: seconds by service; unwell: parts of
-    monitoring that are not healthy."""
+    monitoring that are not healthy; canary: the share of the requests, in percent, that new containers get for a trial
+    (0: all of them); promoting: whether the trial that is under way ends with this deploy."""
 
     env: Environment
     held: lock.Lock
@@ -52,6 +54,8 @@ class Deployment:
     began: float = field(default_factory=time.monotonic)
     doing: str = "looking around"
     touched: bool = False
+    canary: int = 0
+    promoting: bool = False
     not_undone: list[str] = field(default_factory=list)
     took: dict[str, float] = field(default_factory=dict)
     unwell: tuple[str, ...] = ()
@@ -64,7 +68,9 @@ class Deployment:
     def run(self) -> None:
         """Deploy. Raises OpsError when it is refused or fails."""
         env = self.env
-        decided = plan.decide(survey(env))
+        seen = survey(env)
+        (trial.demand if self.promoting else trial.refuse)(env, seen.stack, seen.containers)
+        decided = self._decide(seen)
         if decided.idle:
             decided.seen.warn_elsewhere(env)
             self._confirm_healthy(decided.seen)
@@ -74,20 +80,56 @@ class Deployment:
         agreed = self._agree(decided)
         made |= self._make_certificate()
         changes = {name: each.cause or each.word for name, each in decided.of_services().items()}
-        with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command):
+        success = releases.CANARY if self.canary else releases.DEPLOYED
+        with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command, success):
             self._fetch(decided)
             self._finish_jobs(decided)
             # Looking takes a second or more, so only when something may be otherwise than it was a moment ago.
             if made or agreed or decided.of(*plan.FIRST):
                 self.doing = "deciding"
-                decided = plan.decide(survey(env))
+                decided = self._decide(survey(env))
                 # What was not here before could not be asked which major version it is.
                 findings.refuse(list(majors.check(env, decided.seen.stack, decided.seen.containers)))
                 self._agree(decided, agreed)
             self._execute(decided)
         self._prune()
         self._summarise(decided)
-        self._look_again()
+        if self.canary:
+            trial.show(env, decided.seen.stack, engine.containers(env))
+        else:
+            self._look_again()
+
+    def _decide(self, seen: Survey) -> Plan:
+        decided = plan.decide(seen)
+        return trial.limited(decided, self.canary) if self.canary else decided
+
+    def settle_canary(self, minutes: float) -> None:
+        """Watch the canary that was begun, then promote it, or abort it as soon as it does worse. Raises OpsError
+        (SMOKE) when it was aborted."""
+        self.doing = "watching the canary"
+        console.say(f"watching for {minutes:.0f} minutes, then it is promoted")
+        declared = model.load(self.env)
+        if name := trial.watch(self.env, declared, 60 * minutes, self.held.check):
+            trial.show(self.env, declared, engine.containers(self.env))
+            self.abort_canary()
+            raise OpsError(
+                f"The canary of {name} answered more errors than what it was to replace.",
+                "The old containers serve everything again. Fix the cause and begin again.",
+                SMOKE,
+            )
+        self.canary, self.promoting = 0, True
+        self.run()
+
+    def abort_canary(self) -> None:
+        """Take the canary that is under way out. Raises OpsError (REFUSED) when none is."""
+        self.doing = "aborting the canary"
+        self.touched = True
+        declared = model.load(self.env)
+        found = trial.demand(self.env, declared, engine.containers(self.env))
+        trial.abort(self.env, declared, found)
+        images.tag_back(images.own_images(self.env, declared), engine.containers(self.env))
+        names = ", ".join(found)
+        console.say(f"the canary of {names} is gone: the old containers serve all of {self.env.name}", "green")
 
     @contextlib.contextmanager
     def released(
@@ -262,6 +304,9 @@ class Deployment:
         self._renew_edge(of(Phase.EDGE), decided.seen)
         if decided.moves:
             self.roll_out(decided.moves, stack)
+        if self.canary:
+            # There are more containers than are declared, until a person decides.
+            return
         self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
         self._bring_up_monitoring(of(Phase.MONITORING), stack)
         self._remove(decided.of(Phase.LEFTOVERS))
@@ -340,7 +385,8 @@ class Deployment:
         self.touched = True
         began = time.monotonic()
         with releases.as_file(declared.document) as document:
-            rollout = Rollout(self.env, document, declared, moves, self.timeout, self.held.check)
+            weights = trial.weights(moves, self.canary) if self.canary else {}
+            rollout = Rollout(self.env, document, declared, moves, self.timeout, self.held.check, weights)
             try:
                 rollout.run()
             finally:
@@ -487,14 +533,33 @@ def deployment(env: Environment, command: str, assume_yes: bool = False, lock_wa
             ) from None
 
 
-def deploy(env: Environment, assume_yes: bool = False, lock_wait: float = 0) -> None:
+def deploy(
+    env: Environment,
+    assume_yes: bool = False,
+    lock_wait: float = 0,
+    canary: int = 0,
+    minutes: float = 0,
+    promote: bool = False,
+) -> None:
     """Bring an environment to what is declared, and wait until it is healthy.
 
-    assume_yes: restart what must restart without asking; lock_wait: as of `deployment`. Raises OpsError with the exit
-    code of what went wrong; when that is REFUSED nothing was touched.
+    assume_yes: restart what must restart without asking; lock_wait: as of `deployment`; canary: let new containers have
+    only this share of the requests, in percent; minutes: and decide about them after so long; promote: let the canary
+    that is under way have all. Raises OpsError with the exit code of what went wrong; when that is REFUSED nothing was
+    touched.
     """
-    with deployment(env, "deploy", assume_yes, lock_wait) as work:
+    words = f"deploy --canary {canary}" if canary else "deploy --promote" if promote else "deploy"
+    with deployment(env, words, assume_yes, lock_wait) as work:
+        work.canary, work.promoting = canary, promote
         work.run()
+        if canary and minutes:
+            work.settle_canary(minutes)
+
+
+def abort_canary(env: Environment, lock_wait: float = 0) -> None:
+    """End the canary that is under way: the old containers have all requests again."""
+    with deployment(env, "deploy --abort", lock_wait=lock_wait) as work:
+        work.abort_canary()
 
 
 def update(env: Environment, assume_yes: bool = False) -> None:

@@ -264,6 +264,10 @@ def _built_anew(seen: Survey, image: images.OwnImage) -> list[str]:
 def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list[Operation]:
     stack, operations = seen.stack, list[Operation]()
     rolling = stack.rolling
+    network = pools.network(stack)
+    # A canary has shown what it was to show: its containers go with the old ones.
+    trial = {each.id for each in seen.containers if pools.canary(each.service) in each.aliases.get(network, ())}
+    aside = found.outdated | trial
     for name, change in found.services.items():
         mine = [each for each in seen.containers if each.service == name]
         causes = tuple(_causes(seen, change, mine, drifts))
@@ -278,7 +282,7 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
                 operations.append(AwaitJob(Phase.RUNNING_JOBS, name, causes, container=mine[-1].id))
         elif name in rolling and any(each.running for each in mine):
             kind = RollOutMore if change.kind == changes.SCALE else RollOut
-            step = move(rolling[name], mine, lambda each: each.id not in found.outdated)
+            step = move(rolling[name], mine, lambda each: each.id not in aside)
             operations.append(kind(Phase.ROLLOUT, name, causes, move=step))
         else:
             operations.append(_operation(stack, change, mine, causes))
@@ -287,7 +291,8 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
 
 def _rerouted(seen: Survey, name: str) -> str:
     """Why a reader of the routes must read them again; "" when it need not."""
-    if name not in routes.READERS or seen.routes == seen.declared_routes:
+    files = routes.READERS.get(name, ())
+    if all(seen.routes.get(each) == seen.declared_routes.get(each) for each in files):
         return ""
     return "the services' routes changed" if seen.routes else "it has no routes yet"
 

@@ -25,6 +25,7 @@ from ops.base.environments import Environment
 from ops.base.errors import SMOKE, OpsError
 from ops.base.waiting import until
 from ops.engine import Container
+from ops.parts import routes
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.nginx.edge import Smoke
@@ -89,8 +90,9 @@ def move(service: Service, containers: Sequence[Container], current: Callable[[C
 @dataclass
 class Rollout:
     """One rollout. document: the resolved configuration that new containers are made from (None: the Compose files);
-    declared: the stack in it. check: called between steps; raises when the right to change the environment is lost.
-    not_undone: steps of the way back that failed, in words."""
+    declared: the stack in it. canary: by service, what a container weighs that gets a share of the requests, for a
+    trial; empty for any other rollout. check: called between steps; raises when the right to change the environment is
+    lost. not_undone: steps of the way back that failed, in words."""
 
     env: Environment
     document: Path | None
@@ -98,6 +100,7 @@ class Rollout:
     moves: Sequence[Move]
     timeout: float
     check: Callable[[], None] = lambda: None
+    canary: Mapping[str, int] = field(default_factory=dict)
     doing: str = "preparing the rollout"
     not_undone: list[str] = field(default_factory=list)
     _nginx: Container | None = None
@@ -222,7 +225,10 @@ class Rollout:
         self._step(f"sending requests to the new ones: {', '.join(each.service.name for each in self.moves)}")
         entries = self.declared.document["services"]
         self._joined = True
-        pool.let_in([each for each in self._look() if each.service in self._pools], self._network, entries)
+        if self.canary:
+            weigh(self.env, self.declared, self._haproxy, self.canary)
+        joining = [each for each in self._look() if each.service in self._pools]
+        pool.let_in(joining, self._network, entries, canary=bool(self.canary))
         new = self._look()
         for each in self.moves:
             entry = entries[each.service.name]
@@ -235,8 +241,8 @@ class Rollout:
 
     def _switch(self) -> None:
         self.check()
-        if self._haproxy:
-            pool.take_out(self._haproxy, self._flat(self._leaving()))
+        if self._haproxy and (addresses := self._flat(self._leaving())):
+            pool.take_out(self._haproxy, addresses)
 
     def _drain(self) -> None:
         """Wait for what is open in the old ones, while the new ones must stay well."""
@@ -291,6 +297,8 @@ class Rollout:
             steps.append(("draining the new containers", self._leave))
         if begun:
             steps.append(("removing the new containers", self._discard))
+        if self._joined and self.canary:
+            steps.append(("taking their share back", lambda: weigh(self.env, self.declared, self._haproxy, {})))
         steps.append(("resetting HAProxy", self._reset))
         with contextlib.suppress(OSError):
             console.say("going back to the old containers" if begun else "nothing was changed yet")
@@ -349,6 +357,13 @@ class Rollout:
 
     def _flat(self, containers: Sequence[Container]) -> set[str]:
         return {address for addresses in self._addresses(containers).values() for address in addresses}
+
+
+def weigh(env: Environment, declared: Stack, haproxy: Container | None, canaries: Mapping[str, int]) -> None:
+    """Tell HAProxy what the containers of a canary weigh, by service; nothing ends it."""
+    routes.write(env, declared, routes.render(declared, canaries))
+    if haproxy:
+        pool.reload(haproxy)
 
 
 def address_for(container: Container, nginx: Container | None) -> str:

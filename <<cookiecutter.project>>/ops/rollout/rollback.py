@@ -14,6 +14,7 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
 from ops.engine import Container
+from ops.rollout import canary
 from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
 from ops.rollout.roll import Move, move
@@ -41,6 +42,7 @@ def rollback(env: Environment, number: int | None = None) -> None:
         with releases.as_file(declared.document) as document:
             networks.refuse(env, declared, document)
         now = engine.containers(env)
+        canary.refuse(env, declared, now)
         hashes = by_container(now, lambda folder: releases.hashes(env, target, folder))
         moves = backwards(declared, model.load(env), now, hashes, target)
         if not moves:

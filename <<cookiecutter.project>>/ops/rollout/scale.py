@@ -15,7 +15,7 @@ from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.engine import Container
 from ops.parts.nginx import edge
 from ops.parts.postgres import connections
-from ops.rollout import gate, preflight
+from ops.rollout import canary, gate, preflight
 from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
@@ -67,6 +67,7 @@ def scale(env: Environment, service: str, count: str) -> None:
         mine = [each for each in containers if each.service == service]
         with declared_as(env, service, mine) as found:
             networks.refuse(env, found.stack, found.document)
+            canary.refuse(env, found.stack, containers)
             if not any(each.running for each in mine):
                 _declare(env, key, wanted)
                 console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")

@@ -53,6 +53,11 @@ def alias(service: str) -> str:
     return f"{service}.{NETWORK}"
 
 
+def canary(service: str) -> str:
+    """The name in the network `serving` of the containers that get a share of the requests, for a trial."""
+    return f"{service}.canary"
+
+
 def declared(stack: Stack) -> dict[str, Pool]:
     """Pools by service. Raises OpsError (USAGE) for labels that cannot be meant, and for two that claim the same."""
     entries: Mapping[str, Any] = stack.document.get("services") or {}

@@ -35,14 +35,16 @@ REMEMBERED = 50
 RUNNING, DEPLOYED, BROKEN, INTERRUPTED = "running", "deployed", "failed", "interrupted"
 # More or fewer containers of what runs: part of the history, and nothing to roll back to.
 SCALED = "scaled"
+# Some containers of it got a share of the requests, for a trial.
+CANARY = "canary"
 
 
 @dataclass(frozen=True)
 class Release:
     """One release. at: seconds since the epoch; by: user@host; revision: of git, "" without.
 
-    changes: reasons by service; result: running, deployed, scaled, failed or interrupted; reason: of a failure; images:
-    image id by service, once deployed; folder: the project's folder it was deployed from.
+    changes: reasons by service; result: running, deployed, scaled, canary, failed or interrupted; reason: of a failure;
+    images: image id by service, once deployed; folder: the project's folder it was deployed from.
     """
 
     number: int

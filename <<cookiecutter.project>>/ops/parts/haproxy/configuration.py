@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ops.stack.pools import Pool
+from ops.stack.pools import canary as alias_of_canary
 
 # As many containers of one service as can be at once: `scale` allows 50, and a rollout has twice as many.
 _SLOTS = 100
@@ -16,7 +17,7 @@ _POOL = """
 backend {name} from pool
     http-check send meth GET uri {ready} ver HTTP/1.1 hdr Host haproxy
     http-check expect status 200
-{affinity}    server-template s 1-{slots} {alias}:{port}
+{affinity}{canary}    server-template s 1-{slots} {alias}:{port}
 
 backend {name}:any from any
 {affinity}    server-template s 1-{slots} {alias}:{port}
@@ -28,13 +29,37 @@ _AFFINITY = """\
 """
 
 
-def render(pools: Mapping[str, Pool]) -> str:
-    """The configuration of all pools, in the order of their names."""
-    return _HEAD + "".join(_pool(each) for _, each in sorted(pools.items()))
+# Of the weights 1 to 256 that HAProxy knows; shares are counted in requests, so they take their turns.
+USUAL_WEIGHT = 100
+_CANARY = """\
+    balance roundrobin
+    server-template c 1-{slots} {alias}:{port} weight {weight}
+    default-server weight {usual}
+"""
 
 
-def _pool(pool: Pool) -> str:
+def render(pools: Mapping[str, Pool], canaries: Mapping[str, int] | None = None) -> str:
+    """The configuration of all pools, in the order of their names. canaries: by service, the weight of a container that
+    gets a share of its requests; all others weigh USUAL_WEIGHT."""
+    weights = canaries or {}
+    return _HEAD + "".join(_pool(each, weights.get(name, 0)) for name, each in sorted(pools.items()))
+
+
+def _pool(pool: Pool, weight: int) -> str:
+    canary = (
+        _CANARY.format(
+            usual=USUAL_WEIGHT, slots=_SLOTS, alias=alias_of_canary(pool.service), port=pool.port, weight=weight
+        )
+        if weight
+        else ""
+    )
     affinity = _AFFINITY.format(name=pool.service) if pool.affinity else ""
     return _POOL.format(
-        name=pool.service, ready=pool.ready, alias=pool.alias, port=pool.port, slots=_SLOTS, affinity=affinity
+        name=pool.service,
+        ready=pool.ready,
+        alias=pool.alias,
+        port=pool.port,
+        slots=_SLOTS,
+        affinity=affinity,
+        canary=canary,
     )

@@ -17,6 +17,7 @@ from ops.base.errors import NOT_READY, OpsError
 from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts import mounts
+from ops.stack import pools
 from ops.stack.pools import NETWORK
 
 SERVICE = "haproxy"
@@ -40,7 +41,8 @@ ANY = ":any"
 class Server:
     """A container as HAProxy sees it. address: in the network `serving`; state: UP, DOWN, DRAIN, MAINT or NOLB; check,
     check_code: what its last check gave, such as L7STS and 503; open: requests that it has or that wait for it; errors,
-    requests: since HAProxy started, errors being answers of 500 and above."""
+    requests: since HAProxy started or was reloaded, errors being answers of 500 and above; took_ms: the mean of the
+    last thousand answers."""
 
     pool: str
     name: str
@@ -51,6 +53,7 @@ class Server:
     open: int = 0
     errors: int = 0
     requests: int = 0
+    took_ms: float = 0
 
     @property
     def chosen(self) -> bool:
@@ -90,6 +93,7 @@ def _server(row: Mapping[str, Any]) -> Server:
         int(row["scur"] or 0) + int(row["qcur"] or 0),
         int(row["hrsp_5xx"] or 0),
         int(row["stot"] or 0),
+        float(row["ttime"] or 0),
     )
 
 
@@ -125,15 +129,19 @@ def keep_out(containers: Iterable[Container], network: str) -> None:
         list(work.map(lambda each: engine.docker("network", "disconnect", network, each.id), containers))
 
 
-def let_in(containers: Iterable[Container], network: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+def let_in(
+    containers: Iterable[Container], network: str, entries: Mapping[str, Mapping[str, Any]], canary: bool = False
+) -> None:
     """Let containers into the network of those that get requests, under the names that Compose would have given them.
 
-    entries: services as Compose describes them. One that is there already stays as it is.
+    entries: services as Compose describes them. canary: under the name of a canary only. One that is there already
+    stays as it is.
     """
 
     def join(each: Container) -> None:
         declared = (entries[each.service]["networks"][NETWORK] or {}).get("aliases") or ()
-        aliases = (part for name in (*declared, each.service, each.name) for part in ("--alias", name))
+        names = (pools.canary(each.service), each.name) if canary else (*declared, each.service, each.name)
+        aliases = (part for name in names for part in ("--alias", name))
         done = engine.docker("network", "connect", *aliases, network, each.id, check=False)
         if not done.ok and "already exists in network" not in done.stderr:
             raise engine.failure(done)

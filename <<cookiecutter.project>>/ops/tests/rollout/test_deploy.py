@@ -208,8 +208,8 @@ class Executed:
                 raise self.fails[name]
         return [gate.Row(name, 1, 1, "healthy", 7.0) for name in judge.services]
 
-    def _rollout(self, _env, document, entries, moves, timeout, check):
-        names = ", ".join(str(each) for each in moves)
+    def _rollout(self, _env, document, declared, moves, timeout, check, weights):
+        names = ", ".join(str(each) for each in moves) + (f" weighing {weights}" if weights else "")
         return SimpleNamespace(run=lambda: self.done.append(f"roll out {names}"), doing="rolling", not_undone=[])
 
     def execute(self, *changed: str, **seen) -> list[str]:
@@ -287,8 +287,12 @@ def test_nginx_reloads_before_the_rollout(running) -> None:
     assert running.execute("web", files=files)[:2] == ["reload acme-dev-nginx-1", "roll out web (1 new, 1 to go)"]
 
 
+OLD_ROUTES = {"site.conf": "old", "pools.cfg": "old"}
+NEW_ROUTES = {"site.conf": "new", "pools.cfg": "new"}
+
+
 def test_changed_routes_are_written_before_they_are_read(running) -> None:
-    told = {"routes": {"site.conf": "old"}, "declared_routes": {"site.conf": "new"}}
+    told = {"routes": OLD_ROUTES, "declared_routes": NEW_ROUTES}
     assert running.execute("web", **told)[:4] == [
         *("routes new", "reload acme-dev-haproxy-1", "reload acme-dev-nginx-1", "roll out web (1 new, 1 to go)"),
     ]
@@ -296,7 +300,7 @@ def test_changed_routes_are_written_before_they_are_read(running) -> None:
 
 def test_routes_that_are_refused_are_taken_back(running, monkeypatch) -> None:
     """A restart would read them."""
-    told = {"routes": {"site.conf": "old"}, "declared_routes": {"site.conf": "new"}}
+    told = {"routes": OLD_ROUTES, "declared_routes": NEW_ROUTES}
 
     def refuse(_nginx: object) -> None:
         raise OpsError("nginx refuses its new configuration")
@@ -315,7 +319,7 @@ def test_an_existing_project_gets_its_balancer_before_anything_is_rolled_out(run
         running.declared, document={**running.declared.document, "services": services, "networks": {"serving": {}}}
     )
     running.containers = [each for each in running.containers if each.service != "haproxy"]
-    assert running.execute("web", "nginx", declared_routes={"site.conf": "new"})[:7] == [
+    assert running.execute("web", "nginx", declared_routes=NEW_ROUTES)[:7] == [
         *("routes new", "haproxy", "all of haproxy", "let in acme-dev-web-1", "replace nginx", "all of nginx"),
         "roll out web (1 new, 1 to go)",
     ]

@@ -206,14 +206,20 @@ def test_what_an_interruption_left_is_tidied_up(decide, make_container) -> None:
 
 
 def test_changed_routes_are_a_reload_of_both_readers(decide) -> None:
-    told = {"routes": {"site.conf": "a"}, "declared_routes": {"site.conf": "b"}}
+    both = {"site.conf": "b", "pools.cfg": "b"}
+    told = {"routes": {"site.conf": "a", "pools.cfg": "a"}, "declared_routes": both}
     decided = decide(**told, hashes={"web": "new"})
     assert words(decided) == ["reload haproxy", "reload nginx", "roll out web"]
     assert decided.operations[0].cause == "the services' routes changed"
     # Whatever is made anew reads them anyhow.
     assert words(decide(**told, hashes={"nginx": "new"})) == ["reload haproxy", "restart nginx"]
-    both = decide(**told, files={"nginx": {"edge.conf": "b"}})
-    assert both.operations[1].causes == ("edge.conf changed", "the services' routes changed")
+    twice = decide(**told, files={"nginx": {"edge.conf": "b"}})
+    assert twice.operations[1].causes == ("edge.conf changed", "the services' routes changed")
+
+
+def test_who_reads_nothing_new_is_not_reloaded(decide) -> None:
+    told = {"site.conf": "a", "pools.cfg": "a"}
+    assert words(decide(routes=told, declared_routes={**told, "pools.cfg": "b"})) == ["reload haproxy"]
 
 
 def test_the_edge_stands_before_anything_is_rolled_out(decide) -> None:

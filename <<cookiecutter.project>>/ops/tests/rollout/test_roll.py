@@ -80,9 +80,9 @@ class Engine:
         self.note("keep out", *ids)
         self._network(ids, lambda each: {name: ip for name, ip in each.addresses.items() if name != network})
 
-    def let_in(self, containers: list[Container], network: str, _entries: object) -> None:
+    def let_in(self, containers: list[Container], network: str, _entries: object, canary: bool) -> None:
         ids = [each.id for each in containers]
-        self.note("let in", *ids)
+        self.note("let in as canary" if canary else "let in", *ids)
         self._network(ids, lambda each: {**each.addresses, network: f"10.9.0.{each.number}"})
 
     def _network(self, ids: list[str], change: Callable[[Container], dict[str, str]]) -> None:
@@ -369,6 +369,22 @@ def test_fewer_need_nothing_new(rolling, old) -> None:
         ("rm", "--force", "old2"),
         ("reset",),
     ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_canary_gets_its_share_and_takes_nothing_out(rolling, old, monkeypatch, fails: bool) -> None:
+    monkeypatch.setattr(roll, "weigh", lambda _env, _stack, _haproxy, shares: rolling.note("weigh", str(dict(shares))))
+    monkeypatch.setattr(pool, "open_requests", lambda *_args: 0)
+    rolling.rollout.moves, rolling.rollout.canary = [Move(WEB, tuple(old[:2]), 2)], {"web": 11}
+    if fails:
+        rolling.dies = "await"
+        with pytest.raises(KeyboardInterrupt):
+            rolling.rollout.run()
+        assert rolling.lines[-3:] == [("rm", "--force", *NEW), ("weigh", "{}"), ("reset",)]
+        return
+    rolling.rollout.run()
+    assert rolling.lines[len(BESIDE) : -1] == [("weigh", "{'web': 11}"), ("let in as canary", *NEW), *IN[1:]]
+    assert {each.id for each in rolling.all} == {*STAYED, *NEW}
 
 
 def test_who_stays_and_who_goes(make_container) -> None:
