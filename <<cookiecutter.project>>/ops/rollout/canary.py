@@ -112,7 +112,10 @@ def limited(decided: Plan, share: int) -> Plan:
         return Move(move.service, old, ceil(move.service.replicas * share / 100))
 
     operations = tuple(
-        replace(each, move=small(each.move)) if isinstance(each, plan.RollOut) else each for each in decided.operations
+        plan.TryOut(each.phase, each.subject, each.causes, move=small(each.move))
+        if isinstance(each, plan.RollOut)
+        else each
+        for each in decided.operations
     )
     return replace(decided, operations=operations)
 

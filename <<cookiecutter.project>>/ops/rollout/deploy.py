@@ -498,6 +498,10 @@ class Deployment:
         console.say()
         for name, url in urls(self.env, decided.seen.stack):
             console.say(f"  {name:<16} {url}")
+        if self.canary:
+            names = ", ".join(each.service.name for each in decided.moves)
+            console.say(f"\n{self.canary} % of the requests for {names} go to the new containers ({self._duration()})")
+            return
         console.say(f"\n{self.env.name} is deployed: {self._healthy(decided.seen.stack)} ({self._duration()})", "green")
 
 

@@ -180,6 +180,13 @@ class RollOutMore(RollOut):
 
 
 @dataclass(frozen=True)
+class TryOut(RollOut):
+    """Let some new containers of a service have a share of its requests."""
+
+    word, done = "try out", "on trial"
+
+
+@dataclass(frozen=True)
 class Join(Operation):
     """Let containers that serve into the network of those that get requests: made before there was one, for example."""
 

@@ -61,7 +61,7 @@ def test_as_many_new_ones_as_the_share_needs_and_no_end_for_the_old(old, share: 
     whole = decided(Run(Phase.JOBS, "migrate"), RollOut(Phase.ROLLOUT, "web", move=Move(WEB, old[:1], 3, old[1:])))
     limited = canary.limited(whole, share)
     assert limited.moves == [Move(WEB, old, fresh)]
-    assert [each.word for each in limited.operations] == ["run", "roll out"]
+    assert [each.word for each in limited.operations] == ["run", "try out"]
 
 
 @pytest.mark.parametrize(
