@@ -214,9 +214,8 @@ def announced(project: Project) -> frozenset[str]:
     plan = json.loads(project.invoke("deploy", "--plan", "--json").stdout)
     operations = plan["operations"]
     changed = {each["subject"] for each in operations if each["replaces"]}
-    # Containers that are rolled out or scaled are told to nginx by a reload, if it is not another one anyway.
-    told = {each["subject"] for each in operations if each["phase"] == "rollout"} & set(_ROUTED)
-    reload = told or any(each["operation"] == "reload" for each in operations)
+    # Only a changed configuration is: a rollout reloads nothing.
+    reload = any(each["operation"] == "reload" and each["subject"] == "nginx" for each in operations)
     return frozenset(changed | ({RELOAD} if reload and "nginx" not in changed else set()))
 
 
