@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -206,7 +207,8 @@ def exported(commit: str, folder: Path) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kamal-image", default="bench/kamal-proxy:local", help="an image whose entrypoint is it")
+    image = "an image on this engine whose entrypoint is kamal-proxy"
+    parser.add_argument("--kamal-image", default="bench/kamal-proxy:local", help=image)
     parser.add_argument("--before", default=BEFORE, help="commit of the design before")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these parts only")
     parser.add_argument("--subjects", nargs="+", choices=("now", "before", "kamal"), default=["now", "before", "kamal"])
@@ -218,10 +220,12 @@ def main() -> int:
     parser.add_argument("--steady", type=float, default=0, help="ROLLOUT_STEADY_SECONDS")
     options = parser.parse_args()
     print(f"`python -m tests.bench.edge {' '.join(sys.argv[1:])}`", flush=True)
+    # As Ctrl-C does: what is on the engine is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as made:
         bench = Bench(Path(folder), options, made)
-        tables = [PARTS[name](bench) for name in options.only]
-    print("\n\n".join(["", *tables]))
+        for name in options.only:
+            print(f"\n{PARTS[name](bench)}\n", flush=True)
     return 0
 
 

@@ -95,7 +95,7 @@ def once(
             for load in loads.values():
                 load.enter("after")
             time.sleep(AFTER)
-    eventually(lambda: healthy(victim), 60, f"{victim} is ready again")
+    eventually(lambda: serves(victim), 60, f"{victim} serves again")
     time.sleep(RECOVERY)
     return {name: failures(load.report.phase("fault")) for name, load in loads.items()}
 
@@ -115,7 +115,11 @@ def lasting(fault: Callable[[str], Callable[[], object]], victim: str) -> Iterat
         end()
 
 
-def healthy(container: str) -> bool:
-    """Whether it says that it is ready."""
-    said = docker("exec", container, "python", "-S", "-m", "stack.probe", "ready", check=False)
-    return '"status":"ready"' in said or '"status":"degraded"' in said
+def serves(container: str) -> bool:
+    """Whether it says that it takes requests."""
+    return any(f'"status":"{each}"' in says(container) for each in ("ready", "degraded"))
+
+
+def says(container: str) -> str:
+    """What it answers when it is asked whether it is ready."""
+    return docker("exec", container, "python", "-S", "-m", "stack.probe", "ready", check=False)
