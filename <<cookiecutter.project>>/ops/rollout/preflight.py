@@ -130,27 +130,34 @@ def check_ports(
     stack: Stack,
     own: Iterable[Container],
     is_free: Callable[[Port], bool] = port_is_free,
-    holder: Callable[[int], str] = lambda number: "",
+    holder: Callable[[Port], str] = lambda port: "",
     setting: Callable[[int], str] = lambda number: "port in the .env file",
 ) -> Iterator[Check]:
     """Ports the stack publishes, unless one of its own running containers holds them already.
 
     holder, setting: who has a port, and where its number is chosen, for the message.
     """
-    held = {int(port.rpartition(":")[2].partition("->")[0]) for each in own for port in each.ports if each.running}
+    held = {_number_and_protocol(port) for each in own for port in each.ports if each.running}
     wanted = {port: name for name, service in stack.services.items() for port in service.ports}
-    taken = [port for port in wanted if port.number not in held and not is_free(port)]
+    taken = [port for port in wanted if (port.number, port.protocol) not in held and not is_free(port)]
     for port in taken:
-        who = holder(port.number)
+        number, who = port.number, holder(port)
+        shown, sockets = (f"{number}/udp", "-lunp") if port.protocol == "udp" else (f"{number}", "-ltnp")
         yield Check(
             "ports",
             FAILED,
-            f"{port.number} for {wanted[port]} is taken{f' by {who}' if who else ''}",
-            f"Stop what listens there (ss -ltnp 'sport = :{port.number}'), or choose another {setting(port.number)}.",
+            f"{shown} for {wanted[port]} is taken{f' by {who}' if who else ''}",
+            f"Stop what listens there (ss {sockets} 'sport = :{number}'), or choose another {setting(number)}.",
         )
     if not taken:
         numbers = ", ".join(str(number) for number in sorted({port.number for port in wanted}))
         yield Check("ports", OK, f"{numbers or 'none'} free or ours")
+
+
+def _number_and_protocol(published: str) -> tuple[int, str]:
+    """Of a port as a container has it: 0.0.0.0:443->8443/udp, where nothing at the end means TCP."""
+    outside, _, inside = published.rpartition(":")[2].partition("->")
+    return int(outside), inside.partition("/")[2] or "tcp"
 
 
 def setting_of(env: Environment, number: int) -> str:
@@ -320,7 +327,8 @@ def run(
     ]
 
 
-def port_holder(number: int) -> str:
+def port_holder(port: Port) -> str:
     """The container that publishes a port, when it is a container."""
-    done = engine.docker("ps", "--filter", f"publish={number}", "--format", "container {{.Names}}", check=False)
+    where = f"publish={port.number}/{port.protocol}"
+    done = engine.docker("ps", "--filter", where, "--format", "container {{.Names}}", check=False)
     return done.stdout.strip().splitlines()[0] if done.ok and done.stdout.strip() else ""

@@ -114,7 +114,7 @@ def test_free_ports(edge) -> None:
 
 def test_a_taken_port_names_its_holder(edge) -> None:
     checks = list(
-        preflight.check_ports(edge, [], lambda port: port.number != 8443, lambda number: "container other-nginx-1")
+        preflight.check_ports(edge, [], lambda port: port.number != 8443, lambda port: "container other-nginx-1")
     )
     assert [each.detail for each in checks] == ["8443 for nginx is taken by container other-nginx-1"]
     assert "sport = :8443" in checks[0].remedy
@@ -125,6 +125,17 @@ def test_ports_of_our_own_are_no_obstacle(edge, make_container) -> None:
     assert [each.status for each in preflight.check_ports(edge, [own], lambda port: False)] == [OK]
     stopped = make_container("nginx", ports=own.ports, state="exited")
     assert {each.status for each in preflight.check_ports(edge, [stopped], lambda port: False)} == {FAILED}
+
+
+def test_a_port_of_ours_is_no_reason_to_overlook_the_other_kind(make_stack, make_container) -> None:
+    """HTTP/3 is the same number by UDP, added to an nginx that runs already."""
+    both = make_stack(Service("nginx", "nginx", ports=(Port("", 443), Port("", 443, "udp"))))
+    own = make_container("nginx", ports=("0.0.0.0:443->8443",))
+    [check] = preflight.check_ports(both, [own], lambda port: False)
+    assert check.detail == "443/udp for nginx is taken"
+    assert "ss -lunp" in check.remedy
+    after = make_container("nginx", ports=("0.0.0.0:443->8443", "0.0.0.0:443->8443/udp"))
+    assert [each.status for each in preflight.check_ports(both, [after], lambda port: False)] == [OK]
 
 
 def test_a_real_port() -> None:
