@@ -169,7 +169,9 @@ _ASK = 'exec 3<>/dev/tcp/127.0.0.1/9999; echo "show servers state" >&3; cat <&3'
 def unchosen(project: Project, replicas: int = 2) -> list[str]:
     """What HAProxy sees of each pool when it is not `replicas` containers that all get requests."""
     (haproxy,) = (name for name in project.containers(ENVIRONMENT) if "-haproxy-" in name)
-    rows = [line.split() for line in docker("exec", haproxy, "bash", "-c", _ASK).splitlines() if line[:1].isdigit()]
+    said = docker("exec", haproxy, "bash", "-c", _ASK)
+    # The first line is the number of the format.
+    rows = [row for line in said.splitlines() if len(row := line.split()) > 6 and row[0].isdigit()]
     # A row names its pool in the second column, and a slot that no container has is without an address in the fifth.
     found: dict[str, list[list[str]]] = {row[1]: [] for row in rows if not row[1].endswith(":any")}
     assert len(found) >= 3, rows
@@ -191,8 +193,8 @@ def tidy(project: Project, replicas: int = 2) -> list[str]:
     )
     wrong += [line for line in states.splitlines() if not line.endswith(" running unless-stopped")]
     wrong += [name for name in everything if "_" in name]  # Compose's temporary names
-    # It looks names up a few times a second.
-    ends = time.monotonic() + 5
+    # One that was not ready for a moment is chosen again after ten good seconds.
+    ends = time.monotonic() + 15
     while (out := unchosen(project, replicas)) and time.monotonic() < ends:
         time.sleep(0.2)
     return wrong + out

@@ -43,17 +43,17 @@ def test_a_setting_and_a_file_of_nginx(editor: Editor) -> None:
 
 def test_a_source_an_image_and_a_new_service(editor: Editor) -> None:
     edits = editor.comment(SOURCES.format("web")), editor.image(), editor.service()
-    expect(editor, " + ".join(edits), "web", "extra", *REDIS, RELOAD)
+    expect(editor, " + ".join(edits), "web", "extra", *REDIS)
 
 
 def test_a_secret_a_limit_and_a_number(editor: Editor) -> None:
     editor.project.set(API_REPLICAS="2", AUTH_MEMORY="400m")
-    expect(editor, editor.secret(), "notification-service", "api", "auth-service", RELOAD)
+    expect(editor, editor.secret(), "notification-service", "api", "auth-service")
 
 
 def test_fewer_of_one(editor: Editor) -> None:
     editor.project.set(API_REPLICAS="1")
-    expect(editor, "API_REPLICAS=1", "api", RELOAD)
+    expect(editor, "API_REPLICAS=1", "api")
 
 
 def test_reasons_are_told_and_nothing_is_touched(editor: Editor) -> None:

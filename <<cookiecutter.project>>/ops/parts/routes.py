@@ -23,7 +23,8 @@ from ops.stack.model import Stack
 VOLUME = "edge"
 # Those that read it, in the order in which they are brought up: nginx goes by the services' names without HAProxy.
 READERS = {pool.SERVICE: ("pools.cfg",), edge.SERVICE: ("http.conf", "site.conf")}
-_FOLDER = "/etc/nginx/routes"
+# Where they have it.
+_FOLDERS = {pool.SERVICE: "/etc/haproxy/routes", edge.SERVICE: "/etc/nginx/routes"}
 
 
 def render(declared: Stack, canaries: Mapping[str, int] | None = None) -> dict[str, str]:
@@ -33,11 +34,14 @@ def render(declared: Stack, canaries: Mapping[str, int] | None = None) -> dict[s
 
 
 def read(containers: Iterable[Container]) -> dict[str, str]:
-    """The files that are there, read through nginx's container; none while there is no nginx."""
-    found = next((each for each in containers if each.service == edge.SERVICE), None)
+    """The files that are there, read through one that has them mounted; none while none of those runs.
+
+    Not by `docker cp`: that makes every folder of the host anew that the container mounts and that is gone.
+    """
+    found = next((each for each in containers if each.service in READERS and each.running and not each.looping), None)
     if not found:
         return {}
-    done = engine.docker("cp", f"{found.id}:{_FOLDER}", "-", check=False)
+    done = engine.exec_(found.id, ["tar", "-C", _FOLDERS[found.service], "-cf", "-", "."], check=False)
     files = tar.unpacked(done.stdout.encode()) if done.ok else {}
     return {name.rpartition("/")[2]: text for name, text in files.items()}
 
@@ -56,8 +60,10 @@ def write(env: Environment, declared: Stack, files: Mapping[str, str]) -> None:
     # One that a killed deploy left behind
     engine.docker("rm", "--force", name, check=False)
     image = declared.services[edge.SERVICE].image
-    engine.docker("create", "--name", name, "--network", "none", "--volume", f"{volume['name']}:{_FOLDER}", image)
+    engine.docker(
+        "create", "--name", name, "--network", "none", "--volume", f"{volume['name']}:{_FOLDERS[edge.SERVICE]}", image
+    )
     try:
-        engine.docker("cp", "-", f"{name}:{_FOLDER}", input=tar.packed(files, 0o644))
+        engine.docker("cp", "-", f"{name}:{_FOLDERS[edge.SERVICE]}", input=tar.packed(files, 0o644))
     finally:
         engine.docker("rm", "--force", name, check=False)

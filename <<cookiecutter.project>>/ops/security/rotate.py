@@ -340,8 +340,7 @@ class _Rotating:
             if name in stack.rolling and any(each.running for each in mine[name])
         ]
         if moves:
-            entries = stack.document["services"]
-            Rollout(self.env, self.source.document, entries, moves, self.work.timeout, self.work.held.check).run()
+            Rollout(self.env, self.source.document, stack, moves, self.work.timeout, self.work.held.check).run()
         rest = [name for name in names if name not in {each.service.name for each in moves}]
         if rest:
             watched = {name: stack.services[name] for name in rest}

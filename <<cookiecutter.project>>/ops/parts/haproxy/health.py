@@ -42,7 +42,10 @@ def judge(servers: Collection[Server], service: str, containers: dict[str, str])
     known = {each.address for each in mine}
     reasons += [f"{name} is not seen" for address, name in containers.items() if address not in known]
     detail = f"{len(chosen)} of {len(containers)} get requests, {sum(each.open for each in mine)} open now"
-    status: Status = "fail" if not chosen else "warn" if reasons else "ok"
+    # With none chosen each gets requests, so the site serves if their checks pass.
+    status: Status = "ok" if not reasons else "warn" if any(each.well for each in mine) else "fail"
+    if mine and all(each.chosen or each.recovering for each in mine) and len(mine) == len(containers):
+        status = "ok"
     return Check("pool", service, status, "; ".join([detail, *reasons]))
 
 
@@ -52,6 +55,8 @@ def why(server: Server) -> str:
         return ""
     if server.ejected:
         return "is taken out: it answers errors although its health check is fine"
+    if server.recovering:
+        return "is ready again, and is chosen in a few seconds"
     if server.state == "DOWN":
         return f"is not ready ({server.check} {server.check_code})".replace(" )", ")")
     if server.state == "DRAIN":

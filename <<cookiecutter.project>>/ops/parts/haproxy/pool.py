@@ -42,7 +42,7 @@ class Server:
     """A container as HAProxy sees it. address: in the network `serving`; state: UP, DOWN, DRAIN, MAINT or NOLB; check,
     check_code: what its last check gave, such as L7STS and 503; open: requests that it has or that wait for it; errors,
     requests: since HAProxy started or was reloaded, errors being answers of 500 and above; took_ms: the mean of the
-    last thousand answers."""
+    last thousand answers; ejections: how often it was taken out because of its answers."""
 
     pool: str
     name: str
@@ -54,6 +54,7 @@ class Server:
     errors: int = 0
     requests: int = 0
     took_ms: float = 0
+    ejections: int = 0
 
     @property
     def chosen(self) -> bool:
@@ -61,9 +62,19 @@ class Server:
         return self.state == "UP"
 
     @property
+    def well(self) -> bool:
+        """It says that it is ready."""
+        return self.check in {"HANA", "L7OK"}
+
+    @property
     def ejected(self) -> bool:
         """Taken out because of its answers, although it says that it is ready."""
-        return self.state == "DOWN" and self.check in {"HANA", "L7OK"}
+        return self.state == "DOWN" and self.well and self.ejections > 0
+
+    @property
+    def recovering(self) -> bool:
+        """It was not ready, and has yet to say so for a while before it is chosen again."""
+        return self.state == "DOWN" and self.well and not self.ejections
 
 
 def find(containers: Iterable[Container]) -> Container | None:
@@ -94,6 +105,7 @@ def _server(row: Mapping[str, Any]) -> Server:
         int(row["hrsp_5xx"] or 0),
         int(row["stot"] or 0),
         float(row["ttime"] or 0),
+        int(row["hanafail"] or 0),
     )
 
 

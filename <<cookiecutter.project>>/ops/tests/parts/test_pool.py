@@ -12,15 +12,15 @@ from ops.engine import Completed, Container
 from ops.parts.haproxy import pool
 from ops.parts.haproxy.pool import Server
 
-HEAD = "# pxname,svname,qcur,scur,stot,status,hrsp_5xx,check_status,check_code,addr,ttime,\n"
+HEAD = "# pxname,svname,qcur,scur,stot,status,hrsp_5xx,check_status,check_code,addr,ttime,hanafail,\n"
 STAT = (
     HEAD
     + """\
-web,s1,0,2,9,UP,1,L7OK,200,10.9.0.2:8000,12,
-web,s2,1,0,9,DOWN 3/40,10,* L7OK,200,10.9.0.3:8000,0,
-web,s3,0,0,0,DOWN,0,L7STS,503,10.9.0.4:8000,,
-web,s4,0,0,0,MAINT (resolution),0,,,,,
-web:any,s1,0,3,0,no check,0,,,10.9.0.2:8000,0,
+web,s1,0,2,9,UP,1,L7OK,200,10.9.0.2:8000,12,0,
+web,s2,1,0,9,DOWN 3/40,10,* L7OK,200,10.9.0.3:8000,0,1,
+web,s3,0,0,0,DOWN,0,L7STS,503,10.9.0.4:8000,,0,
+web,s4,0,0,0,MAINT (resolution),0,,,,,,
+web:any,s1,0,3,0,no check,0,,,10.9.0.2:8000,0,0,
 """
 )
 STATE = """\
@@ -77,7 +77,7 @@ def test_servers_and_how_they_are() -> None:
 
 
 def test_one_that_was_just_taken_out_for_its_answers() -> None:
-    assert Server("web", "s1", "10.9.0.2", "DOWN", "HANA").ejected
+    assert Server("web", "s1", "10.9.0.2", "DOWN", "HANA", ejections=1).ejected
 
 
 def test_taking_out_and_back_in_both_pools(use, haproxy) -> None:

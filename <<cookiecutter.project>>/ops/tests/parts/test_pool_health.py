@@ -14,8 +14,8 @@ UP = Server("web", "s1", "10.9.0.2", "UP", "L7OK", open=2)
 TWO = {"10.9.0.2": "web-1", "10.9.0.3": "web-2"}
 
 
-def other(state: str, check: str = "", code: str = "") -> Server:
-    return Server("web", "s2", "10.9.0.3", state, check, code)
+def other(state: str, check: str = "", code: str = "", ejections: int = 0) -> Server:
+    return Server("web", "s2", "10.9.0.3", state, check, code, ejections=ejections)
 
 
 def test_all_get_requests() -> None:
@@ -26,7 +26,7 @@ def test_all_get_requests() -> None:
 @pytest.mark.parametrize(
     ("server", "reason"),
     [
-        (other("DOWN", "L7OK", "200"), "web-2 is taken out: it answers errors although its health check is fine"),
+        (other("DOWN", "L7OK", "200", 1), "web-2 is taken out: it answers errors although its health check is fine"),
         (other("DOWN", "L7STS", "503"), "web-2 is not ready (L7STS 503)"),
         (other("DOWN", "L4CON"), "web-2 is not ready (L4CON)"),
         (other("DRAIN"), "web-2 was taken out by a rollout that was interrupted; the next deploy takes it back"),
@@ -43,8 +43,22 @@ def test_one_that_haproxy_does_not_see() -> None:
     assert health.judge([UP], "web", {**{"10.9.0.2": "web-1"}, "": "web-2"}).detail.endswith("; web-2 is not seen")
 
 
-def test_a_service_that_gets_none_at_all_is_down() -> None:
-    assert health.judge([other("DOWN", "L7STS", "503")], "web", {"10.9.0.3": "web-2"}).status == "fail"
+def test_one_that_is_ready_again_is_no_worry() -> None:
+    found = health.judge([UP, other("DOWN", "L7OK", "200")], "web", TWO)
+    assert (found.status, found.detail.partition("; ")[2]) == (
+        "ok",
+        "web-2 is ready again, and is chosen in a few seconds",
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "ejections", "status"),
+    [("L7STS", 0, "fail"), ("L4CON", 0, "fail"), ("L7OK", 1, "warn"), ("L7OK", 0, "ok")],
+)
+def test_where_none_is_chosen_their_checks_decide(check: str, ejections: int, status: str) -> None:
+    """Each gets requests then."""
+    only = other("DOWN", check, ejections=ejections)
+    assert health.judge([only], "web", {"10.9.0.3": "web-2"}).status == status
 
 
 def test_status_names_those_that_get_no_requests(make_container, monkeypatch) -> None:
@@ -52,6 +66,6 @@ def test_status_names_those_that_get_no_requests(make_container, monkeypatch) ->
     declared = Stack("acme-dev", {}, {"networks": {"serving": {"name": "acme_serving"}}})
     seen = Glance(declared, [*web, make_container("haproxy")])
     any_of = Server("web:any", "s1", "10.9.0.2", "no")
-    monkeypatch.setattr(pool, "servers", lambda _haproxy: [UP, any_of, other("DOWN", "L7OK")])
+    monkeypatch.setattr(pool, "servers", lambda _haproxy: [UP, any_of, other("DOWN", "L7OK", ejections=1)])
     assert status.out_of_pool(seen) == ["web-2 is taken out: it answers errors although its health check is fine"]
     assert status.out_of_pool(Glance(declared, web)) == []

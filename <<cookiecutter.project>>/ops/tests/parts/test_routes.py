@@ -75,15 +75,30 @@ def test_all_files_are_rendered() -> None:
     assert {*routes.render(DECLARED)} == {"http.conf", "site.conf", "pools.cfg"}
 
 
-def test_they_are_read_through_nginx(make_container, monkeypatch) -> None:
-    packed = tar.packed({"routes/http.conf": "a", "routes/pools.cfg": "b"})
-    monkeypatch.setattr(engine, "docker", lambda *_args, **_options: Completed((), 0, packed.decode(), ""))
-    assert routes.read([make_container("web"), make_container("nginx")]) == {"http.conf": "a", "pools.cfg": "b"}
+@pytest.mark.parametrize(
+    ("states", "folder"),
+    [
+        ({"haproxy": "running", "nginx": "running"}, "/etc/haproxy/routes"),
+        ({"haproxy": "exited", "nginx": "running"}, "/etc/nginx/routes"),
+        ({"haproxy": "restarting", "nginx": "exited"}, None),
+        ({}, None),
+    ],
+)
+def test_they_are_read_through_one_that_runs(make_container, monkeypatch, states: dict, folder: str | None) -> None:
+    packed, asked = tar.packed({"./http.conf": "a", "./pools.cfg": "b"}), []
+
+    def exec_(_container: str, argv: list[str], **_options: object) -> Completed:
+        asked.append(argv)
+        return Completed((), 0, packed.decode(), "")
+
+    monkeypatch.setattr(engine, "exec_", exec_)
+    containers = [make_container(name, state=state) for name, state in states.items()]
+    assert routes.read([make_container("web"), *containers]) == ({"http.conf": "a", "pools.cfg": "b"} if folder else {})
+    assert asked == ([["tar", "-C", folder, "-cf", "-", "."]] if folder else [])
 
 
-def test_no_nginx_or_one_without_the_volume_has_none(make_container, monkeypatch) -> None:
-    assert routes.read([make_container("web")]) == {}
-    monkeypatch.setattr(engine, "docker", lambda *_args, **_options: Completed((), 1, "", "no such file"))
+def test_one_without_the_volume_has_none(make_container, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), 2, "", "tar: Cannot open"))
     assert routes.read([make_container("nginx")]) == {}
 
 
