@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.bench.edge_parts import engine
 from tests.bench.edge_parts.fronts import TLS_PORT, Kamal, container, plain_nginx
@@ -34,18 +35,29 @@ class Way:
     pool: str = ""
 
 
-def trusted(project: Project) -> ssl.SSLContext:
-    """TLS to an address, by the certificate for `localhost` of the project's own authority."""
-    context = ssl.create_default_context(cafile=str(project.certificate_authority(ENVIRONMENT)))
-    context.check_hostname = False
-    return context
+class Secured(http.client.HTTPConnection):
+    """TLS to an address, addressed as `localhost`: who asks for no name is turned away."""
+
+    def __init__(self, host: str, authority: Path) -> None:
+        super().__init__(host, timeout=30)
+        self._tls = ssl.create_default_context(cafile=str(authority))
+
+    def connect(self) -> None:
+        """Connect. Raises OSError."""
+        super().connect()
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname="localhost")
 
 
 def connect(project: Project, host: str, tls: bool) -> http.client.HTTPConnection:
     """A connection that is kept."""
-    if not tls:
-        return http.client.HTTPConnection(host, timeout=30)
-    return http.client.HTTPSConnection(host, timeout=30, context=trusted(project))
+    if tls:
+        return Secured(host, project.certificate_authority(ENVIRONMENT))
+    return http.client.HTTPConnection(host, timeout=30)
+
+
+def ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server has closed it: nothing is on its way between two requests, so what can be read is the end."""
+    return connection.sock is None or bool(select.select([connection.sock], [], [], 0)[0])
 
 
 def ask(connection: http.client.HTTPConnection, **headers: str) -> None:
@@ -113,8 +125,7 @@ def handshakes(projects: Mapping[str, Project]) -> str:
         connection: http.client.HTTPConnection | None = None
         time.sleep(PAUSE * number / CLIENTS)
         for _ in range(VISITS):
-            # Nothing is on its way between two requests, so what can be read is the end.
-            if connection is None or select.select([connection.sock], [], [], 0)[0]:
+            if connection is None or ended(connection):
                 connection = connect(projects[name], host, tls=True)
                 opened[name] += 1  # += on an int of a dict, from threads that hold the interpreter's lock
             ask(connection)
