@@ -17,8 +17,8 @@ PASSWORD = "correct horse battery staple"
 TITLE = "Analytical Engine – «Nº 1»"
 FILE = bytes(range(256)) * 4096  # 1 MiB in which every byte value occurs
 
-# alone: Chromium gives up what it is loading whenever an interface of the machine comes or goes, as with every container
-# that starts beside (ERR_NETWORK_CHANGED).
+# alone: Chromium gives up what it is loading whenever an interface of the machine comes or goes, as with every
+# container that starts beside (ERR_NETWORK_CHANGED).
 pytestmark = [pytest.mark.story, pytest.mark.alone]
 
 

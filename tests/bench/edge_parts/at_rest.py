@@ -36,9 +36,13 @@ def told(name: str) -> Callable[[str], Callable[[], object]]:
 
 
 def hang(container: str) -> Callable[[], object]:
-    """Stopped in the middle of everything: connections are taken by the kernel and nobody answers."""
-    docker("kill", "--signal", "STOP", container)
-    return lambda: docker("kill", "--signal", "CONT", container)
+    """Stopped in the middle of everything: connections are taken by the kernel and nobody answers.
+
+    Not by `docker kill`: after that the engine does not restart the container, which its watchdog ends afterwards.
+    """
+    process = engine.running_pid(container)
+    os.kill(process, signal.SIGSTOP)
+    return lambda: os.kill(process, signal.SIGCONT)
 
 
 def crash(container: str) -> Callable[[], object]:
