@@ -1,0 +1,95 @@
+"""Who gets requests: a share of them for a trial, one container out of two that fails, and nobody to choose at all."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from .project import Project, docker, eventually, refused
+
+pytestmark = pytest.mark.story
+
+# A page that fails while the readiness check does not know: what ejection is for.
+FAILING = """
+
+@routes.get("/fails")
+async def fail() -> Response:
+    \"""Fail where somebody has asked this container to.\"""
+    from pathlib import Path
+
+    return Response(status_code=500 if Path("/tmp/fail").exists() else 200)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(dev_stack: Project) -> Project:
+    """The shared stack with two containers of web."""
+    dev_stack.set(WEB_REPLICAS="2")
+    source = dev_stack.folder / "services/web/web/routes.py"
+    source.write_text(source.read_text() + FAILING)
+    dev_stack.invoke("deploy")
+    return dev_stack
+
+
+def titles(project: Project, count: int) -> Counter[str]:
+    """How often each title came, of so many pages."""
+    with project.client() as client:
+        pages = [client.get("/login").text for _ in range(count)]
+    return Counter(found[1] for page in pages if (found := re.search("<title>.* · (.*)</title>", page)))
+
+
+def pool(project: Project) -> dict[str, str]:
+    """What health says of the containers of web that get requests."""
+    checks = project.health(code=None)["checks"]
+    return next(each for each in checks if each["name"] == "pool" and each["target"] == "web")
+
+
+def test_a_trial_gets_its_share_and_can_be_ended(project: Project) -> None:
+    (before,) = titles(project, 5)
+    project.set(SITE_NAME="Trial")
+    project.invoke("deploy", "--canary", "20")
+    shares = titles(project, 100)
+    assert shares[before] + shares["Trial"] == 100
+    assert 15 <= shares["Trial"] <= 25, shares
+    assert "a canary is under way" in project.invoke("status").stdout
+    refused(project.invoke("deploy", code=3), "A canary of web is under way in dev", "--promote", "--abort")
+    refused(project.invoke("scale", "web", "3", code=3), "A canary of web is under way in dev")
+    project.invoke("deploy", "--abort")
+    assert titles(project, 20) == {before: 20}
+    assert project.health()["healthy"] is True
+
+
+def test_a_trial_that_was_convincing_gets_everything(project: Project) -> None:
+    refused(project.invoke("deploy", "--promote", code=3), "No canary is under way in dev")
+    project.invoke("deploy", "--canary", "10")
+    project.invoke("deploy", "--promote")
+    assert titles(project, 20) == {"Trial": 20}
+    assert "nothing to do" in project.invoke("deploy", "--plan").stdout
+    assert len([name for name in project.containers() if "-web-" in name]) == 2
+
+
+def test_one_that_fails_although_it_is_ready_is_taken_out_and_named(project: Project) -> None:
+    victim, *_ = sorted(name for name in project.containers() if "-web-" in name)
+    docker("exec", victim, "touch", "/tmp/fail")
+    with project.client() as client:
+        # Both are asked in turn, so fifty have more than five in a row for each in less than a second.
+        first = Counter(client.get("/fails").status_code for _ in range(50))
+        then = Counter(client.get("/fails").status_code for _ in range(50))
+    assert 0 < first[500] < 25, first
+    assert then == {200: 50}
+    short = victim.removeprefix(f"{project.name()}-")
+    assert f"{short} is taken out: it answers errors" in pool(project)["detail"]
+    assert f"{short} is taken out" in project.invoke("status").stdout
+    docker("exec", victim, "rm", "/tmp/fail")
+    eventually(lambda: pool(project)["detail"].startswith("2 of 2"), 30, "it is chosen again")
+
+
+def test_without_the_balancer_pages_are_served_and_a_deploy_brings_it_back(project: Project) -> None:
+    docker("kill", next(name for name in project.containers() if "-haproxy-" in name))
+    assert titles(project, 20) == {"Trial": 20}
+    assert re.search("start +haproxy", project.invoke("deploy", "--plan").stdout)
+    project.invoke("deploy")
+    assert titles(project, 20) == {"Trial": 20}
+    eventually(lambda: project.health()["healthy"], 30, "all is well again")
