@@ -15,7 +15,6 @@ from ops import engine
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED, USAGE, OpsError
-from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts.haproxy import pool
 from ops.parts.haproxy.configuration import USUAL_WEIGHT
@@ -63,7 +62,7 @@ def of(declared: Stack, containers: Iterable[Container]) -> dict[str, list[Conta
     network = pools.network(declared)
     found: dict[str, list[Container]] = {}
     for each in containers:
-        if pools.canary(each.service) in each.aliases.get(network, ()):
+        if pools.on_trial(each, network):
             found.setdefault(each.service, []).append(each)
     return found
 
@@ -137,8 +136,7 @@ def abort(env: Environment, declared: Stack, found: Mapping[str, Sequence[Contai
     console.say(f"taking the canary out: {', '.join(found)}")
     if haproxy:
         addresses = {each.addresses.get(pools.network(declared), "") for each in containers}
-        pool.take_out(haproxy, addresses)
-        until(lambda: not pool.open_requests(haproxy, addresses), env.number(*DRAIN), 0.2)
+        pool.drain(haproxy, addresses, env.number(*DRAIN))
     for name in stop(containers):
         console.warn(f"{name} did not end by itself within its grace period and was killed.")
     weigh(env, declared, haproxy, {})

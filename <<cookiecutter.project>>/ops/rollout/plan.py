@@ -273,7 +273,7 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
     rolling = stack.rolling
     network = pools.network(stack)
     # A canary has shown what it was to show: its containers go with the old ones.
-    trial = {each.id for each in seen.containers if pools.canary(each.service) in each.aliases.get(network, ())}
+    trial = {each.id for each in seen.containers if pools.on_trial(each, network)}
     aside = found.outdated | trial
     for name, change in found.services.items():
         mine = [each for each in seen.containers if each.service == name]

@@ -23,7 +23,6 @@ from ops import engine
 from ops.base import console, undo
 from ops.base.environments import Environment
 from ops.base.errors import SMOKE, OpsError
-from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts import routes
 from ops.parts.haproxy import pool
@@ -197,7 +196,7 @@ class Rollout:
 
     def _expected(self, ids: Sequence[str]) -> dict[str, Service]:
         """Services of these new containers, each with as many replicas as there are among them."""
-        names = [each.service for each in engine.containers(self.env) if each.id in ids]
+        names = [each.service for each in engine.look(ids)]
         return {
             each.service.name: replace(each.service, replicas=names.count(each.service.name))
             for each in self.moves
@@ -272,7 +271,7 @@ class Rollout:
             return 0
         addresses = self._flat(self._leaving())
         seen = pool.servers(self._haproxy)
-        if any(each.chosen and each.address in addresses and not each.pool.endswith(pool.ANY) for each in seen):
+        if any(each.chosen and each.address in addresses for each in seen):
             pool.take_out(self._haproxy, addresses)
         return sum(each.open for each in seen if each.address in addresses)
 
@@ -306,11 +305,8 @@ class Rollout:
 
     def _leave(self) -> None:
         """Take the new ones out again, and wait for what is open in them."""
-        if not (haproxy := self._haproxy):
-            return
-        addresses = self._flat(engine.look(self._new))
-        pool.take_out(haproxy, addresses)
-        until(lambda: not pool.open_requests(haproxy, addresses), self.env.number(*DRAIN), _DRAIN_PAUSE)
+        if self._haproxy:
+            pool.drain(self._haproxy, self._flat(engine.look(self._new)), self.env.number(*DRAIN))
 
     def _discard(self) -> None:
         """Remove the new containers. Raises OpsError naming those that are still there."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops.base.errors import USAGE, OpsError
+from ops.engine import Container
 from ops.stack.model import Stack
 
 # The network of the containers that get requests, as the Compose files call it.
@@ -56,6 +57,11 @@ def alias(service: str) -> str:
 def canary(service: str) -> str:
     """The name in the network `serving` of the containers that get a share of the requests, for a trial."""
     return f"{service}.canary"
+
+
+def on_trial(container: Container, network: str) -> bool:
+    """Whether a container is one of a canary. network: the name on the engine of the network `serving`."""
+    return canary(container.service) in container.aliases.get(network, ())
 
 
 def declared(stack: Stack) -> dict[str, Pool]:

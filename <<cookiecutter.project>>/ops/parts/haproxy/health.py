@@ -43,9 +43,8 @@ def judge(servers: Collection[Server], service: str, containers: dict[str, str])
     reasons += [f"{name} is not seen" for address, name in containers.items() if address not in known]
     detail = f"{len(chosen)} of {len(containers)} get requests, {sum(each.open for each in mine)} open now"
     # With none chosen each gets requests, so the site serves if their checks pass.
-    status: Status = "ok" if not reasons else "warn" if any(each.well for each in mine) else "fail"
-    if mine and all(each.chosen or each.recovering for each in mine) and len(mine) == len(containers):
-        status = "ok"
+    settled = len(mine) == len(containers) and all(each.chosen or each.recovering for each in mine)
+    status: Status = "ok" if settled else "warn" if any(each.well for each in mine) else "fail"
     return Check("pool", service, status, "; ".join([detail, *reasons]))
 
 

@@ -8,7 +8,7 @@ What HAProxy was told it forgets when it restarts; nothing is written down anywh
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,13 @@ from ops import engine
 from ops.base.errors import NOT_READY, OpsError
 from ops.base.waiting import until
 from ops.engine import Container
-from ops.parts import mounts
+from ops.parts import mounts, reloads
 from ops.stack import pools
 from ops.stack.pools import NETWORK
 
 SERVICE = "haproxy"
 _FILES = "-f /etc/haproxy/stack/haproxy.cfg -f /etc/haproxy/routes"
 CHECK = f"haproxy -c {_FILES}"
-RELOAD_SECONDS = 20.0
 # It looks names up four times a second and asks a new container at once; on a busy machine that takes a few seconds.
 CHOSEN_SECONDS = 20.0
 _PAUSE = 0.1
@@ -116,17 +115,7 @@ def reload(haproxy: Container) -> None:
         engine.docker("restart", haproxy.id)
         return
     before = _process(haproxy)
-    done = engine.exec_(haproxy.id, ["sh", "-ec", f"{CHECK} && kill -USR2 1"], check=False)
-    if not done.ok:
-        lines = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines())
-        raise OpsError(
-            f"HAProxy refuses its new configuration and keeps the old one:\n{lines}", "Fix it and deploy again."
-        )
-    if not until(lambda: _process(haproxy) not in {"", before}, RELOAD_SECONDS, _PAUSE):
-        raise OpsError(
-            f"HAProxy did not take its new configuration within {RELOAD_SECONDS:.0f} s; it works with the old one.",
-            f"See why: invoke logs --service {SERVICE}",
-        )
+    reloads.take(haproxy, "HAProxy", f"{CHECK} && kill -USR2 1", lambda: _process(haproxy) not in {"", before})
 
 
 def _process(haproxy: Container) -> str:
@@ -187,17 +176,19 @@ def describe(server: Server) -> str:
 
 def take_out(haproxy: Container, addresses: Collection[str]) -> None:
     """Send nothing new to these; requests that are open go on."""
-    _set(haproxy, [each for each in servers(haproxy) if each.address in addresses and each.state != "DRAIN"], "drain")
+    mine = [each for each in servers(haproxy) if each.address in addresses and each.state != "DRAIN"]
+    if mine:
+        _ask(haproxy, ";".join(f"set server {each.pool}/{each.name} state drain" for each in mine))
 
 
-def take_back(haproxy: Container, addresses: Collection[str]) -> None:
-    """Choose these again."""
-    _set(haproxy, [each for each in servers(haproxy) if each.address in addresses], "ready")
+def drain(haproxy: Container, addresses: Collection[str], seconds: float) -> None:
+    """Take these out, and wait until no request is open at them or queued for them, but no longer than that."""
+    take_out(haproxy, addresses)
 
+    def open_requests() -> int:
+        return sum(each.open for each in servers(haproxy) if each.address in addresses)
 
-def open_requests(haproxy: Container, addresses: Collection[str]) -> int:
-    """How many requests are open at these, or queued for them."""
-    return sum(each.open for each in servers(haproxy) if each.address in addresses)
+    until(lambda: not open_requests(), seconds, _PAUSE)
 
 
 def reset(haproxy: Container) -> None:
@@ -206,18 +197,14 @@ def reset(haproxy: Container) -> None:
     An empty slot keeps what it was told, and the next container that gets it would too.
     """
     told = parse_told(_ask(haproxy, "show servers state"))
-    _ask(haproxy, ";".join(f"set server {name} state ready" for name in told)) if told else None
+    if told:
+        _ask(haproxy, ";".join(f"set server {name} state ready" for name in told))
 
 
 def parse_told(text: str) -> list[str]:
     """Servers ("web/s1") that a command took out, from `show servers state`."""
     rows = (line.split() for line in text.splitlines() if line[:1].isdigit())
     return [f"{row[1]}/{row[3]}" for row in rows if len(row) > 6 and int(row[6]) & _BY_COMMAND]
-
-
-def _set(haproxy: Container, chosen: Sequence[Server], state: str) -> None:
-    if chosen:
-        _ask(haproxy, ";".join(f"set server {each.pool}/{each.name} state {state}" for each in chosen))
 
 
 def _ask(haproxy: Container, command: str) -> str:

@@ -13,18 +13,15 @@ from ops import engine
 from ops.base.errors import OpsError
 from ops.base.waiting import until
 from ops.engine import Container
-from ops.parts import mounts
+from ops.parts import mounts, reloads
 
 SERVICE = "nginx"
 CONFIGURATION = "/etc/nginx/env/nginx.conf"
 CHECK = f"nginx -t -q -c {CONFIGURATION}"
 # While this file is there, nginx answers the public with 503 (servers.conf). It is in memory: a restart opens again.
 _STOPPING = "/run/nginx/stopping"
-# nginx takes a reload within milliseconds; on a busy machine a second or two.
-RELOAD_SECONDS = 20.0
 # Longer than the longest worker_shutdown_timeout (60 s in prod): then nginx itself cuts what is still open.
 DRAIN_SECONDS = 75.0
-_PAUSE = 0.2
 # While old workers finish, for seconds: a look costs 40 ms of a processor that has requests to serve.
 _DRAIN_PAUSE = 0.5
 # For an answer to a smoke request: as long as a health check may take.
@@ -52,31 +49,20 @@ def reload(nginx: Container) -> None:
     """
     renew(nginx)
     before = {worker.pid for worker in workers(nginx) if not worker.leaving}
-    # One script: the engine lets it come to its end although the command that began it is killed.
-    done = engine.exec_(nginx.id, ["sh", "-ec", f"{CHECK} && kill -HUP 1"], check=False)
-    if not done.ok:
-        lines = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines())
-        raise OpsError(
-            f"nginx refuses its new configuration and keeps the old one:\n{lines}", "Fix it and deploy again."
-        )
 
     # The signal comes back at once; the change has happened when no former worker takes connections any more.
     def changed() -> bool:
         now = {worker.pid for worker in workers(nginx) if not worker.leaving}
         return bool(now) and not now & before
 
-    if not until(changed, RELOAD_SECONDS, _PAUSE):
-        raise OpsError(
-            f"nginx did not take its new configuration within {RELOAD_SECONDS:.0f} s; it works with the old one.",
-            "See why: invoke logs --service nginx",
-        )
+    reloads.take(nginx, "nginx", f"{CHECK} && kill -HUP 1", changed)
 
 
 def renew(nginx: Container) -> None:
     """Restart nginx when a folder that it has mounted was replaced as a whole; a second or two without an answer."""
     if mounts.replaced(nginx):
         engine.docker("restart", nginx.id)
-        if not until(lambda: bool(workers(nginx)), RELOAD_SECONDS, _PAUSE):
+        if not until(lambda: bool(workers(nginx)), reloads.SECONDS, reloads.PAUSE):
             raise OpsError("nginx does not start again.", "See why: invoke logs --service nginx")
 
 

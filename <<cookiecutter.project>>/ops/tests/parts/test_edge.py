@@ -10,6 +10,7 @@ import pytest
 from ops import engine
 from ops.base.errors import OpsError
 from ops.engine import Completed
+from ops.parts import reloads
 from ops.parts.nginx import edge
 from ops.parts.nginx.edge import Smoke, Worker
 
@@ -51,7 +52,7 @@ def use(monkeypatch: pytest.MonkeyPatch):
     def put(nginx: Nginx) -> Nginx:
         monkeypatch.setattr(engine, "exec_", nginx.exec_)
         monkeypatch.setattr(engine, "docker", nginx.docker)
-        monkeypatch.setattr(edge, "RELOAD_SECONDS", 0.5)
+        monkeypatch.setattr(reloads, "SECONDS", 0.5)
         monkeypatch.setattr(edge, "renew", lambda _nginx: None)
         return nginx
 
@@ -164,7 +165,7 @@ def mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_container):
         nginx = Mounted(seen, returns)
         monkeypatch.setattr(engine, "exec_", nginx.exec_)
         monkeypatch.setattr(engine, "docker", nginx.docker)
-        monkeypatch.setattr(edge, "RELOAD_SECONDS", 0.3)
+        monkeypatch.setattr(reloads, "SECONDS", 0.3)
         edge.renew(make_container("nginx", mounts={"/etc/nginx/tls": str(tmp_path)}))
         return nginx.restarts
 

@@ -80,14 +80,12 @@ def test_one_that_was_just_taken_out_for_its_answers() -> None:
     assert Server("web", "s1", "10.9.0.2", "DOWN", "HANA", ejections=1).ejected
 
 
-def test_taking_out_and_back_in_both_pools(use, haproxy) -> None:
+def test_taking_out_in_both_pools(use, haproxy) -> None:
     told = use()
     pool.take_out(haproxy, {"10.9.0.2"})
-    pool.take_back(haproxy, {"10.9.0.3"})
     pool.take_out(haproxy, {"10.1.1.1"})
     assert [each for each in told.commands if not each.startswith("show")] == [
         "set server web/s1 state drain;set server web:any/s1 state drain",
-        "set server web/s2 state ready",
     ]
 
 
@@ -97,9 +95,21 @@ def test_a_reset_reaches_empty_slots_too(use, haproxy) -> None:
     assert told.commands[-1] == "set server web/s2 state ready;set server web/s4 state ready"
 
 
-def test_open_requests_count_wherever_they_came_in(use, haproxy) -> None:
-    use()
-    assert pool.open_requests(haproxy, {"10.9.0.2", "10.9.0.3"}) == 2 + 1 + 3
+@pytest.mark.parametrize("pooled", ["web", "web:any"])
+def test_draining_waits_for_open_requests_wherever_they_came_in(use, haproxy, monkeypatch, pooled: str) -> None:
+    monkeypatch.setattr(pool, "_PAUSE", 0.01)
+    told = use()
+    looks = [Server(pooled, "s1", "10.9.0.2", "DRAIN", open=count) for count in (0, 2, 1, 0)]
+    monkeypatch.setattr(pool, "servers", lambda _haproxy: [looks.pop(0)])
+    pool.drain(haproxy, {"10.9.0.2"}, 5)
+    assert looks == [] and told.commands == []
+
+
+def test_draining_has_an_end(use, haproxy, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "_PAUSE", 0.01)
+    told = use()
+    pool.drain(haproxy, {"10.9.0.2", "10.9.0.3"}, 0.05)
+    assert told.commands.count("show stat -1 4 -1") > 2
 
 
 def test_waiting_until_it_chooses_them(use, haproxy) -> None:

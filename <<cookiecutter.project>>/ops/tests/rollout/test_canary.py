@@ -168,12 +168,11 @@ def test_watching_ends_when_it_does_worse(env, monkeypatch, make_container, tria
 def test_aborting_drains_removes_and_takes_the_share_back(env, monkeypatch, make_container, trial) -> None:
     done: list[str] = []
     monkeypatch.setattr(engine, "containers", lambda _env: [make_container("haproxy"), trial])
-    monkeypatch.setattr(pool, "take_out", lambda _haproxy, addresses: done.append(f"out {addresses}"))
-    monkeypatch.setattr(pool, "open_requests", lambda *_args: done.append("open") or 0)
+    monkeypatch.setattr(pool, "drain", lambda _haproxy, addresses, seconds: done.append(f"drain {addresses} {seconds}"))
     monkeypatch.setattr(canary, "stop", lambda found: done.append(f"stop {found[0].id}") or [])
     monkeypatch.setattr(pool, "reload", lambda _haproxy: done.append("reload"))
     monkeypatch.setattr(
         routes, "write", lambda _env, _stack, files: done.append(f"canary in routes: {'canary' in files['pools.cfg']}")
     )
     canary.abort(env, STACK, {"web": [trial]})
-    assert done == ["out {'10.9.0.5'}", "open", "stop trial", "canary in routes: False", "reload"]
+    assert done == ["drain {'10.9.0.5'} 60", "stop trial", "canary in routes: False", "reload"]

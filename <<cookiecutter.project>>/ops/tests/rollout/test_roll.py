@@ -257,17 +257,17 @@ def test_a_crash_while_draining_leads_back_over_the_pool(rolling, monkeypatch) -
         return rolling.servers(haproxy)
 
     monkeypatch.setattr(pool, "servers", crash)
-    monkeypatch.setattr(pool, "open_requests", lambda _haproxy, addresses: rolling.note("open", *sorted(addresses)))
+    monkeypatch.setattr(pool, "drain", lambda _haproxy, addresses, _seconds: rolling.note("drain", *sorted(addresses)))
     with pytest.raises(OpsError, match="web restarted once"):
         rolling.rollout.run()
     new = ("10.9.0.11", "10.9.0.12")
-    assert rolling.lines[-5:] == [BACK[0], ("take out", *new), ("open", *new), *BACK[1:]]
+    assert rolling.lines[-4:] == [BACK[0], ("drain", *new), *BACK[1:]]
     assert {each.id for each in rolling.all} == STAYED
 
 
 @pytest.mark.parametrize("step", ["create", "keep out", "update", "start", "let in", "await", "take out"])
 def test_an_interruption_before_the_old_ones_are_stopped_leads_back(rolling, step: str, monkeypatch) -> None:
-    monkeypatch.setattr(pool, "open_requests", lambda *_args: 0)
+    monkeypatch.setattr(pool, "drain", lambda *_args: None)
     rolling.dies = step
     with pytest.raises(KeyboardInterrupt):
         rolling.rollout.run()
@@ -374,7 +374,7 @@ def test_fewer_need_nothing_new(rolling, old) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_canary_gets_its_share_and_takes_nothing_out(rolling, old, monkeypatch, fails: bool) -> None:
     monkeypatch.setattr(roll, "weigh", lambda _env, _stack, _haproxy, shares: rolling.note("weigh", str(dict(shares))))
-    monkeypatch.setattr(pool, "open_requests", lambda *_args: 0)
+    monkeypatch.setattr(pool, "drain", lambda *_args: None)
     rolling.rollout.moves, rolling.rollout.canary = [Move(WEB, tuple(old[:2]), 2)], {"web": 11}
     if fails:
         rolling.dies = "await"
