@@ -36,14 +36,14 @@ _FEW_ERRORS, _WORSE = 5, 0.01
 def share(text: str) -> int:
     """The percentage that was typed. Raises OpsError (usage) for anything but 1 to 50."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 50):
-        raise OpsError(f'"{text}" is no share for a canary: give a percentage from 1 to 50.', code=USAGE)
+        raise OpsError(f'"{text}" is not a share for a canary: give a percentage from 1 to 50.', code=USAGE)
     return int(text)
 
 
 def one_of(**options: object) -> None:
     """Raise OpsError (usage) when more than one of these options is given."""
     if len(given := [name for name, each in options.items() if each]) > 1:
-        raise OpsError(f"--{given[0]} and --{given[1]} exclude each other: give one of them.", code=USAGE)
+        raise OpsError(f"--{given[0]} and --{given[1]} cannot be used together: give one of them.", code=USAGE)
 
 
 def minutes(text: str, canary: str) -> float:
@@ -51,9 +51,9 @@ def minutes(text: str, canary: str) -> float:
     if not text:
         return 0
     if not canary:
-        raise OpsError("--minutes is the time of a canary: give --canary too.", code=USAGE)
+        raise OpsError("--minutes is for a canary: give --canary too.", code=USAGE)
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1440):
-        raise OpsError(f'"{text}" is no time for a canary: give minutes, from 1 to 1440.', code=USAGE)
+        raise OpsError(f'"{text}" is not a time for a canary: give minutes, from 1 to 1440.', code=USAGE)
     return float(text)
 
 

@@ -106,9 +106,13 @@ class Deployment:
     def settle_canary(self, minutes: float) -> None:
         """Watch the canary that was begun, then promote it, or abort it as soon as it does worse. Raises OpsError
         (SMOKE) when it was aborted."""
-        self.doing = "watching the canary"
-        console.say(f"watching for {minutes:.0f} minutes, then it is promoted")
         declared = model.load(self.env)
+        if not trial.of(declared, engine.containers(self.env)):
+            return  # nothing had changed, so none was begun
+        self.doing = "watching the canary"
+        # What a person goes on with when this is interrupted: the canary has begun.
+        self.command = "deploy --promote"
+        console.say(f"watching for {minutes:.0f} minutes, then it is promoted")
         if name := trial.watch(self.env, declared, 60 * minutes, self.held.check):
             trial.show(self.env, declared, engine.containers(self.env))
             self.abort_canary()
@@ -532,7 +536,7 @@ def deployment(env: Environment, command: str, assume_yes: bool = False, lock_wa
             failed = f" The way back failed: {'; '.join(work.not_undone)}." if work.not_undone else ""
             raise OpsError(
                 f"Interrupted while {work.doing}: {state}.{failed}",
-                f"`invoke {command} --env {env.name}` continues from here.",
+                f"`invoke {work.command} --env {env.name}` continues from here.",
                 INTERRUPTED,
             ) from None
 

@@ -143,7 +143,8 @@ class Rollout:
 
     def _create(self) -> None:
         adding = [each for each in self.moves if each.fresh]
-        self._step(f"creating {sum(each.fresh for each in adding)} containers beside those that serve")
+        count = sum(each.fresh for each in adding)
+        self._step(f"creating {count} container{'s' if count > 1 else ''} beside those that serve")
         self._before = frozenset(each.id for each in engine.containers(self.env))
         totals = {each.service.name: len(each.stay) + len(each.leave) + each.fresh for each in adding}
         try:

@@ -41,8 +41,9 @@ def judge(servers: Collection[Server], service: str, containers: dict[str, str])
     reasons = [f"{containers[each.address]} {reason}" for each in mine if (reason := why(each))]
     known = {each.address for each in mine}
     reasons += [f"{name} is not seen" for address, name in containers.items() if address not in known]
-    detail = f"{len(chosen)} of {len(containers)} get requests, {sum(each.open for each in mine)} open now"
     # With none chosen each gets requests, so the site serves if their checks pass.
+    who = f"{len(chosen)} of {len(containers)} get requests" if chosen else "none is chosen, so each gets requests"
+    detail = f"{who}, {sum(each.open for each in mine)} open now"
     settled = len(mine) == len(containers) and all(each.chosen or each.recovering for each in mine)
     status: Status = "ok" if settled else "warn" if any(each.well for each in mine) else "fail"
     return Check("pool", service, status, "; ".join([detail, *reasons]))
@@ -55,7 +56,7 @@ def why(server: Server) -> str:
     if server.ejected:
         return "is taken out: it answers errors although its health check is fine"
     if server.recovering:
-        return "is ready again, and is chosen in a few seconds"
+        return "is ready, and will be chosen in a few seconds"
     if server.state == "DOWN":
         return f"is not ready ({server.check} {server.check_code})".replace(" )", ")")
     if server.state == "DRAIN":

@@ -47,7 +47,7 @@ def test_one_that_is_ready_again_is_no_worry() -> None:
     found = health.judge([UP, other("DOWN", "L7OK", "200")], "web", TWO)
     assert (found.status, found.detail.partition("; ")[2]) == (
         "ok",
-        "web-2 is ready again, and is chosen in a few seconds",
+        "web-2 is ready, and will be chosen in a few seconds",
     )
 
 
@@ -58,7 +58,9 @@ def test_one_that_is_ready_again_is_no_worry() -> None:
 def test_where_none_is_chosen_their_checks_decide(check: str, ejections: int, status: str) -> None:
     """Each gets requests then."""
     only = other("DOWN", check, ejections=ejections)
-    assert health.judge([only], "web", {"10.9.0.3": "web-2"}).status == status
+    found = health.judge([only], "web", {"10.9.0.3": "web-2"})
+    assert found.status == status
+    assert found.detail.startswith("none is chosen, so each gets requests, 0 open now; web-2 is ")
 
 
 def test_status_names_those_that_get_no_requests(make_container, monkeypatch) -> None:

@@ -48,7 +48,7 @@ def test_what_is_no_share(text: str) -> None:
 def test_options_that_do_not_go_together() -> None:
     assert (canary.share("10"), canary.minutes("5", "10"), canary.minutes("", "")) == (10, 5.0, 0)
     canary.one_of(canary="10", promote=False, abort=False)
-    with pytest.raises(OpsError, match="--canary and --abort exclude each other"):
+    with pytest.raises(OpsError, match="--canary and --abort cannot be used together"):
         canary.one_of(canary="10", promote=False, abort=True)
     with pytest.raises(OpsError, match="give --canary too"):
         canary.minutes("5", "")

@@ -535,6 +535,33 @@ def test_what_is_left_of_monitoring_is_a_warning(running, whole, capsys) -> None
     assert "nothing left to do" not in said.out
 
 
+def test_a_canary_of_nothing_is_not_watched(env, make_stack, make_container, quiet, capsys) -> None:
+    declared = make_stack(Service("web", "acme/web:1", has_health=True))
+    quiet.setattr(deploy, "survey", lambda env: surveyed(declared, make_container("web")))
+    quiet.setattr(deploy.model, "load", lambda env: declared)
+    quiet.setattr(engine, "containers", lambda env: [make_container("web")])
+    quiet.setattr(deploy.trial, "watch", lambda *_args: pytest.fail("watched"))
+    deploy.deploy(env, canary=10, minutes=5)
+    assert capsys.readouterr().out.startswith("nothing to change: 1 services healthy in dev (")
+
+
+def test_who_interrupts_a_canary_is_told_how_it_goes_on(env, make_stack, make_container, quiet) -> None:
+    declared = make_stack(Service("web", "acme/web:1"))
+
+    def interrupted(*_args: object) -> str:
+        raise KeyboardInterrupt
+
+    quiet.setattr(deploy.Deployment, "run", lambda self: None)
+    quiet.setattr(deploy.model, "load", lambda env: declared)
+    quiet.setattr(engine, "containers", lambda env: [make_container("web")])
+    quiet.setattr(deploy.trial, "of", lambda *_args: {"web": [make_container("web")]})
+    quiet.setattr(deploy.trial, "watch", interrupted)
+    with pytest.raises(OpsError, match="Interrupted while watching the canary") as caught:
+        deploy.deploy(env, canary=10, minutes=5)
+    assert caught.value.code == INTERRUPTED
+    assert caught.value.remedy == "`invoke deploy --promote --env dev` continues from here."
+
+
 # ── and what else there is ────────────────────────────────────────────────────────────────────────────────────────────
 
 
