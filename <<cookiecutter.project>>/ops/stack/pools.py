@@ -18,6 +18,9 @@ from ops.stack.model import Stack
 # The network of the containers that get requests, as the Compose files call it.
 NETWORK = "serving"
 PORT = "ops.port"
+# How long nginx keeps an idle connection to HAProxy. A new one costs nothing on one machine; an old one may lead to a
+# process of HAProxy that a reload has replaced.
+IDLE_SECONDS = 5
 # Asked when nothing else is said; a service of the common skeleton answers there.
 READY = "/health/ready"
 

@@ -8,6 +8,7 @@ What HAProxy was told it forgets when it restarts; nothing is written down anywh
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -109,13 +110,18 @@ def _server(row: Mapping[str, Any]) -> Server:
 
 
 def reload(haproxy: Container) -> None:
-    """Let HAProxy take its changed configuration; returns when the new process serves. The former one finishes what it
-    has. Raises OpsError when the configuration is wrong: HAProxy then keeps working with the old one."""
+    """Let HAProxy take its changed configuration; returns when the new process alone gets requests. The former one
+    finishes what it has. Raises OpsError when the configuration is wrong: HAProxy then keeps working with the old one.
+
+    The former process also answers what nginx sends on connections that were idle, and does not hear what the new one
+    is told. So it must have none of them any more when the first container is taken out.
+    """
     if mounts.replaced(haproxy):
         engine.docker("restart", haproxy.id)
         return
     before = _process(haproxy)
     reloads.take(haproxy, "HAProxy", f"{CHECK} && kill -USR2 1", lambda: _process(haproxy) not in {"", before})
+    time.sleep(pools.IDLE_SECONDS)
 
 
 def _process(haproxy: Container) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ops.stack.pools import Pool
+from ops.stack.pools import IDLE_SECONDS, Pool
 
 _HEAD = "# Rendered from the Compose files by `invoke deploy`.\n"
 
@@ -15,7 +15,7 @@ upstream {name} {{
     server haproxy:8100 resolve max_fails=1 fail_timeout=1s;
     server {alias}:{port} resolve backup;
     keepalive 32;
-    keepalive_timeout 60s; # less than the 75 s of HAProxy and the services: nginx is the one that closes it
+    keepalive_timeout {idle}s; # less than the 75 s of HAProxy and the services: nginx is the one that closes it
 }}
 """
 _INTERNAL = """
@@ -48,7 +48,7 @@ def render(declared: Mapping[str, Pool]) -> dict[str, str]:
 
 
 def _http(pool: Pool) -> str:
-    upstream = _UPSTREAM.format(name=pool.service, alias=pool.alias, port=pool.port)
+    upstream = _UPSTREAM.format(name=pool.service, alias=pool.alias, port=pool.port, idle=IDLE_SECONDS)
     return upstream + (_INTERNAL.format(name=pool.service, internal=pool.internal) if pool.internal else "")
 
 
