@@ -14,7 +14,7 @@ def doctor(env: Environment) -> bool:
 
     What is too old to read the Compose files is told by itself: the rest would only be its complaints.
     """
-    found = preflight.check_versions(preflight.engine_info())
+    found = preflight.check_versions(preflight.engine_info(), preflight.compose_version())
     if all(each.status != findings.FAILED for each in found):
         found = preflight.run(env, model.load(env), engine.containers(env))
     colours = {findings.OK: "green", findings.WARNING: "yellow", findings.FAILED: "red"}

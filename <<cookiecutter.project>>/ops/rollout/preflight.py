@@ -273,9 +273,13 @@ def engine_info() -> dict[str, Any]:
     return info
 
 
-def check_versions(info: Mapping[str, Any]) -> list[Check]:
-    """The versions of the engine, which has said so in `info`, and of Compose. Raises OpsError when there is none."""
-    compose = engine.docker("compose", "version", "--short").stdout.strip()
+def compose_version() -> str:
+    """The version of Compose. Raises OpsError when there is none."""
+    return engine.docker("compose", "version", "--short").stdout.strip()
+
+
+def check_versions(info: Mapping[str, Any], compose: str) -> list[Check]:
+    """The versions of the engine, which has said so in `info`, and of Compose."""
     return [
         check_version("engine", info.get("ServerVersion", ""), ENGINE_MINIMUM),
         check_version("compose", compose, COMPOSE_MINIMUM),
@@ -291,24 +295,31 @@ def of(env: Environment, decided: Plan) -> list[Check]:
 def run(
     env: Environment, stack: Stack, containers: Sequence[Container], beside: Mapping[str, int] | None = None
 ) -> list[Check]:
-    """Every check for an environment. beside: as of memory_needed."""
+    """Every check for an environment, side by side: most of it is waiting for docker. beside: as of memory_needed."""
     from ops.parts import postgres
     from ops.parts.postgres import connections, majors
     from ops.secrets import certificates
     from ops.secrets.check import check
 
-    info = engine_info()
+    with engine.pool(6) as pool:
+        secrets = pool.submit(check, env)
+        said = pool.submit(engine_info)
+        compose = pool.submit(compose_version)
+        bridges = pool.submit(engine.docker, "network", "ls", "--filter", "driver=bridge", "--format", "{{.Name}}")
+        state = pool.submit(memory.load, env)
+        databases = pool.submit(lambda: [*majors.check(env, stack, containers)])
+    info = said.result()
+    listed = bridges.result().stdout.split()
     root = Path(info.get("DockerRootDir", "/"))
     # With an engine elsewhere (a virtual machine, another host) its folders and memory are not ours to measure.
     here = root.is_dir()
     where = root if here else env.project_dir
     total = int(info.get("MemTotal", 0))
     names = {f"{stack.name}_{name}" for each in stack.services.values() for name in each.networks}
-    listed = engine.docker("network", "ls", "--filter", "driver=bridge", "--format", "{{.Name}}").stdout.split()
     ports = [port for service in stack.services.values() for port in service.ports]
     nodes = {name: each.memory_limit for name, each in stack.services.items() if name in postgres.NODES}
     return [
-        *check_versions(info),
+        *check_versions(info, compose.result()),
         *check_settings(env),
         *(host.check_addresses(env, ports) if here else ()),
         *host.check_ca_bundle(env),
@@ -320,10 +331,10 @@ def run(
         *check_ports(stack, containers, holder=port_holder, setting=lambda number: setting_of(env, number)),
         check_disk(shutil.disk_usage(where).free, str(where)),
         check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),
-        *check_secrets(env, check(env)),
-        *check_folder(env, containers, memory.load(env)),
+        *check_secrets(env, secrets.result()),
+        *check_folder(env, containers, state.result()),
         check_certificate(env, certificates.validate, certificates.issuable),
-        *majors.check(env, stack, containers),
+        *databases.result(),
     ]
 
 

@@ -387,10 +387,12 @@ def _check_docker(checked: _Checked) -> Iterator[Finding]:
         images = {service["image"] for service in services.values() if "build" in service and "image" in service}
     try:
         listed = engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
-        for image in sorted(images & set(listed)):
-            text = engine.docker("image", "inspect", image).stdout
-            text += engine.docker("history", "--no-trunc", "--format", "{{json .}}", image).stdout
-            yield from _leaked(checked, text, f"image {image}", "its value is in the image's settings or history")
+        present = sorted(images & set(listed))
+        with engine.pool(4) as pool:
+            described = [pool.submit(_described, image) for image in present]
+        for image, description in zip(present, described, strict=True):
+            what = "its value is in the image's settings or history"
+            yield from _leaked(checked, description.result(), f"image {image}", what)
         for container in engine.inspect([container.id for container in engine.containers(env)]):
             where = f"container {container['Name'].lstrip('/')}"
             yield from _leaked(
@@ -398,6 +400,14 @@ def _check_docker(checked: _Checked) -> Iterator[Finding]:
             )
     except OpsError as error:
         yield Finding("skipped", "*", f"images and containers: {error.message}", "docker", error.remedy)
+
+
+def _described(image: str) -> str:
+    """All that an image says of itself: its settings, and the commands that built it."""
+    from ops import engine
+
+    settings = engine.docker("image", "inspect", image).stdout
+    return settings + engine.docker("history", "--no-trunc", "--format", "{{json .}}", image).stdout
 
 
 def _leaked(checked: _Checked, text: str, where: str, what: str) -> Iterator[Finding]:

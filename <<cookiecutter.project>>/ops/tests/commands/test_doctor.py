@@ -12,7 +12,8 @@ from ops.stack import model
 def test_doctor(env, make_stack, monkeypatch, capsys) -> None:
     found = [findings.Check("disk", findings.OK, "lots"), findings.Check("ports", findings.WARNING, "hm", "Look.")]
     monkeypatch.setattr(preflight, "engine_info", dict)
-    monkeypatch.setattr(preflight, "check_versions", lambda _info: [])
+    monkeypatch.setattr(preflight, "compose_version", str)
+    monkeypatch.setattr(preflight, "check_versions", lambda _info, _compose: [])
     monkeypatch.setattr(preflight, "run", lambda *_args: found)
     monkeypatch.setattr(model, "load", lambda env: make_stack())
     monkeypatch.setattr(engine, "containers", lambda env: [])
@@ -26,6 +27,7 @@ def test_doctor(env, make_stack, monkeypatch, capsys) -> None:
 def test_what_is_too_old_to_read_the_files_is_told_by_itself(env, monkeypatch, capsys) -> None:
     too_old = [findings.Check("compose", findings.FAILED, "2.5.0 is too old", "Install 2.32 or newer.")]
     monkeypatch.setattr(preflight, "engine_info", dict)
-    monkeypatch.setattr(preflight, "check_versions", lambda _info: too_old)
+    monkeypatch.setattr(preflight, "compose_version", str)
+    monkeypatch.setattr(preflight, "check_versions", lambda _info, _compose: too_old)
     assert not doctor.doctor(env)
     assert "2.5.0 is too old" in capsys.readouterr().out
