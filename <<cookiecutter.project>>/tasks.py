@@ -246,16 +246,18 @@ def deploy(
     over when they are healthy, without interrupting requests. If they do not become healthy, the old ones keep serving.
     Run it as often as you like: what is up to date is not touched.
     """
+    from ops.rollout import canary as trial
+
+    trial.one_of(canary=canary, promote=promote, abort=abort)
+    share = trial.share(canary) if canary else 0
     if plan or json:
         from ops.rollout import preview
 
-        return preview.preview(load(env), as_json=json)
-    from ops.rollout import canary as trial
+        return preview.preview(load(env), json, share)
     from ops.rollout import deploy as deployment
     from ops.state import lock
 
-    share, wait = trial.share(canary) if canary else 0, lock.seconds(lock_wait)
-    trial.one_of(canary=canary, promote=promote, abort=abort)
+    wait = lock.seconds(lock_wait)
     if abort:
         return deployment.abort_canary(load(env), wait)
     return deployment.deploy(load(env), yes, wait, share, trial.minutes(minutes, canary), promote)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ops.engine import Container
 from ops.parts import routes
+from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.rollout import changes
 from ops.rollout.changes import Change, Changes
@@ -238,7 +239,14 @@ def decide(seen: Survey) -> Plan:
         *_services(seen, found, drifts),
         *_leftovers(found),
     ]
-    return Plan(seen, tuple(sorted(operations, key=lambda each: each.phase)))
+    return Plan(seen, tuple(sorted(operations, key=lambda each: (each.phase, _turn(each)))))
+
+
+def _turn(operation: Operation) -> int:
+    """The order within a phase: HAProxy is there, and sees everybody who serves, before nginx sends requests to it."""
+    if operation.phase != Phase.EDGE or operation.subject == pool.SERVICE:
+        return 0
+    return 1 if isinstance(operation, Join) else 2
 
 
 # ── images ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,17 +10,21 @@ from typing import Any
 from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED
-from ops.rollout import plan, preflight
+from ops.rollout import canary, plan, preflight
 from ops.rollout.observe import survey
 from ops.rollout.plan import Operation, Plan
 
 
-def preview(env: Environment, as_json: bool = False) -> int:
-    """Show what `invoke deploy` would do in an environment, and why; the exit code.
+def preview(env: Environment, as_json: bool = False, share: int = 0) -> int:
+    """Show what `invoke deploy` would do in an environment, and why; the exit code. share: of the requests, in percent,
+    when it is to begin a canary.
 
-    Raises OpsError (REFUSED) when a deploy would be refused; as JSON, that is part of the document.
+    Raises OpsError (REFUSED) when a deploy would be refused; as JSON, what preflight refuses is part of the document.
     """
     decided = plan.decide(survey(env))
+    if share:
+        canary.refuse(env, decided.seen.stack, decided.seen.containers)
+        decided = canary.limited(decided, share)
     if decided.idle:
         decided.seen.warn_elsewhere(env)
     found = preflight.of(env, decided)
@@ -29,7 +33,7 @@ def preview(env: Environment, as_json: bool = False) -> int:
     if as_json:
         console.say(json.dumps(as_document(env, decided, refused), indent=2))
         return REFUSED if refused else 0
-    show(env, decided, refused)
+    show(env, decided, refused, share)
     findings.refuse(refused)
     return 0
 
@@ -55,15 +59,16 @@ def as_document(env: Environment, decided: Plan, refused: Sequence[findings.Chec
     }
 
 
-def show(env: Environment, decided: Plan, refused: Sequence[findings.Check] = ()) -> None:
-    """Print a plan for people."""
+def show(env: Environment, decided: Plan, refused: Sequence[findings.Check] = (), share: int = 0) -> None:
+    """Print a plan for people. share: as of preview."""
     if decided.idle:
         console.say(f"nothing to do: {env.name} is as declared", "green")
         return
     rows = [row for each in decided.operations for row in _rows(each)]
     console.print_table(("WHAT", "SERVICE", "WHY"), [tuple(console.plain(cell) for cell in row) for row in rows])
     if not refused:
-        console.say(f"\nnothing was changed; `invoke deploy --env {env.name}` does this, in this order")
+        option = f" --canary {share}" if share else ""
+        console.say(f"\nnothing was changed; `invoke deploy{option} --env {env.name}` does this, in this order")
 
 
 def _rows(operation: Operation) -> Sequence[tuple[str, str, str]]:

@@ -242,8 +242,13 @@ def test_what_serves_outside_the_pool_is_let_in(see, make_container) -> None:
         "services": {**seen.stack.document["services"], "web": pool},
         "networks": {"serving": {"name": "acme_serving"}},
     }
-    joins = plan.decide(replace(seen, stack=replace(seen.stack, document=document))).every(plan.Join)
+    stack = replace(seen.stack, document=document)
+    joins = plan.decide(replace(seen, stack=stack)).every(plan.Join)
     assert [(each.subject, each.containers, each.phase) for each in joins] == [("web", (web[1].id,), Phase.EDGE)]
+    # In the order in which they are carried out: HAProxy sees it before nginx asks HAProxy for it.
+    moved = replace(seen, stack=stack, containers=[each for each in seen.containers if each.service != "haproxy"])
+    moved = replace(moved, hashes={**moved.hashes, **{each.id: "new" for each in web[:1]}})
+    assert words(plan.decide(moved))[:2] == ["create haproxy", "join web"]
 
 
 def test_what_becomes_of_each_service(decide) -> None:

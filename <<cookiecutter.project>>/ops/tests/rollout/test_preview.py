@@ -13,6 +13,7 @@ from ops.rollout.observe import Survey
 from ops.stack.model import Service, Stack
 
 WEB = Service("web", "acme/web:dev", built=True, has_health=True)
+ROUTED = {"labels": {"ops.port": "8000"}, "networks": {"serving": {"aliases": ["web.serving"]}}}
 POSTGRES = Service("postgres", "postgres:18", stateful=True)
 
 
@@ -21,13 +22,17 @@ def seen(make_container):
     """A stack of which these services have a new configuration."""
 
     def run(*changed: str) -> Survey:
-        declared = Stack(
-            "acme-dev", {"web": WEB, "postgres": POSTGRES}, {"services": {"web": {"cpus": 2}, "postgres": {}}}
-        )
-        containers = [make_container("web"), make_container("postgres")]
+        document = {
+            "services": {"web": {**ROUTED, "cpus": 2}, "postgres": {}},
+            "networks": {"serving": {"name": "acme-dev_serving"}},
+        }
+        declared = Stack("acme-dev", {"web": WEB, "postgres": POSTGRES}, document)
+        containers = [make_container("web", addresses={"acme-dev_serving": "172.18.0.2"}), make_container("postgres")]
         hashes = {each.id: "new" if each.service in changed else "hash" for each in containers}
         present = {"acme/web:dev": "sha256:1", "postgres:18": "sha256:1"}
-        return Survey(declared, hashes, containers, [], present, {}, deployed={"web": {"cpus": 1, "mem_limit": 9}})
+        return Survey(
+            declared, hashes, containers, [], present, {}, deployed={"web": {**ROUTED, "cpus": 1, "mem_limit": 9}}
+        )
 
     return run
 
@@ -37,9 +42,9 @@ def previewing(env, seen, monkeypatch):
     """Previews what these services' new configuration would bring."""
     monkeypatch.setattr(preflight, "run", lambda *_args: [])
 
-    def run(*changed: str, as_json: bool = False) -> int:
+    def run(*changed: str, as_json: bool = False, share: int = 0) -> int:
         monkeypatch.setattr(preview, "survey", lambda _env: seen(*changed))
-        return preview.preview(env, as_json=as_json)
+        return preview.preview(env, as_json, share)
 
     return run
 
@@ -78,6 +83,15 @@ def test_for_programs(env, previewing, seen, capsys) -> None:
     }
     # What is printed is the plan that a deploy executes, no second opinion.
     assert preview.as_document(env, plan.decide(seen("web"))) == document
+
+
+def test_a_canary(previewing, capsys) -> None:
+    previewing("web", share=10)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert "try out  web      cpus 1 → 2" in lines
+    assert lines[-1] == "nothing was changed; `invoke deploy --canary 10 --env dev` does this, in this order"
+    with pytest.raises(OpsError, match="more to deploy:\n  restart postgres"):
+        previewing("web", "postgres", share=10)
 
 
 def full(*args) -> list[findings.Check]:
