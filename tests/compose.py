@@ -17,6 +17,11 @@ Model = dict[str, Any]
 
 # Named in COMPOSE_FILE where an environment wants them.
 OPTIONAL_FILES = ("docker-compose.failover.yml", "docker-compose.rabbitmq-cluster.yml")
+# What comes with them in .env.
+OPTIONAL_SETTINGS = {
+    "REDIS_SENTINELS": ",".join(f"redis-sentinel-{number}:26379" for number in (1, 2, 3)),
+    "RABBITMQ_HOSTS": "rabbitmq,rabbitmq-2,rabbitmq-3",
+}
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -44,7 +49,8 @@ def config(project: Path, environment: str, *options: str, **settings: str) -> s
 def resolve(project: Path, environment: str, everything: bool = True) -> Model:
     """The resolved model of an environment; `everything` includes what its profiles and its COMPOSE_FILE leave out."""
     profiles = ("--profile", "*") if everything else ()
-    settings = {"COMPOSE_FILE": ":".join(all_files(project, environment))} if everything else {}
+    files = {"COMPOSE_FILE": ":".join(all_files(project, environment))}
+    settings = files | OPTIONAL_SETTINGS if everything else {}
     done = config(project, environment, *profiles, "config", "--format", "json", **settings)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from dotenv import dotenv_values
 
 from tests import compose, connections, template
@@ -114,7 +115,9 @@ def test_switches_choose_the_tiers(project: Path, switches: tuple[str, ...]) -> 
 @each_environment
 def test_it_resolves_without_what_is_optional(project: Path, environment: str, left_out: str) -> None:
     files = [name for name in compose.all_files(project, environment) if name != left_out]
-    done = compose.config(project, environment, "config", "--quiet", COMPOSE_FILE=":".join(files))
+    done = compose.config(
+        project, environment, "config", "--quiet", **compose.OPTIONAL_SETTINGS, COMPOSE_FILE=":".join(files)
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -151,6 +154,23 @@ def test_environments_have_the_same_settings(project: Path, environment: str) ->
     settings = {env: dotenv_values(project / "config" / env / ".env").keys() for env in template.ENVIRONMENTS}
     of_dev = re.findall(r"\$\{(\w+)", (project / "docker-compose.dev.yml").read_text(encoding="utf-8"))
     assert settings[environment] ^ settings["prod"] <= set(of_dev)
+
+
+def test_only_one_file_names_the_services_of_the_owner() -> None:
+    """A template update must not meet them, and who renames or removes one edits that file alone."""
+    files = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in template.FOLDER.glob("*.yml")}
+    own = files.pop("docker-compose.services.yml")["services"].keys()
+    assert own == OURS
+    others = {
+        name: [*(content.get("services") or {}), *itertools.chain(*map(depends_on, content["services"].values()))]
+        for name, content in files.items()
+        if content.get("services")
+    }
+    assert {name: own & set(named) for name, named in others.items() if own & set(named)} == {}
+
+
+def depends_on(service: dict[str, Any]) -> list[str]:
+    return [*(service.get("depends_on") or ())]
 
 
 @pytest.mark.parametrize("setting", ["POSTGRES_IMAGE", "IMAGE_PREFIX", "WEB_MEMORY", "ENVIRONMENT"])
@@ -240,14 +260,21 @@ def test_the_comparison_notices_a_wrong_network() -> None:
 
 @each_environment
 def test_failover_is_one_setting(project: Path, environment: str) -> None:
-    """In or out of COMPOSE_FILE: staging and prod have it, dev does not, and each resolves the other way round too."""
+    """In or out of COMPOSE_FILE: staging and prod have it, dev does not, and each resolves the other way round too.
+
+    Without the sentinels' names it does not: a service would take the first primary for the only one.
+    """
     files = dotenv_values(project / "config" / environment / ".env")["COMPOSE_FILE"].split(":")
     assert (FAILOVER in files) == (environment != "dev")
     other = [file for file in files if file != FAILOVER]
     if environment == "dev":
         other.insert(other.index("docker-compose.database.yml") + 1, FAILOVER)
     file = ("--file=" + each for each in other)
-    done = compose.config(project, environment, *file, "config", "--format", "json")
+    options = (*file, "config", "--format", "json")
+    sentinels = compose.OPTIONAL_SETTINGS["REDIS_SENTINELS"]
+    if environment == "dev":
+        assert "set REDIS_SENTINELS in the .env file" in compose.config(project, environment, *options).stderr
+    done = compose.config(project, environment, *options, REDIS_SENTINELS=sentinels if environment == "dev" else "")
     assert (done.returncode, done.stderr) == (0, "")
     services = json.loads(done.stdout)["services"]
     assert ("etcd" in services) == (environment == "dev")
@@ -256,7 +283,10 @@ def test_failover_is_one_setting(project: Path, environment: str) -> None:
 
 def test_a_mirror_has_every_image_under_the_name_that_docker_hub_gives_it(project: Path) -> None:
     """Official ones as `library/NAME`: Docker Hub knows them without as well, a pull-through cache does not."""
-    settings = {"REGISTRY_MIRROR": "mirror.example/hub/", "COMPOSE_FILE": ":".join(compose.all_files(project, "prod"))}
+    settings = compose.OPTIONAL_SETTINGS | {
+        "REGISTRY_MIRROR": "mirror.example/hub/",
+        "COMPOSE_FILE": ":".join(compose.all_files(project, "prod")),
+    }
     done = compose.config(project, "prod", "--profile", "*", "config", "--format", "json", **settings)
     services = json.loads(done.stdout)["services"].values()
     images = {service["image"] for service in services if "build" not in service}
@@ -455,7 +485,7 @@ def test_what_heeds_a_proxy_and_asks_this_stack_alone_is_kept_from_it(model: com
 def variant(project: Path, environment: str, name: str) -> compose.Model:
     """The resolved configuration with one more Compose file at the end."""
     files = [*compose.all_files(project, environment), name]
-    settings = {"COMPOSE_FILE": ":".join(files)}
+    settings = compose.OPTIONAL_SETTINGS | {"COMPOSE_FILE": ":".join(files)}
     done = compose.config(project, environment, "--profile", "*", "config", "--format", "json", **settings)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)

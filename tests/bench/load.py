@@ -29,7 +29,7 @@ services:
   api:
     ports: ["127.0.0.1:{uvicorn}:8000"]
   api-granian:
-    extends: {{file: docker-compose.yml, service: api}}
+    extends: {{file: docker-compose.services.yml, service: api}}
     image: {granian_image}
     build: !reset null
     ports: ["127.0.0.1:{granian}:8000"]

@@ -47,14 +47,17 @@ def main() -> int:
             if "cluster" in parts:
                 single = cost(project, rabbit.NODES[:1])
                 files = project.settings()["COMPOSE_FILE"]
-                project.set(COMPOSE_FILE=files.replace("database.yml", f"database.yml:{CLUSTER}"))
+                project.set(
+                    COMPOSE_FILE=files.replace("database.yml", f"database.yml:{CLUSTER}"),
+                    RABBITMQ_HOSTS=",".join(rabbit.NODES),
+                )
                 three = cost(project, rabbit.NODES)
                 eventually(lambda: rabbit.copies(project) == 3, 90, "three copies of every queue")
                 ours = rabbit.publishing(project, 3, victims=rabbit.NODES)
                 show("three nodes, confirms, one killed at a time", 3, ours)
                 failed |= ours.lost > 0
                 compose(project, "down", "--volumes")
-                project.set(COMPOSE_FILE=files)
+                project.set(COMPOSE_FILE=files, RABBITMQ_HOSTS="rabbitmq")
                 print("\n| RabbitMQ | memory, MiB | CPU idle, % | to healthy, s |\n| --- | --- | --- | --- |")
                 for words, (memory, processor, seconds) in (("one node", single), ("three nodes", three)):
                     print(f"| {words} | {memory:.0f} | {processor:.1f} | {seconds:.1f} |")

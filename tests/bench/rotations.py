@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.bench.rollouts import noted, table
 from tests.load.run import Load
+from tests.stack.failover import SENTINELS
 from tests.stack.project import Project, docker
 from tests.stack.rollouts import ENVIRONMENT, deploy, prepare
 from tests.stack.rotations import ROLES, Stack
@@ -138,10 +139,15 @@ def plain(project: Project, options: argparse.Namespace) -> list[list[str]]:
     return Bench(project, options).entries(SERVICES)
 
 
+def _files(*names: str) -> str:
+    """COMPOSE_FILE of a stack under load with these files."""
+    files = (f"docker-compose.{name}.yml" for name in ("services", *names, "load"))
+    return ":".join(("docker-compose.yml", *files))
+
+
 def failover(project: Project, options: argparse.Namespace) -> list[list[str]]:
     """Patroni and Sentinel, and the control."""
-    files = "docker-compose.yml:docker-compose.database.yml:docker-compose.failover.yml:docker-compose.load.yml"
-    project.set(ENVIRONMENT, COMPOSE_FILE=files)
+    project.set(ENVIRONMENT, COMPOSE_FILE=_files("database", "failover"), REDIS_SENTINELS=SENTINELS)
     deploy(project)
     bench = Bench(project, options)
     rows = [*bench.entries(FAILOVER), bench.control()]
@@ -152,7 +158,7 @@ def failover(project: Project, options: argparse.Namespace) -> list[list[str]]:
 
 def logging(project: Project, options: argparse.Namespace) -> list[list[str]]:
     """What watches the stack. Grafana and Kibana are not to be had here."""
-    files = "docker-compose.yml:docker-compose.database.yml:docker-compose.monitoring.yml:docker-compose.load.yml"
+    files = _files("database", "monitoring")
     project.set(ENVIRONMENT, COMPOSE_FILE=files, MONITORING_ENABLED="true", LOGGING_ENABLED="true")
     deploy(project)
     return Bench(project, options).entries(LOGGING)

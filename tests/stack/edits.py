@@ -39,6 +39,7 @@ _HARMLESS = (
     "services/README.md",
     "infrastructure/postgres/initdb/10-roles.sh",
     "docker-compose.yml",
+    "docker-compose.services.yml",
     "config/dev/.env",
 )
 _LIMITS = {
@@ -138,7 +139,7 @@ class Editor:
         return self._set("REDIS_IMAGE", self._redis, edited)
 
     def label(self) -> str:
-        path = self.project.folder / "docker-compose.yml"
+        path = self.project.folder / "docker-compose.services.yml"
         self.count += 1
         text, found = re.subn(
             r"ops\.smoke: /login\n(      edit: .*\n)?",

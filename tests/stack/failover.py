@@ -19,6 +19,7 @@ from .project import Project, docker, eventually
 from .rollouts import ENVIRONMENT
 
 FAILOVER = "docker-compose.failover.yml"
+SENTINELS = "redis-sentinel-1:26379,redis-sentinel-2:26379,redis-sentinel-3:26379"
 SERVICES = ("postgres-primary", "postgres-replica")
 NODES = "postgres-primary:5432,postgres-replica:5432"
 NETWORKS = ("database", "consensus")
@@ -30,7 +31,7 @@ def prepare(project: Project, failover: bool = True, replicas: int = 2) -> None:
     if failover:
         files = project.settings(ENVIRONMENT)["COMPOSE_FILE"].split(":")
         files.insert(files.index("docker-compose.database.yml") + 1, FAILOVER)
-        project.set(ENVIRONMENT, COMPOSE_FILE=":".join(files))
+        project.set(ENVIRONMENT, COMPOSE_FILE=":".join(files), REDIS_SENTINELS=SENTINELS)
 
 
 # ── who writes ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,7 +39,10 @@ def start(project: Project, failover: bool = True) -> None:
     """Redis alone of a baked project, healthy."""
     if failover and "failover" not in project.settings()["COMPOSE_FILE"]:
         files = project.settings()["COMPOSE_FILE"]
-        project.set(COMPOSE_FILE=files.replace("database.yml", "database.yml:docker-compose.failover.yml"))
+        project.set(
+            COMPOSE_FILE=files.replace("database.yml", "database.yml:docker-compose.failover.yml"),
+            REDIS_SENTINELS=",".join(f"{name}:26379" for name in SENTINELS),
+        )
     project.invoke("secret-init")
     clients.compose(project, "build", "api")
     clients.compose(project, "up", "--detach", "--wait", "--no-deps", *NODES, *(SENTINELS if failover else ()))

@@ -90,7 +90,8 @@ def prepare(project: Project, replicas: int = 2) -> None:
         SMTP_HOST="mail",
         SMTP_PORT="1025",
         SMTP_TLS="none",
-        COMPOSE_FILE="docker-compose.yml:docker-compose.database.yml:docker-compose.load.yml",
+        COMPOSE_FILE="docker-compose.yml:docker-compose.services.yml:docker-compose.database.yml:docker-compose.load.yml",
+        REDIS_SENTINELS="",
         **{f"{name}_REPLICAS": str(replicas) for name in ("WEB", "API", "AUTH", "NOTIFICATION")},
     )
     (project.folder / "docker-compose.load.yml").write_text(_COMPOSE)
@@ -271,7 +272,7 @@ def upgrade() -> None:
 '''
 # The services' own dead line: a test need not wait for three minutes.
 _IMPATIENT = Edit(f"config/{ENVIRONMENT}/.env", "\nDEPLOY_TIMEOUT=15\n")
-_COMPOSE_FILE = "docker-compose.yml"
+_COMPOSE_FILE = "docker-compose.services.yml"
 _MINE, _WRONG = "secrets: [AUTH_DB_PASSWORD,", "secrets: [{source: WRONG, target: AUTH_DB_PASSWORD},"
 _DECLARED = f'\nsecrets:\n  WRONG: {{file: "./config/{ENVIRONMENT}/wrong"}}\n'
 

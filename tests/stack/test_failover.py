@@ -171,11 +171,11 @@ def test_the_pair_can_go_back_to_failover_by_hand(project: Project) -> None:
     """One setting, in either direction: the volumes stay, and so does every row."""
     rows = failover.sql(project, "SELECT count(*) FROM api.failover_probe")
     files = project.settings(ENVIRONMENT)["COMPOSE_FILE"]
-    project.set(ENVIRONMENT, COMPOSE_FILE=files.replace(f"{failover.FAILOVER}:", ""))
+    project.set(ENVIRONMENT, COMPOSE_FILE=files.replace(f"{failover.FAILOVER}:", ""), REDIS_SENTINELS="")
     project.invoke("deploy", "--env", ENVIRONMENT, "--yes")
     assert failover.sql(project, "SELECT count(*) FROM api.failover_probe") == rows
     project.invoke("failover", "--env", ENVIRONMENT)
-    project.set(ENVIRONMENT, COMPOSE_FILE=files)
+    project.set(ENVIRONMENT, COMPOSE_FILE=files, REDIS_SENTINELS=failover.SENTINELS)
     project.invoke("deploy", "--env", ENVIRONMENT, "--yes")
     failover.settled(project)
     assert failover.sql(project, "SELECT count(*) FROM api.failover_probe") == rows

@@ -31,7 +31,10 @@ def test_what_was_only_sent_does_not(project: Project) -> None:
 
 def test_one_more_file_makes_it_three_nodes_and_queues_spread(project: Project) -> None:
     files = project.settings()["COMPOSE_FILE"]
-    project.set(COMPOSE_FILE=files.replace("database.yml", "database.yml:docker-compose.rabbitmq-cluster.yml"))
+    project.set(
+        COMPOSE_FILE=files.replace("database.yml", "database.yml:docker-compose.rabbitmq-cluster.yml"),
+        RABBITMQ_HOSTS=",".join(rabbit.NODES),
+    )
     project.invoke("deploy", "--yes")
     eventually(lambda: rabbit.copies(project) == 3, 60, "three copies of every queue")
     report = project.health()
