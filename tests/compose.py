@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,22 @@ def resolve(project: Path, environment: str, everything: bool = True) -> Model:
     settings = files | OPTIONAL_SETTINGS if everything else {}
     done = config(project, environment, *profiles, "config", "--format", "json", **settings)
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def rendered(project: Path, environment: str) -> dict[str, str]:
+    """The files that a deploy of an environment would render for nginx, HAProxy and Prometheus."""
+    script = "import json, sys; from ops.parts import routes; from ops.stack import model; " + (
+        "json.dump(routes.render(model.parse(json.load(sys.stdin))), sys.stdout)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=project,
+        input=json.dumps(resolve(project, environment)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout)
 
 

@@ -148,20 +148,9 @@ def start(engine: None, project: Path, certificate: Path, tmp_path_factory: pyte
 
 def routes(project: Path, environment: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the routes that a deploy would write, all of them to the service beside nginx."""
-    script = "import json, sys; from ops.parts import routes; from ops.stack import model; " + (
-        "json.dump(routes.render(model.parse(json.load(sys.stdin))), sys.stdout)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=project,
-        input=json.dumps(compose.resolve(project, environment)),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     folder = tmp_path_factory.mktemp("routes")
     folder.chmod(0o755)
-    for name, text in json.loads(done.stdout).items():
+    for name, text in compose.rendered(project, environment).items():
         text = re.sub(r"server haproxy:8100 resolve [^;]*;", "server 127.0.0.1:8000;", text)
         (folder / name).write_text(re.sub(r"server \S+ resolve backup;", "", text))
     return folder

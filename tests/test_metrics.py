@@ -27,8 +27,8 @@ SETTINGS = {
     "alertmanager": "ALERTMANAGER_IMAGE",
     "otel-collector": "OTEL_COLLECTOR_IMAGE",
 }
-# Written by start.sh of Prometheus, from the environment's settings.
-OF_START = {"stack:replicas_expected", "stack:backup_max_age_seconds"}
+# Written by a deploy, and by start.sh of Prometheus from the environment's settings.
+OF_DEPLOY = {"stack:replicas_expected", "stack:servers_expected", "stack:backup_max_age_seconds"}
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -48,7 +48,7 @@ def panels() -> Iterator[tuple[str, str]]:
 
 def known() -> set[str]:
     recorded = {rule["record"] for rule in rules() if "record" in rule}
-    return set().union(recorded, OF_START, metrics.OF_PROMETHEUS, *(each.names for each in KNOWN.values()))
+    return set().union(recorded, OF_DEPLOY, metrics.OF_PROMETHEUS, *(each.names for each in KNOWN.values()))
 
 
 def unknown(*expressions: str) -> set[str]:
@@ -69,12 +69,9 @@ def test_the_names_are_those_of_the_pinned_versions(environment: str) -> None:
 def test_every_file_has_names_and_every_job_a_file() -> None:
     assert KNOWN.keys() == metrics.JOBS.keys()
     assert {name for name, content in KNOWN.items() if len(content.names) < 5} == set()
-    jobs = {
-        job["job_name"]
-        for job in yaml.safe_load((MONITORING / "prometheus/prometheus.yml").read_text(encoding="utf-8"))[
-            "scrape_configs"
-        ]
-    }
+    scraped = yaml.safe_load((MONITORING / "prometheus/prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    # The services of our own come from their labels.
+    jobs = {job["job_name"] for job in scraped} | {*metrics.JOBS["stack"]}
     # What the other exporters say about themselves nobody asks for; Grafana cannot be had on the reference machine.
     assert jobs - {job for jobs in metrics.JOBS.values() for job in jobs} == {"exporters", "grafana"}
 

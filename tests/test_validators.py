@@ -31,7 +31,13 @@ def judge(engine: None, project: Path, certificate: Path, tmp_path: Path) -> Jud
         for secret in service.get("secrets", []):
             (secrets / secret["source"]).write_text("x" * 43, encoding="utf-8")
         secrets.chmod(0o755)
-        options = container.options(service, project, secrets, {"/etc/nginx/tls": certificate})
+        rendered = tmp_path / "rendered"
+        rendered.mkdir()
+        rendered.chmod(0o755)
+        for file, text in compose.rendered(project, environment).items():
+            (rendered / file).write_text(text, encoding="utf-8")
+        replaced = {"/etc/nginx/tls": certificate, "/etc/nginx/routes": rendered, "/etc/prometheus-services": rendered}
+        options = container.options(service, project, secrets, replaced)
         options += [f"--entrypoint={entrypoint}"] if entrypoint else []
         done = docker("run", "--rm", *options, service["image"], *argv)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -50,7 +56,8 @@ def test_nginx(judge: Judge, environment: str) -> None:
 @each_environment
 def test_prometheus(judge: Judge, environment: str) -> None:
     verdict = (
-        "promtool check config /etc/prometheus/prometheus.yml && promtool check rules --lint=all /run/prometheus/*.yml"
+        "promtool check config /etc/prometheus/prometheus.yml"
+        " && promtool check rules --lint=all /run/prometheus/*.yml /etc/prometheus-services/expected.yml"
     )
     script = PRELUDE.format(script="/etc/prometheus/start.sh", verdict=verdict)
     judge(environment, "prometheus", "-c", script, entrypoint="/bin/sh")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-# Which file holds the metrics of which jobs of prometheus.yml, and the setting that pins the program.
+# Which file holds the metrics of which jobs: those of prometheus.yml, and the four services with the label ops.metrics.
 JOBS = {
     "stack": ("web", "api", "auth-service", "notification-service"),
     "nginx-exporter": ("nginx",),

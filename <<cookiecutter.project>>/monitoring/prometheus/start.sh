@@ -11,10 +11,6 @@ replicas() { # JOB COUNT
     echo "groups:"
     echo "  - name: expected"
     echo "    rules:"
-    replicas web "$WEB_REPLICAS"
-    replicas api "$API_REPLICAS"
-    replicas auth-service "$AUTH_REPLICAS"
-    replicas notification-service "$NOTIFICATION_REPLICAS"
     if [ "$DASHBOARDS_ENABLED" = true ]; then
         replicas grafana 1
     fi

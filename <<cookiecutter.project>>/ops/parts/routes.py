@@ -1,18 +1,21 @@
-"""What nginx and HAProxy are told about the services, rendered from the Compose files into a volume that both mount.
+"""What nginx, HAProxy and Prometheus are told about the services, rendered from the Compose files into a volume that
+all of them mount.
 
 It is on the engine and not in a folder of the project, so whoever deploys from wherever compares with what is there.
-Adding a service means new files and a reload; neither nginx nor HAProxy restarts for it.
+Adding a service means new files and a reload; none of the readers restarts for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ops import engine
 from ops.base import tar
 from ops.base.environments import Environment
 from ops.engine import Container
+from ops.parts import prometheus
 from ops.parts.haproxy import configuration, pool
 from ops.parts.nginx import edge
 from ops.parts.nginx import routes as nginx
@@ -21,16 +24,42 @@ from ops.stack.model import Stack
 
 # The volume, as the Compose files call it.
 VOLUME = "edge"
-# Those that read it, in the order in which they are brought up: nginx goes by the services' names without HAProxy.
-READERS = {pool.SERVICE: ("pools.cfg",), edge.SERVICE: ("http.conf", "site.conf")}
-# Where they have it.
-_FOLDERS = {pool.SERVICE: "/etc/haproxy/routes", edge.SERVICE: "/etc/nginx/routes"}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A service that reads some of the files. folder: where it has the volume mounted."""
+
+    files: tuple[str, ...]
+    folder: str
+
+    def of(self, files: Mapping[str, str]) -> dict[str, str]:
+        """Those of the files that it reads."""
+        return {name: text for name, text in files.items() if name in self.files}
+
+
+READERS = {
+    pool.SERVICE: Reader(("pools.cfg",), "/etc/haproxy/routes"),
+    edge.SERVICE: Reader(("http.conf", "site.conf"), "/etc/nginx/routes"),
+    prometheus.SERVICE: Reader(("services.yml", "expected.yml"), "/etc/prometheus-services"),
+}
+# Those that pass requests on, in the order in which they are brought up: without HAProxy nginx goes by the names.
+EDGE = (pool.SERVICE, edge.SERVICE)
 
 
 def render(declared: Stack, canaries: Mapping[str, int] | None = None) -> dict[str, str]:
     """The files by name. canaries: as of configuration.render. Raises OpsError (USAGE) for wrong labels."""
     found = pools.declared(declared)
-    return {**nginx.render(found), "pools.cfg": configuration.render(found, canaries)}
+    return {
+        **nginx.render(found),
+        "pools.cfg": configuration.render(found, canaries),
+        **prometheus.render(declared),
+    }
+
+
+def of_edge(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of the files that the edge reads."""
+    return {name: text for reader in EDGE for name, text in READERS[reader].of(files).items()}
 
 
 def read(containers: Iterable[Container]) -> dict[str, str]:
@@ -41,15 +70,16 @@ def read(containers: Iterable[Container]) -> dict[str, str]:
     found = next((each for each in containers if each.service in READERS and each.running and not each.looping), None)
     if not found:
         return {}
-    done = engine.exec_(found.id, ["tar", "-C", _FOLDERS[found.service], "-cf", "-", "."], check=False)
+    done = engine.exec_(found.id, ["tar", "-C", READERS[found.service].folder, "-cf", "-", "."], check=False)
     files = tar.unpacked(done.stdout.encode()) if done.ok else {}
     return {name.rpartition("/")[2]: text for name, text in files.items()}
 
 
 def write(env: Environment, declared: Stack, files: Mapping[str, str]) -> None:
-    """Put files into the volume, and make that when it is not there. They count after a reload.
+    """Put files into the volume beside those that are there, and make it when it is not there. They count after a
+    reload.
 
-    A container that never starts gives access to the volume; its image is nginx's, which is on the engine by now. Both
+    A container that never starts gives access to the volume; its image is nginx's, which is on the engine by now. The
     readers are other users than root, so the files are for everybody to read.
     """
     volume: Mapping[str, Any] = declared.document["volumes"][VOLUME]
@@ -59,11 +89,9 @@ def write(env: Environment, declared: Stack, files: Mapping[str, str]) -> None:
     name = f"{env.project}-routes"
     # One that a killed deploy left behind
     engine.docker("rm", "--force", name, check=False)
-    image = declared.services[edge.SERVICE].image
-    engine.docker(
-        "create", "--name", name, "--network", "none", "--volume", f"{volume['name']}:{_FOLDERS[edge.SERVICE]}", image
-    )
+    image, folder = declared.services[edge.SERVICE].image, READERS[edge.SERVICE].folder
+    engine.docker("create", "--name", name, "--network", "none", "--volume", f"{volume['name']}:{folder}", image)
     try:
-        engine.docker("cp", "-", f"{name}:{_FOLDERS[edge.SERVICE]}", input=tar.packed(files, 0o644))
+        engine.docker("cp", "-", f"{name}:{folder}", input=tar.packed(files, 0o644))
     finally:
         engine.docker("rm", "--force", name, check=False)

@@ -21,7 +21,7 @@ from ops.base import console, findings, signals, undo
 from ops.base.environments import Environment, relative
 from ops.base.errors import INTERRUPTED, SMOKE, OpsError
 from ops.engine import Container
-from ops.parts import postgres, redis, routes
+from ops.parts import postgres, prometheus, redis, routes
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
@@ -217,7 +217,7 @@ class Deployment:
         if verdict.status == gate.WAITING:
             verdict = gate.watch(checked, lambda: engine.containers(self.env), self.timeout)
         gate.demand(verdict)
-        self._bring_up_monitoring([], seen.stack)
+        self._bring_up_monitoring([], seen)
         if seen.unnoted:
             note(self.env, seen.stack)
         console.say(f"nothing to change: {self._healthy(seen.stack)} in {self.env.name} ({self._duration()})", "green")
@@ -312,7 +312,7 @@ class Deployment:
             # There are more containers than are declared, until a person decides.
             return
         self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
-        self._bring_up_monitoring(of(Phase.MONITORING), stack)
+        self._bring_up_monitoring(of(Phase.MONITORING), decided.seen)
         self._remove(decided.of(Phase.LEFTOVERS))
 
     def _tidy(self, operations: Sequence[Operation]) -> None:
@@ -346,10 +346,11 @@ class Deployment:
     def _renew_edge(self, operations: Sequence[Operation], seen: Survey) -> None:
         """Bring HAProxy and nginx to what is declared, each when the way around it stands: before nginx sends requests
         to HAProxy, or to the services in the network `serving`, both are there."""
-        if operations and seen.routes != seen.declared_routes:
-            routes.write(self.env, seen.stack, seen.declared_routes)
+        before, after = routes.of_edge(seen.routes), routes.of_edge(seen.declared_routes)
+        if operations and before != after:
+            routes.write(self.env, seen.stack, after)
         try:
-            for name in routes.READERS:
+            for name in routes.EDGE:
                 mine = [each for each in operations if each.subject == name]
                 if begun := [each for each in mine if not isinstance(each, plan.Reload)]:
                     self._bring_up(f"starting {name}", begun, {name: seen.stack.services[name]})
@@ -360,8 +361,8 @@ class Deployment:
                     self._join([each for each in operations if isinstance(each, plan.Join)], seen)
         except OpsError:
             # What a reload refused must not be what a restart reads.
-            if seen.routes and seen.routes != seen.declared_routes:
-                routes.write(self.env, seen.stack, seen.routes)
+            if before and before != after:
+                routes.write(self.env, seen.stack, before)
                 if haproxy := pool.find(seen.containers):
                     pool.reload(haproxy)
             raise
@@ -378,10 +379,10 @@ class Deployment:
         self.held.check()
         console.say(f"reloading {operation.subject}: {operation.cause}")
         began = time.monotonic()
-        reload = pool.reload if operation.subject == pool.SERVICE else edge.reload
+        part = {pool.SERVICE: pool, edge.SERVICE: edge, prometheus.SERVICE: prometheus}[operation.subject]
         for each in seen.containers:
             if each.service == operation.subject:
-                reload(each)
+                part.reload(each)
         self.took[operation.subject] = time.monotonic() - began
 
     def roll_out(self, moves: Sequence[Move], declared: Stack) -> None:
@@ -443,16 +444,42 @@ class Deployment:
             if row.service in names and row.since:
                 self.took[row.service] = row.since
 
-    def _bring_up_monitoring(self, operations: Sequence[Operation], stack: Stack) -> None:
+    def _renew_prometheus(self, operations: Sequence[Operation], seen: Survey) -> None:
+        """Tell Prometheus what it scrapes, before it starts or by a reload."""
+        reader = routes.READERS[prometheus.SERVICE]
+        before, after = reader.of(seen.routes), reader.of(seen.declared_routes)
+        if before != after:
+            routes.write(self.env, seen.stack, after)
+        try:
+            for each in operations:
+                if isinstance(each, plan.Reload):
+                    self._reload(each, seen)
+        except OpsError:
+            # So that the next deploy sees that it is not done.
+            if before and before != after:
+                routes.write(self.env, seen.stack, before)
+            raise
+
+    def _bring_up_monitoring(self, operations: Sequence[Operation], seen: Survey) -> None:
         """Bring up what watches the site. The site serves without it: what fails there is a warning for each part."""
+        stack = seen.stack
         if not (operations or stack.monitoring):
             return
+        incomplete = "The site is up, but its monitoring is not complete."
+        if telling := [each for each in operations if each.subject == prometheus.SERVICE]:
+            try:
+                self._renew_prometheus(telling, seen)
+            except OpsError as error:
+                self.held.check()
+                self.unwell += (prometheus.SERVICE,)
+                console.warn(f"{incomplete} {error.message}")
         try:
-            self._bring_up("starting monitoring", operations, stack.monitoring, patient=True)
+            begun = [each for each in operations if not isinstance(each, plan.Reload)]
+            self._bring_up("starting monitoring", begun, stack.monitoring, patient=True)
         except OpsError as error:
             # A lost lock is another matter.
             self.held.check()
-            console.warn(f"The site is up, but its monitoring is not complete. {error.message}")
+            console.warn(f"{incomplete} {error.message}")
             containers = engine.containers(self.env)
             for name, service in stack.monitoring.items():
                 mine = [each for each in containers if each.service == name]

@@ -28,7 +28,7 @@ class Survey:
 
     hashes: Compose's hash of the declared configuration, by container id; files: digests of what each service mounts,
     mounted: of what each container has mounted, by id; unnoted: whether nobody had noted that of some; routes:
-    what nginx and HAProxy are told about the services, by file, and declared_routes: what they should be told;
+    what nginx, HAProxy and Prometheus are told about the services, by file, and declared_routes: what they should be;
     strangers: ids of containers that mount files of another folder, homeless: of one that is gone; deployed: services
     as the last deploy declared them.
     """

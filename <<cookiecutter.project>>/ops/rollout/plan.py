@@ -287,7 +287,7 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
         mine = [each for each in seen.containers if each.service == name]
         causes = tuple(_causes(seen, change, mine, drifts))
         if change.kind in {changes.UNCHANGED, changes.RELOAD} and (cause := _rerouted(seen, name)):
-            operations.append(Reload(Phase.EDGE, name, (*(each for each in causes if each), cause)))
+            operations.append(Reload(phase_of(stack, name), name, (*(each for each in causes if each), cause)))
             continue
         if change.kind == changes.UNCHANGED:
             continue
@@ -306,10 +306,11 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
 
 def _rerouted(seen: Survey, name: str) -> str:
     """Why a reader of the routes must read them again; "" when it need not."""
-    files = routes.READERS.get(name, ())
-    if all(seen.routes.get(each) == seen.declared_routes.get(each) for each in files):
+    reader = routes.READERS.get(name)
+    if not reader or reader.of(seen.routes) == reader.of(seen.declared_routes):
         return ""
-    return "the services' routes changed" if seen.routes else "it has no routes yet"
+    what = "routes" if name in routes.EDGE else "metrics"
+    return f"the services' {what} changed" if seen.routes else f"it has no {what} yet"
 
 
 def _outsiders(seen: Survey) -> list[Operation]:
@@ -339,7 +340,7 @@ def _operation(stack: Stack, change: Change, mine: Sequence[Container], causes: 
     if kind == changes.RUN:
         return Run(Phase.JOBS if name in stack.migrations else phase, name, causes)
     if kind == changes.RELOAD:
-        return Reload(Phase.EDGE, name, causes)
+        return Reload(phase, name, causes)
     if kind in {changes.RECREATE, changes.REFRESH}:
         running = any(each.running and not each.looping for each in mine)
         # What is not in use can be replaced without asking anybody.
@@ -352,7 +353,7 @@ def phase_of(stack: Stack, name: str) -> Phase:
     """The tier that a service which is not rolled out is brought up with."""
     if name in stack.foundation:
         return Phase.DATA_TIER
-    if name in routes.READERS:
+    if name in routes.EDGE:
         return Phase.EDGE
     service = stack.services[name]
     return Phase.MONITORING if name in stack.monitoring or (service.one_shot and service.profiles) else Phase.SERVICES

@@ -358,7 +358,7 @@ class Rollout:
 
 def weigh(env: Environment, declared: Stack, haproxy: Container | None, canaries: Mapping[str, int]) -> None:
     """Tell HAProxy what the containers of a canary weigh, by service; nothing ends it."""
-    routes.write(env, declared, routes.render(declared, canaries))
+    routes.write(env, declared, routes.of_edge(routes.render(declared, canaries)))
     if haproxy:
         pool.reload(haproxy)
 

@@ -13,10 +13,9 @@ from ops.base import console, findings
 from ops.base.environments import Environment, relative, set_value
 from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.engine import Container
-from ops.parts.nginx import edge
+from ops.parts import prometheus, routes
 from ops.parts.postgres import connections
-from ops.rollout import canary, gate, preflight
-from ops.rollout.compose_up import bring_up, up_argv
+from ops.rollout import canary, preflight
 from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
 from ops.rollout.roll import move
@@ -83,22 +82,21 @@ def scale(env: Environment, service: str, count: str) -> None:
                 found.stack.document, [], {service: f"{len(mine)} -> {wanted}"}, work.command, releases.SCALED
             ):
                 _apply(work, found, wanted, mine)
-                before = model.hashes(env)
                 # Only now: a number that cannot be had must not be declared.
-                _tell_observers(work, _declare(env, key, wanted), before, service)
+                _declare(env, key, wanted)
+                _tell_prometheus(env, found.stack, service, wanted)
                 note(env, found.stack, [each.id for each in containers])
             elapsed = console.duration(time.monotonic() - began)
             console.say(f"{service}: {len(mine)} -> {wanted}, all healthy ({elapsed})", "green")
 
 
-def _declare(env: Environment, key: str, wanted: int) -> Environment:
+def _declare(env: Environment, key: str, wanted: int) -> None:
     """Write the number into the .env file, if it is another one there."""
     before = env.values.get(key, "")
-    if before == str(wanted):
-        return env
-    place = relative(env.env_file)
-    console.say(f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now")
-    return set_value(env, key, str(wanted))
+    if before != str(wanted):
+        place = relative(env.env_file)
+        console.say(f"{place}: {key}={wanted} (was {before or 'not set'}); commit it, it is the declared number now")
+        set_value(env, key, str(wanted))
 
 
 @dataclass(frozen=True)
@@ -153,21 +151,20 @@ def _apply(work: Deployment, found: Declaration, wanted: int, mine: Sequence[Con
     work.roll_out([step], found.stack)
 
 
-def _tell_observers(work: Deployment, env: Environment, before: Mapping[str, str], service: str) -> None:
-    """Bring up what is told how many containers there are, as Prometheus is: a lower number would be an alert.
-
-    env: with the new number. before: Compose's hashes without it. What else would change the next deploy brings.
-    """
-    after, declared = model.hashes(env), model.load(env)
-    told = {
-        name: each
-        for name, each in declared.lasting.items()
-        if before.get(name) != after.get(name)
-        and name not in {service, edge.SERVICE, *declared.rolling, *declared.foundation}
-    }
-    if told:
-        try:
-            judge = gate.Gate(told, before=engine.containers(env))
-            bring_up(env, up_argv(env, list(told)), judge, work.timeout)
-        except OpsError as error:
-            console.warn(f"{', '.join(told)} could not be told the new number: {error.message}")
+def _tell_prometheus(env: Environment, declared: Stack, service: str, wanted: int) -> None:
+    """Tell Prometheus the new number, so that a lower one is no alert. declared: what runs, which is all that it
+    watches; what else was edited the next deploy brings."""
+    containers = engine.containers(env)
+    mine = next(
+        (each for each in containers if each.service == prometheus.SERVICE and each.running and not each.looping), None
+    )
+    if not mine:
+        return
+    changed = replace(declared.services[service], replicas=wanted)
+    files = prometheus.render(replace(declared, services={**declared.services, service: changed}))
+    try:
+        if files != routes.READERS[prometheus.SERVICE].of(routes.read(containers)):
+            routes.write(env, declared, files)
+            prometheus.reload(mine)
+    except OpsError as error:
+        console.warn(f"Prometheus could not be told the new number: {error.message}")

@@ -72,7 +72,13 @@ DECLARED = Stack(
 
 
 def test_all_files_are_rendered() -> None:
-    assert {*routes.render(DECLARED)} == {"http.conf", "site.conf", "pools.cfg"}
+    assert {*routes.render(DECLARED)} == {"http.conf", "site.conf", "pools.cfg", "services.yml", "expected.yml"}
+
+
+def test_every_file_has_one_reader() -> None:
+    read = [name for reader in routes.READERS.values() for name in reader.files]
+    assert sorted(read) == sorted(routes.render(DECLARED))
+    assert {*routes.of_edge(routes.render(DECLARED))} == {"http.conf", "site.conf", "pools.cfg"}
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,53 @@ def test_routes_that_are_refused_are_taken_back(running, monkeypatch) -> None:
     assert running.done == ["routes new", "reload acme-dev-haproxy-1", "routes old", "reload acme-dev-haproxy-1"]
 
 
+@pytest.fixture
+def watched(running, monkeypatch) -> Executed:
+    """The running stack with Prometheus in place of Grafana; new metrics are told by a reload."""
+    declared = {
+        **running.declared.services,
+        "prometheus": replace(running.declared.services["grafana"], name="prometheus"),
+    }
+    del declared["grafana"]
+    document = running.declared.document
+    running.declared = replace(
+        running.declared,
+        services=declared,
+        document={**document, "services": {**document["services"], "prometheus": {}}},
+    )
+    running.containers = [
+        replace(each, service="prometheus", name="acme-dev-prometheus-1") if each.service == "grafana" else each
+        for each in running.containers
+    ]
+    monkeypatch.setattr(deploy.routes, "write", lambda _env, _stack, files: running.done.append(f"write {files}"))
+    monkeypatch.setattr(deploy.prometheus, "reload", lambda each: running.done.append(f"reload {each.name}"))
+    monkeypatch.setattr(running.work, "_bring_up", lambda doing, *_args, **_options: running.done.append(doing))
+    return running
+
+
+METRICS = {"routes": {"services.yml": "old"}, "declared_routes": {"services.yml": "new"}}
+
+
+def test_prometheus_is_told_by_a_reload(watched) -> None:
+    assert watched.execute(**METRICS) == [
+        *("starting the services", "write {'services.yml': 'new'}", "reload acme-dev-prometheus-1"),
+        "starting monitoring",
+    ]
+    assert watched.work.unwell == ()
+
+
+def test_metrics_that_prometheus_refuses_are_a_warning_and_are_tried_again(watched, monkeypatch, capsys) -> None:
+    def refuse(_prometheus: object) -> None:
+        raise OpsError("Prometheus refuses its new configuration")
+
+    monkeypatch.setattr(deploy.prometheus, "reload", refuse)
+    assert watched.execute(**METRICS)[1:] == [
+        *("write {'services.yml': 'new'}", "write {'services.yml': 'old'}", "starting monitoring"),
+    ]
+    assert watched.work.unwell == ("prometheus",)
+    assert "monitoring is not complete. Prometheus refuses" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_an_existing_project_gets_its_balancer_before_anything_is_rolled_out(running) -> None:
     """Its containers are let in before nginx looks for them there."""
     pool = {"build": {}, "labels": {"ops.port": 8000}, "networks": {"serving": {"aliases": ["web.serving"]}}}

@@ -222,6 +222,26 @@ def test_who_reads_nothing_new_is_not_reloaded(decide) -> None:
     assert words(decide(routes=told, declared_routes={**told, "pools.cfg": "b"})) == ["reload haproxy"]
 
 
+def test_new_metrics_are_a_reload_of_prometheus_after_everything_else(decide, make_container) -> None:
+    declared = {"grafana": {"name": "prometheus"}}
+    told = {"routes": {"services.yml": "a"}, "declared_routes": {"services.yml": "b"}}
+    decided = decide(
+        changed={"grafana": [make_container("prometheus")]}, hashes={"web": "new"}, declared=declared, **told
+    )
+    assert words(decided) == ["roll out web", "reload prometheus"]
+    assert decided.operations[-1].phase == Phase.MONITORING
+    assert decided.operations[-1].cause == "the services' metrics changed"
+
+
+def test_a_changed_rule_is_a_reload_of_prometheus(decide, make_container) -> None:
+    declared = {"grafana": {"name": "prometheus"}}
+    told = {"changed": {"grafana": [make_container("prometheus")]}, "declared": declared}
+    decided = decide(**told, files={"prometheus": {"rules/stack.yml": "b"}})
+    assert words(decided) == ["reload prometheus"]
+    assert decided.operations[0].phase == Phase.MONITORING
+    assert words(decide(**told, files={"prometheus": {"start.sh": "b"}})) == ["replace prometheus"]
+
+
 def test_the_edge_stands_before_anything_is_rolled_out(decide) -> None:
     decided = decide(changed={"haproxy": []}, hashes={"web": "new", "nginx": "new"})
     assert words(decided) == ["create haproxy", "restart nginx", "roll out web"]

@@ -9,6 +9,7 @@ import pytest
 
 from ops import engine
 from ops.base.errors import INTERRUPTED, REFUSED, USAGE, OpsError
+from ops.parts import prometheus
 from ops.parts.postgres.connections import LABEL
 from ops.rollout import deploy, preflight, scale
 from ops.rollout.roll import Move
@@ -20,12 +21,13 @@ WEB = Service("web", "acme/web:1", built=True, memory_limit=1024**3)
 API = Service("api", "acme/api:1", built=True)
 POSTGRES = Service("postgres-primary", "postgres:18", built=True, stateful=True)
 PROMETHEUS = Service("prometheus", "prom:3", profiles=("monitoring",))
+WEB_ENTRY = {"labels": {LABEL: 10, "ops.metrics": "8000/metrics"}, "networks": {"scrape": None}}
 STACK = Stack(
     "acme-dev",
     {each.name: each for each in (WEB, API, POSTGRES, PROMETHEUS)},
     {
         "name": "acme-dev",
-        "services": {"web": {"labels": {LABEL: 10}}, "api": {}, "postgres-primary": {}, "prometheus": {}},
+        "services": {"web": WEB_ENTRY, "api": {}, "postgres-primary": {}, "prometheus": {}},
     },
 )
 
@@ -67,14 +69,17 @@ class Scaling:
     def __init__(self, env, make_container, monkeypatch) -> None:
         self.env, self.make, self.patch = env, make_container, monkeypatch
         self.done: list[str] = []
+        self.told: dict[str, str] = {}
         self.moves: list[Move] = []
         self.present = {"acme/web:1": "sha256:1"}
         self.failure: BaseException | None = None
-        self.observer_fails = False
+        self.watched = False
+        self.refused = False
 
     def run(self, count: str, running: int, available: int = 8 * 1024**3, **changes: object) -> list[Move]:
         patch = self.patch.setattr
         containers = [self.make("web", number, **changes) for number in range(1, running + 1)]
+        containers += [self.make("prometheus")] if self.watched else []
         patch(engine, "containers", lambda env: containers)
         patch(engine, "image_ids", lambda names: {name: self.present[name] for name in names if name in self.present})
         patch(scale.images, "tag", lambda pairs: self.done.extend(f"tag {old} {new}" for old, new in pairs))
@@ -84,18 +89,15 @@ class Scaling:
         patch(scale.networks, "refuse", lambda *_args: None)
         patch(model, "load", lambda env: STACK)
         patch(model, "replica_settings", lambda env: {"web": "WEB_REPLICAS"})
-        patch(model, "hashes", self._hashes)
         patch(preflight, "available_memory", lambda total=0: available)
         patch(deploy.Deployment, "roll_out", self._roll_out)
-        patch(scale, "bring_up", self._bring_up)
+        patch(scale.routes, "read", lambda _containers: prometheus.render(STACK))
+        patch(scale.routes, "write", lambda _env, _stack, files: self.told.update(files))
+        patch(scale.prometheus, "reload", self._reload)
         patch(lock, "hold", lambda _env, purpose, _wait: nullcontext(self.done.append(f"lock {purpose}")))
         patch(releases, "revision", lambda _folder: "")
         scale.scale(self.env, "web", count)
         return self.moves
-
-    def _hashes(self, env) -> dict[str, str]:
-        # As they are when Compose reads the file.
-        return {"web": "1", "api": "1", "postgres-primary": "1", "prometheus": str("=5\n" in env.env_file.read_text())}
 
     def _roll_out(self, moves, declared) -> None:
         assert declared == STACK
@@ -104,11 +106,10 @@ class Scaling:
             raise self.failure
         self.moves.extend(moves)
 
-    def _bring_up(self, _env, argv, judge, timeout) -> None:
-        self.done.append(f"up {argv[-1]}")
-        assert (set(judge.services), timeout) == ({"prometheus"}, 180)
-        if self.observer_fails:
-            raise OpsError("prometheus is unhealthy.")
+    def _reload(self, container) -> None:
+        self.done.append(f"reload {container.service}")
+        if self.refused:
+            raise OpsError("Prometheus refuses its new configuration.")
 
 
 @pytest.fixture
@@ -123,7 +124,14 @@ def test_scaling_up_adds(env, scaling, capsys) -> None:
     out = capsys.readouterr().out
     assert "config/dev/.env: WEB_REPLICAS=5 (was 2); commit it" in out
     assert "web: 2 -> 5, all healthy" in out
-    assert scaling.done == ["lock scale web 5 --env dev", "roll out", "up prometheus", "note all but 2"]
+    assert scaling.done == ["lock scale web 5 --env dev", "roll out", "note all but 2"]
+
+
+def test_prometheus_is_told_the_new_number_by_a_reload(scaling) -> None:
+    scaling.watched = True
+    scaling.run("5", running=2)
+    assert scaling.done[1:3] == ["roll out", "reload prometheus"]
+    assert '"expr": "vector(5)"' in scaling.told["expected.yml"]
 
 
 def test_scaling_is_part_of_the_history_and_nothing_to_go_back_to(env, scaling) -> None:
@@ -158,10 +166,10 @@ def test_more_of_the_same_although_the_image_has_lost_its_name(scaling, present:
     assert scaling.done[1:3] == ["tag sha256:1 acme/web:1", "roll out"]
 
 
-def test_an_observer_that_fails_is_a_warning(env, scaling, capsys) -> None:
-    scaling.observer_fails = True
+def test_a_prometheus_that_refuses_is_a_warning(env, scaling, capsys) -> None:
+    scaling.watched = scaling.refused = True
     scaling.run("5", running=2)
-    assert "warning: prometheus could not be told the new number: prometheus is unhealthy." in capsys.readouterr().err
+    assert "warning: Prometheus could not be told the new number: Prometheus refuses" in capsys.readouterr().err
     assert "WEB_REPLICAS=5\n" in env.env_file.read_text()
 
 
