@@ -452,7 +452,18 @@ def test_profile_is_that_of_its_tier(service: dict[str, Any], name: str) -> None
     expected = tiers.get(name, "monitoring-true") if SERVICES[name] == "docker-compose.monitoring.yml" else None
     assert service.get("profiles", []) == ([expected] if expected else [])
     # the deploy of the site does not fail with what only watches it, and knows it by this label
-    assert (service.get("labels") or {}).get("ops.tier") == ("monitoring" if expected else None)
+    assert ((service.get("labels") or {}).get("ops.tier") == "monitoring") == bool(expected)
+
+
+@each_service
+def test_every_part_of_the_stack_says_that_it_is_one(service: dict[str, Any], name: str) -> None:
+    """Whatever does not is taken for the owner's, and rolled out."""
+    said = service.get("labels") or {}
+    assert (said.keys() & {"ops.stateful", "ops.tier", "ops.part"} == set()) == (name in OURS)
+    data = "ops.stateful" in said or said.get("ops.tier") == "data"
+    near = {"database", "consensus"} & service["networks"].keys()
+    assert data == bool(near and name not in OURS and said.get("ops.tier") != "monitoring")
+    assert ("ops.job" in said) == (name in OURS & ONE_SHOT)
 
 
 @each_service

@@ -75,6 +75,7 @@ services:
     image: ${MAIL_IMAGE}
     restart: unless-stopped
     networks: [backend]
+    labels: {ops.part: mail}
     environment: {MP_MAX_MESSAGES: "500"}
     stop_grace_period: 1s
 """

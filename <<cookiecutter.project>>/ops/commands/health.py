@@ -160,7 +160,7 @@ def check_containers(declared: Stack, containers: list[Container], now: float) -
         if not service.one_shot and len(here) < service.replicas:
             count = sum(each.running for each in here)
             yield Check("container", service.name, "fail", f"{count} of {service.replicas} wanted are running")
-        elif service.one_shot and not here and service.replicas:
+        elif service.one_shot and not here and service.replicas and not service.on_demand:
             yield Check("container", service.name, "fail", "never ran")
     for service_name, here in found.items():
         for each in here:

@@ -15,9 +15,9 @@ TITLE = "Services"
 
 
 def probes(seen: Seen) -> Iterator[Probe]:
-    """Run the health check of every running container of a service of ours."""
+    """Run the health check of every running container of the owner's services."""
     for name, service in seen.declared.lasting.items():
-        if not service.built or service.stateful:
+        if not service.own:
             continue
         if argv := command(seen.declared.document["services"][name].get("healthcheck") or {}):
             for each in seen.running(name):

@@ -73,6 +73,9 @@ def compare(
     outdated: set[str] = set()
     for name, service in stack.services.items():
         mine = by_service[name]
+        if service.on_demand:
+            changes[name] = Change(name, UNCHANGED)
+            continue
         if service.one_shot:
             changes[name] = Change(name, *_one_shot(mine, drifts))
             continue

@@ -169,7 +169,7 @@ class Deployment:
                 error.message += f"\nTidying up failed too: {'; '.join(failed)}."
             raise
         # Those of a rollback: nobody goes back to an older database server by it.
-        names = {name for name, each in model.parse(document).services.items() if each.built and not each.stateful}
+        names = {name for name, each in model.parse(document).services.items() if each.own}
         running = {each.service: each.image_id for each in engine.containers(self.env) if each.service in names}
         releases.finish(self.env, release, success, seconds=self._elapsed(), images=running)
 

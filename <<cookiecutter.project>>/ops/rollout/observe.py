@@ -11,7 +11,7 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.engine import Container
 from ops.parts import routes
-from ops.stack import images, model, networks
+from ops.stack import contract, images, model, networks
 from ops.stack.model import Stack
 from ops.state import digests, elsewhere, memory, releases
 from ops.state.digests import Digests
@@ -89,6 +89,7 @@ def survey(env: Environment) -> Survey:
         remembered = pool.submit(memory.load, env)
         here = pool.submit(model.hashes, env)
         declared = model.load(env)
+        contract.refuse(declared)
         declared_routes = routes.render(declared)
         networks.refuse(env, declared)
         own = images.own_images(env, declared)

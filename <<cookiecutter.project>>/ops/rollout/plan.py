@@ -355,8 +355,7 @@ def phase_of(stack: Stack, name: str) -> Phase:
         return Phase.DATA_TIER
     if name in routes.EDGE:
         return Phase.EDGE
-    service = stack.services[name]
-    return Phase.MONITORING if name in stack.monitoring or (service.one_shot and service.profiles) else Phase.SERVICES
+    return Phase.MONITORING if stack.services[name].monitoring else Phase.SERVICES
 
 
 def _causes(seen: Survey, change: Change, mine: Sequence[Container], drifts: Mapping[str, Drift]) -> list[str]:

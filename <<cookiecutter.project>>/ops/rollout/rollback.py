@@ -1,7 +1,7 @@
-"""Roll back: bring our own services back to an earlier release, by the same rollout that brings new ones.
+"""Roll back: bring the owner's services back to an earlier release, by the same rollout that brings new ones.
 
 Images and settings of the services come back, as they were then; how many replicas there are stays as it is declared
-now. Data, schema, and everything that is not ours stay too.
+now. Data, schema, and the parts of the stack stay too.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def backwards(
     moves = []
     for name, service in then.rolling.items():
         mine = [each for each in containers if each.service == name]
-        if name not in now.services or not any(each.running for each in mine):
+        # What is a part of the stack now was perhaps not labelled as one then.
+        if name not in now.rolling or not any(each.running for each in mine):
             continue
         step = move(replace(service, replicas=now.services[name].replicas), mine, same)
         if step.fresh or step.leave:

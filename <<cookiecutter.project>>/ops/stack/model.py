@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ops import engine
 from ops.base.environments import Environment, relative
 from ops.base.errors import USAGE, OpsError
-
-# The label of services of ours that hold data; its value says which kind.
-STATEFUL = "ops.stateful"
-# The label of what only watches the rest; its value is MONITORING.
-TIER = "ops.tier"
-MONITORING = "monitoring"
+from ops.stack import labels
 
 
 @dataclass(frozen=True)
@@ -38,15 +33,15 @@ class Mount:
 
 @dataclass(frozen=True)
 class Service:
-    """A service as declared. Memory in bytes (0: no limit), times in seconds."""
+    """A service as declared. Memory in bytes (0: no limit), times in seconds. labels: what they mean is in labels.py;
+    built: whether its image is built here; one_shot: it runs to its end."""
 
     name: str
     image: str
     replicas: int = 1
     built: bool = False
-    stateful: bool = False  # holds data: never run beside its successor
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     one_shot: bool = False
-    monitoring: bool = False  # it only watches: the site serves without it
     profiles: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     memory_limit: int = 0
@@ -57,6 +52,44 @@ class Service:
     volumes: tuple[str, ...] = ()
     has_health: bool = False
     probe_seconds: float = 0  # interval + timeout of its health check
+
+    @property
+    def own(self) -> bool:
+        """It is the owner's, and no part of the stack."""
+        return not labels.PARTS & self.labels.keys()
+
+    @property
+    def stateful(self) -> bool:
+        """It holds data: never run beside its successor."""
+        return labels.STATEFUL in self.labels
+
+    @property
+    def data(self) -> bool:
+        """It is in the data tier."""
+        return self.stateful or self.labels.get(labels.TIER) == labels.DATA
+
+    @property
+    def monitoring(self) -> bool:
+        """It only watches: the site serves without it."""
+        return self.labels.get(labels.TIER) == labels.MONITORING
+
+    @property
+    def job(self) -> str:
+        """When it runs, if it runs to its end: labels.MIGRATION, MANUAL or SCHEDULED; "" for every other service."""
+        if labels.SCHEDULE in self.labels:
+            return labels.SCHEDULED
+        said = self.labels.get(labels.JOB, "")
+        return said if said in {labels.MIGRATION, labels.MANUAL} else ""
+
+    @property
+    def on_demand(self) -> bool:
+        """It is a job that no deploy runs: it waits for a person, or for its time."""
+        return self.job in {labels.MANUAL, labels.SCHEDULED}
+
+    @property
+    def restarts(self) -> bool:
+        """It must not run beside its successor, although it holds no data: it says so, or has a port of the host."""
+        return bool(self.ports) or self.labels.get(labels.ROLLOUT) == labels.RESTART
 
 
 @dataclass(frozen=True)
@@ -74,11 +107,8 @@ class Stack:
 
     @property
     def monitoring(self) -> dict[str, Service]:
-        """Services that watch the others and keep their logs: those of a profile that are not ours. The site serves
-        without them."""
-        return {
-            name: each for name, each in self.lasting.items() if each.profiles and not (each.built or each.stateful)
-        }
+        """Services that watch the others and keep their logs. The site serves without them."""
+        return {name: each for name, each in self.lasting.items() if each.monitoring}
 
     @property
     def site(self) -> dict[str, Service]:
@@ -87,36 +117,29 @@ class Stack:
 
     @property
     def rolling(self) -> dict[str, Service]:
-        """Services whose containers can run beside their successors: ours, without data or a port of the host to
-        themselves."""
-        return {name: each for name, each in self.lasting.items() if each.built and not (each.stateful or each.ports)}
+        """Services whose containers can run beside their successors: the owner's, unless they say otherwise."""
+        return {name: each for name, each in self.lasting.items() if each.own and not each.restarts}
 
     @property
     def migrations(self) -> list[str]:
-        """Jobs that must have ended before the services start. Jobs of an optional tier are up to Compose's order."""
-        return [name for name, each in self.services.items() if each.one_shot and not each.profiles]
+        """Jobs that must have ended before a rollout."""
+        return [name for name, each in self.services.items() if each.job == labels.MIGRATION]
 
     @property
     def foundation(self) -> dict[str, Service]:
-        """Services that must be healthy before migrations: the data tier, which is what a migration can reach, and what
-        that stands on."""
-        reach = {network for name in self.migrations for network in self.services[name].networks}
-        return {
-            name: each
-            for name, each in self.lasting.items()
-            if each.stateful or (not (each.built or each.profiles) and reach.intersection(each.networks))
-        }
+        """Services that must be healthy before migrations: the data tier."""
+        return {name: each for name, each in self.lasting.items() if each.data}
 
     @property
     def clients(self) -> dict[str, Service]:
         """Services that may hold connections, caches or files of the data tier, and so must not run while its data is
-        replaced: ours, and whatever else shares a network with it. What only watches is none."""
+        replaced: the owner's, and whatever else shares a network with it. What only watches is none."""
         foundation = self.foundation
         reach = {network for each in foundation.values() for network in each.networks}
         return {
             name: each
             for name, each in self.lasting.items()
-            if name not in foundation and not each.monitoring and (each.built or reach.intersection(each.networks))
+            if name not in foundation and not each.monitoring and (each.own or reach.intersection(each.networks))
         }
 
 
@@ -188,6 +211,7 @@ def _service(name: str, entry: Mapping[str, Any], sources: Mapping[str, Mapping[
     deploy = entry.get("deploy") or {}
     resources = deploy.get("resources") or {}
     health = entry.get("healthcheck") or {}
+    said = {key: str(value) for key, value in (entry.get("labels") or {}).items()}
     volumes = entry.get("volumes") or []
     # Not 1 by default only when given: a replica count of 0 is a service that is switched off.
     replicas = entry.get("scale", deploy.get("replicas"))
@@ -196,9 +220,8 @@ def _service(name: str, entry: Mapping[str, Any], sources: Mapping[str, Mapping[
         image=entry.get("image", ""),
         replicas=1 if replicas is None else int(replicas),
         built="build" in entry,
-        stateful=STATEFUL in (entry.get("labels") or {}),
-        one_shot=entry.get("restart", "") == "no",
-        monitoring=(entry.get("labels") or {}).get(TIER) == MONITORING,
+        labels=said,
+        one_shot=entry.get("restart", "") == "no" or not said.keys().isdisjoint({labels.JOB, labels.SCHEDULE}),
         profiles=tuple(entry.get("profiles") or ()),
         depends_on=tuple(entry.get("depends_on") or ()),
         memory_limit=_memory(resources, "limits") or int(entry.get("mem_limit") or 0),

@@ -17,7 +17,7 @@ from ops.engine import Container
 from ops.parts import postgres
 from ops.parts.credentials.base import Credential
 from ops.parts.postgres import running as nodes
-from ops.stack.model import STATEFUL
+from ops.stack.labels import STATEFUL
 
 __all__ = ["Patroni", "Role", "automatic", "nodes", "role_of"]
 

@@ -16,7 +16,7 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import OpsError
 from ops.engine import Container
-from ops.stack.model import STATEFUL
+from ops.stack.labels import STATEFUL
 
 NODES = ("postgres-primary", "postgres-replica")
 PRIMARY, STANDBY = "primary", "standby"

@@ -71,7 +71,7 @@ def test_a_container_in_trouble(make_stack, make_container, changes, status, wor
 
 
 def test_one_shot_services(make_stack, make_container):
-    migrate = Service("migrate", "", one_shot=True)
+    migrate = Service("migrate", "", one_shot=True, labels={"ops.job": "migration"})
     assert statuses(containers(make_stack, [migrate], [])) == {"migrate": "fail"}
     done = make_container("migrate", state="exited", health="")
     assert statuses(containers(make_stack, [migrate], [done])) == {"migrate-1": "ok"}
@@ -127,7 +127,9 @@ def test_everything_is_asked_at_once(env, quiet, monkeypatch, make_container):
 
 
 def test_a_probe_with_an_unexpected_answer_fails_alone(env, quiet, monkeypatch, make_stack, make_container):
-    monkeypatch.setattr(model, "load", lambda _env: make_stack(Service("postgres-primary", "")))
+    monkeypatch.setattr(
+        model, "load", lambda _env: make_stack(Service("postgres-primary", "", labels={"ops.tier": "data"}))
+    )
     monkeypatch.setattr(engine, "containers", lambda _env: [make_container("postgres-primary")])
     monkeypatch.setattr(engine, "exec_", lambda *_a, **_o: engine.Completed((), 0, "NOTICE: what?\n", ""))
     result = health.report(env)

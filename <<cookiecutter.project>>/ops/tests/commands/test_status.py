@@ -17,7 +17,7 @@ def test_how_services_stand(make_stack, make_container) -> None:
         Service("web", "acme/web:1", replicas=2),
         Service("api", "acme/api:1"),
         Service("auth", "acme/auth:1"),
-        Service("migrate", "acme/migrate:1", one_shot=True),
+        Service("migrate", "acme/migrate:1", one_shot=True, labels={"ops.job": "migration"}),
         Service("off", "off:1", replicas=0),
     )
     containers = [
@@ -49,7 +49,7 @@ def test_how_services_stand(make_stack, make_container) -> None:
     ],
 )
 def test_how_a_job_stands(make_stack, make_container, changes, state: str) -> None:
-    declared = make_stack(Service("migrate", "x", one_shot=True))
+    declared = make_stack(Service("migrate", "x", one_shot=True, labels={"ops.job": "migration"}))
     assert status.standings(declared, [make_container("migrate", **changes)], 0)[0].state == state
     assert status.standings(declared, [], 0)[0].state == "never ran"
 

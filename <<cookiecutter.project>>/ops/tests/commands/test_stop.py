@@ -212,7 +212,9 @@ def test_nothing_is_drained_without_nginx(make_container, monkeypatch) -> None:
 
 def test_only_our_own_services_are_told_that_their_drain_is_done(make_stack, make_container, monkeypatch) -> None:
     lines = []
-    declared = make_stack(Service("web", "web", built=True), Service("postgres", "postgres:18"))
+    declared = make_stack(
+        Service("web", "web", built=True), Service("postgres", "postgres:18", labels={"ops.tier": "data"})
+    )
     monkeypatch.setattr(engine, "docker", lambda *args, **_options: lines.append(args))
     monkeypatch.setattr(stop.edge, "close", lambda _nginx: None)
     stop.drain([make_container("nginx"), make_container("web"), make_container("postgres")], declared)

@@ -255,12 +255,14 @@ def first_node_is_primary(monkeypatch):
 def declared(make_stack):
     """The stack of the archive."""
     return make_stack(
-        Service("postgres-primary", "postgres:18", networks=("database",)),
-        Service("redis-primary", "redis:8", networks=("database",)),
-        Service("redis-replica", "redis:8", networks=("database",)),
-        Service("rabbitmq", "rabbitmq:4", networks=("database",)),
+        Service("postgres-primary", "postgres:18", labels={"ops.tier": "data"}, networks=("database",)),
+        Service("redis-primary", "redis:8", labels={"ops.tier": "data"}, networks=("database",)),
+        Service("redis-replica", "redis:8", labels={"ops.tier": "data"}, networks=("database",)),
+        Service("rabbitmq", "rabbitmq:4", labels={"ops.tier": "data"}, networks=("database",)),
         Service("web", "web", built=True, networks=("backend",)),
-        Service("migrate", "migrate", built=True, one_shot=True, networks=("database",)),
+        Service(
+            "migrate", "migrate", built=True, one_shot=True, labels={"ops.job": "migration"}, networks=("database",)
+        ),
     )
 
 

@@ -28,7 +28,7 @@ SERVERS = [
     Server("postgres-primary", "acme_one", "999:999", "primary"),
     Server("postgres-replica", "acme_two", "999:999", "replica"),
 ]
-SERVICES = [Service(each.service, OLD) for each in SERVERS]
+SERVICES = [Service(each.service, OLD, labels={"ops.tier": "data"}) for each in SERVERS]
 STANDBY_17, STANDBY_BOTH = Holding((17,), frozenset({17})), Holding((17, 18), frozenset({17, 18}), {18: OLD})
 
 

@@ -13,7 +13,7 @@ from ops.stack.model import Service, Stack
 
 PROJECT = Path(__file__).resolve().parents[3]
 API = Service("api", "acme/api", replicas=2, built=True)
-WORKER = Service("worker", "acme/worker", replicas=1, built=True, stateful=True)
+WORKER = Service("worker", "acme/worker", replicas=1, built=True, labels={"ops.stateful": "postgres"})
 WEB = Service("web", "acme/web", built=True)
 DOCUMENT = {
     "services": {

@@ -58,7 +58,7 @@ def pair(make_container, monkeypatch, env):
 
 
 def order(env, pair, names, stateful=True):
-    declared = {name: Service(name, "", stateful=stateful) for name in names}
+    declared = {name: Service(name, "", labels={"ops.stateful": "postgres"} if stateful else {}) for name in names}
     for name in failover.one_after_the_other(env, names, declared):
         pair.done.append(name)
     return pair.done

@@ -88,7 +88,7 @@ def test_another_word(env) -> None:
 def test_it_is_no_change_of_configuration(env, folder, make_stack) -> None:
     maintenance.switch(env, "on")
     (folder / "nginx.conf").touch()
-    nginx = Service("nginx", "nginx:1", mounts=(Mount(folder, "/etc/nginx/env"),))
+    nginx = Service("nginx", "nginx:1", labels={"ops.part": "edge"}, mounts=(Mount(folder, "/etc/nginx/env"),))
     found = digests.mounted_files(make_stack(nginx), env.project_dir)["nginx"]
     assert list(found) == ["config/dev/nginx/nginx.conf"]
 

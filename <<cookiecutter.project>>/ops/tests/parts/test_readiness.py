@@ -44,7 +44,7 @@ def test_a_fifth_service_is_asked_like_the_others(env, make_container, monkeypat
         "name": "acme-dev",
         "services": {
             "shop": {"image": "shop", "build": build, "healthcheck": check},
-            "postgres": {"image": "postgres", "healthcheck": check},
+            "postgres": {"image": "postgres", "labels": {"ops.tier": "data"}, "healthcheck": check},
             "migrate": {"image": "migrate", "build": build, "restart": "no", "healthcheck": check},
         },
     }

@@ -66,7 +66,7 @@ def test_the_same_services_give_the_same_files_in_any_order() -> None:
 
 DECLARED = Stack(
     "acme-dev",
-    {"nginx": Service("nginx", "nginx:1")},
+    {"nginx": Service("nginx", "nginx:1", labels={"ops.part": "edge"})},
     {"services": {}, "volumes": {"edge": {"name": "acme-dev_edge"}}},
 )
 

@@ -10,8 +10,8 @@ from ops.stack.model import Service
 from ops.state.drift import Declared, drift
 
 WEB = Service("web", "acme/web:current", replicas=2, built=True)
-NGINX = Service("nginx", "nginx:1")
-MIGRATE = Service("migrate", "acme/migrate:current", built=True, one_shot=True)
+NGINX = Service("nginx", "nginx:1", labels={"ops.part": "edge"})
+MIGRATE = Service("migrate", "acme/migrate:current", built=True, one_shot=True, labels={"ops.job": "migration"})
 IMAGES = {"acme/web:current": "sha256:1", "nginx:1": "sha256:1", "acme/migrate:current": "sha256:1"}
 HASHES = {"web": "hash", "nginx": "hash", "migrate": "hash"}
 

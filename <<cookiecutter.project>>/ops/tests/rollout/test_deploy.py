@@ -99,7 +99,11 @@ def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, to
 
     containers = [make_container("web"), make_container("api", state="created"), make_container("migrate")]
     quiet.setattr(deploy.Deployment, "run", interrupted)
-    quiet.setattr(deploy.model, "load", lambda env: make_stack(Service("migrate", "x", one_shot=True)))
+    quiet.setattr(
+        deploy.model,
+        "load",
+        lambda env: make_stack(Service("migrate", "x", one_shot=True, labels={"ops.job": "migration"})),
+    )
     quiet.setattr(engine, "containers", lambda env: containers)
     with pytest.raises(OpsError) as caught:
         deploy.deploy(env)
@@ -157,13 +161,21 @@ def test_an_interruption_tells_what_was_not_undone(env, quiet) -> None:
 # ── a plan is executed exactly, phase by phase ────────────────────────────────────────────────────────────────────────
 
 WEB = Service("web", "acme/web:1", built=True)
-POSTGRES = Service("postgres-primary", "postgres:18", networks=("database",))
-REPLICA = Service("postgres-replica", "postgres:18", networks=("database",), depends_on=("postgres-primary",))
-MIGRATE = Service("migrate", "acme/migrate:1", built=True, one_shot=True, networks=("database",))
-NGINX = Service("nginx", "nginx:1")
-HAPROXY = Service("haproxy", "haproxy:3")
-GRAFANA = Service("grafana", "grafana:13", profiles=("dashboards",))
-KIBANA = Service("kibana", "kibana:9", profiles=("dashboards",))
+POSTGRES = Service("postgres-primary", "postgres:18", labels={"ops.tier": "data"}, networks=("database",))
+REPLICA = Service(
+    "postgres-replica",
+    "postgres:18",
+    labels={"ops.tier": "data"},
+    networks=("database",),
+    depends_on=("postgres-primary",),
+)
+MIGRATE = Service(
+    "migrate", "acme/migrate:1", built=True, one_shot=True, labels={"ops.job": "migration"}, networks=("database",)
+)
+NGINX = Service("nginx", "nginx:1", labels={"ops.part": "edge"})
+HAPROXY = Service("haproxy", "haproxy:3", labels={"ops.part": "edge"})
+GRAFANA = Service("grafana", "grafana:13", labels={"ops.tier": "monitoring"}, profiles=("dashboards",))
+KIBANA = Service("kibana", "kibana:9", labels={"ops.tier": "monitoring"}, profiles=("dashboards",))
 STACK = (WEB, POSTGRES, REPLICA, MIGRATE, HAPROXY, NGINX, GRAFANA, KIBANA)
 
 
@@ -614,7 +626,9 @@ def test_who_interrupts_a_canary_is_told_how_it_goes_on(env, make_stack, make_co
 
 def test_addresses_to_open(env, make_stack) -> None:
     declared = make_stack(
-        Service("nginx", "nginx:1", ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))),
+        Service(
+            "nginx", "nginx:1", labels={"ops.part": "edge"}, ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))
+        ),
         Service("mail", "mail:1", ports=(Port("127.0.0.1", 8025),)),
     )
     assert deploy.urls(env, declared) == [("site", "https://localhost:8443"), ("mail", "http://localhost:8025")]
@@ -628,7 +642,10 @@ def test_addresses_to_open(env, make_stack) -> None:
 @pytest.fixture
 def updating(env, make_stack, quiet):
     """An update whose pulls fail as told; notes what it did."""
-    declared = make_stack(Service("redis", "redis:8"), Service("nginx", "nginx:1"))
+    declared = make_stack(
+        Service("redis", "redis:8", labels={"ops.tier": "data"}),
+        Service("nginx", "nginx:1", labels={"ops.part": "edge"}),
+    )
     done: list[str] = []
 
     def run(failing: dict[str, str], present: dict[str, str]) -> list[str]:

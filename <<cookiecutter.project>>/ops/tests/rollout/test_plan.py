@@ -14,12 +14,14 @@ from ops.stack.model import Service, Stack
 from ops.state.drift import NEW_CONFIGURATION
 
 WEB = Service("web", "acme/web:dev", built=True, has_health=True)
-NGINX = Service("nginx", "nginx:1")
-HAPROXY = Service("haproxy", "haproxy:3")
-POSTGRES = Service("postgres", "postgres:18", networks=("database",))
-MIGRATE = Service("migrate", "acme/migrate:dev", built=True, one_shot=True, networks=("database",))
-GRAFANA = Service("grafana", "grafana:13", profiles=("dashboards",))
-INDEX = Service("index", "curl:8", one_shot=True, profiles=("logging",))
+NGINX = Service("nginx", "nginx:1", labels={"ops.part": "edge"})
+HAPROXY = Service("haproxy", "haproxy:3", labels={"ops.part": "edge"})
+POSTGRES = Service("postgres", "postgres:18", labels={"ops.tier": "data"}, networks=("database",))
+MIGRATE = Service(
+    "migrate", "acme/migrate:dev", built=True, one_shot=True, labels={"ops.job": "migration"}, networks=("database",)
+)
+GRAFANA = Service("grafana", "grafana:13", labels={"ops.tier": "monitoring"}, profiles=("dashboards",))
+INDEX = Service("index", "curl:8", labels={"ops.tier": "monitoring"}, one_shot=True, profiles=("logging",))
 SERVICES = (WEB, HAPROXY, NGINX, POSTGRES, MIGRATE, GRAFANA, INDEX)
 PRESENT = {each.image: "sha256:1" for each in SERVICES}
 OWN = images.OwnImage("web", "acme/web:dev", "acme/web:0123456789ab")

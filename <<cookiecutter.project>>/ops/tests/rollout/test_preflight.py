@@ -84,7 +84,7 @@ def mounting(make_stack, env):
     for path, mode in ((folder, 0o755), (folder / "deep", 0o755), (script, 0o644)):
         path.chmod(mode)
     mounts = (Mount(folder, "/etc/nginx/stack"), Mount(secret, "/run/secrets/S"), Mount(Path("/proc"), "/host"))
-    return make_stack(Service("nginx", "nginx:1", mounts=mounts)), script
+    return make_stack(Service("nginx", "nginx:1", labels={"ops.part": "edge"}, mounts=mounts)), script
 
 
 def test_mounted_files_that_everybody_can_read(env, mounting) -> None:
@@ -105,7 +105,11 @@ def test_a_checkout_made_with_a_private_umask(env, mounting, path: str, mode: in
 @pytest.fixture
 def edge(make_stack):
     """A stack that publishes two ports."""
-    return make_stack(Service("nginx", "nginx:1", ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))))
+    return make_stack(
+        Service(
+            "nginx", "nginx:1", labels={"ops.part": "edge"}, ports=(Port("127.0.0.1", 8080), Port("127.0.0.1", 8443))
+        )
+    )
 
 
 def test_free_ports(edge) -> None:
@@ -129,7 +133,9 @@ def test_ports_of_our_own_are_no_obstacle(edge, make_container) -> None:
 
 def test_a_port_of_ours_is_no_reason_to_overlook_the_other_kind(make_stack, make_container) -> None:
     """HTTP/3 is the same number by UDP, added to an nginx that runs already."""
-    both = make_stack(Service("nginx", "nginx", ports=(Port("", 443), Port("", 443, "udp"))))
+    both = make_stack(
+        Service("nginx", "nginx", labels={"ops.part": "edge"}, ports=(Port("", 443), Port("", 443, "udp")))
+    )
     own = make_container("nginx", ports=("0.0.0.0:443->8443",))
     [check] = preflight.check_ports(both, [own], lambda port: False)
     assert check.detail == "443/udp for nginx is taken"
@@ -159,7 +165,7 @@ def test_memory_is_needed_for_what_does_not_run_yet(make_stack, make_container) 
     declared = make_stack(
         Service("web", "web", replicas=3, memory_limit=100),
         Service("db", "db", memory_limit=1000, memory_reserved=800),
-        Service("migrate", "migrate", memory_limit=500, one_shot=True),
+        Service("migrate", "migrate", memory_limit=500, one_shot=True, labels={"ops.job": "migration"}),
     )
     assert preflight.memory_needed(declared, []) == (150 + 800, 300 + 1000)
     running = [make_container("web"), make_container("db")]

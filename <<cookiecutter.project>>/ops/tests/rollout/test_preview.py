@@ -14,7 +14,7 @@ from ops.stack.model import Service, Stack
 
 WEB = Service("web", "acme/web:dev", built=True, has_health=True)
 ROUTED = {"labels": {"ops.port": "8000"}, "networks": {"serving": {"aliases": ["web.serving"]}}}
-POSTGRES = Service("postgres", "postgres:18", stateful=True)
+POSTGRES = Service("postgres", "postgres:18", labels={"ops.stateful": "postgres"})
 
 
 @pytest.fixture

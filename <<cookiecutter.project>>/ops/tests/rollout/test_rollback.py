@@ -14,7 +14,7 @@ API = Service("api", "acme/api:1", built=True)
 
 
 def test_what_differs_moves_and_keeps_its_number(make_stack, make_container) -> None:
-    then = make_stack(WEB, API, Service("redis", "redis:8"))
+    then = make_stack(WEB, API, Service("redis", "redis:8", labels={"ops.tier": "data"}))
     now = make_stack(Service("web", "acme/web:1", replicas=1, built=True), API)
     containers = [make_container("web", image_id="sha256:new"), make_container("api"), make_container("redis")]
     target = Release(3, 0, "", "", "deploy", images={"web": "sha256:old", "api": "sha256:1"})

@@ -19,8 +19,8 @@ from ops.state import lock, releases
 
 WEB = Service("web", "acme/web:1", built=True, memory_limit=1024**3)
 API = Service("api", "acme/api:1", built=True)
-POSTGRES = Service("postgres-primary", "postgres:18", built=True, stateful=True)
-PROMETHEUS = Service("prometheus", "prom:3", profiles=("monitoring",))
+POSTGRES = Service("postgres-primary", "postgres:18", built=True, labels={"ops.stateful": "postgres"})
+PROMETHEUS = Service("prometheus", "prom:3", labels={"ops.tier": "monitoring"}, profiles=("monitoring",))
 WEB_ENTRY = {"labels": {LABEL: 10, "ops.metrics": "8000/metrics"}, "networks": {"scrape": None}}
 STACK = Stack(
     "acme-dev",

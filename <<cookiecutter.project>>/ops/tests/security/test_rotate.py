@@ -315,7 +315,7 @@ def test_every_secret_has_a_part_or_only_readers(made, secret: str) -> None:
 
 def test_a_part_that_keeps_a_password_in_a_volume_must_run(made, make_container, make_stack) -> None:
     mount = Mount(path(made, "GRAFANA_PASSWORD"), "/run/secrets/GRAFANA_PASSWORD")
-    stack = make_stack(Service("grafana", "", mounts=(mount,)), Service("web", ""))
+    stack = make_stack(Service("grafana", "", labels={"ops.tier": "monitoring"}, mounts=(mount,)), Service("web", ""))
     with pytest.raises(OpsError, match="grafana is not running in dev"):
         rotate.refuse_unready(made, stack, [make_container("web")], [BY_NAME["GRAFANA_PASSWORD"]])
     rotate.refuse_unready(made, stack, [make_container("grafana")], [BY_NAME["GRAFANA_PASSWORD"]])

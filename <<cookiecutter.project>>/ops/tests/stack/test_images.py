@@ -56,7 +56,9 @@ def test_repository(reference: str, name: str) -> None:
     ],
 )
 def test_what_is_needed(make_stack, present, build: int, tag: int, pull) -> None:
-    declared = make_stack(Service("web", OWN.reference, built=True), Service("nginx", "nginx:1"))
+    declared = make_stack(
+        Service("web", OWN.reference, built=True), Service("nginx", "nginx:1", labels={"ops.part": "edge"})
+    )
     found = images.needs(declared, [OWN], present)
     assert (len(found.build), len(found.tag), found.pull) == (build, tag, pull)
     assert bool(found) == bool(build or tag or pull)

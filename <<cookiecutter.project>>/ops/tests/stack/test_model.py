@@ -19,6 +19,7 @@ DOCUMENT = {
     "services": {
         "postgres": {
             "image": "postgres:18",
+            "labels": {"ops.tier": "data"},
             "networks": {"database": None},
             "secrets": [{"source": "S", "target": "/run/secrets/S"}, {"source": "E", "target": "/run/secrets/E"}],
             "volumes": [
@@ -32,6 +33,7 @@ DOCUMENT = {
         "migrate": {
             "image": "acme/migrate:current",
             "build": {"context": "/p/services"},
+            "labels": {"ops.job": "migration"},
             "restart": "no",
             "networks": {"database": None},
             "depends_on": {"postgres": {"condition": "service_healthy"}},
@@ -46,13 +48,19 @@ DOCUMENT = {
         },
         "nginx": {
             "image": "nginx:1",
+            "labels": {"ops.part": "edge"},
             "networks": {"backend": None},
             "ports": [
                 {"target": 8080, "published": "80", "host_ip": "0.0.0.0", "protocol": "tcp"},
                 {"target": 9090, "protocol": "tcp"},
             ],
         },
-        "exporter": {"image": "exporter:1", "networks": {"database": None}, "profiles": ["monitoring-true"]},
+        "exporter": {
+            "image": "exporter:1",
+            "labels": {"ops.tier": "monitoring"},
+            "networks": {"database": None},
+            "profiles": ["monitoring-true"],
+        },
         "elastic-setup": {"image": "elastic:1", "restart": "no", "networks": {"backend": None}, "profiles": ["l"]},
         "off": {"image": "x", "deploy": {"replicas": 0}},
     },
@@ -97,16 +105,26 @@ def test_a_required_variable_that_is_missing(env: Environment) -> None:
 
 def test_what_is_stopped_while_data_is_replaced(make_stack) -> None:
     declared = make_stack(
-        Service("postgres", "postgres:18", networks=("database",)),
-        Service("migrate", "migrate", built=True, one_shot=True, networks=("database",)),
+        Service("postgres", "postgres:18", labels={"ops.tier": "data"}, networks=("database",)),
+        Service(
+            "migrate", "migrate", built=True, one_shot=True, labels={"ops.job": "migration"}, networks=("database",)
+        ),
         # of ours, without the database: it may hold files
         Service("web", "web", built=True, networks=("frontend",)),
         # a fifth service that nobody named anywhere
         Service("shop", "shop", built=True, networks=("backend", "database")),
         # somebody else's image that reaches the database
-        Service("metabase", "metabase:1", profiles=("reports",), networks=("database",)),
-        Service("exporter", "exporter:1", profiles=("monitoring",), monitoring=True, networks=("database",)),
-        Service("nginx", "nginx:1", networks=("frontend",)),
+        Service(
+            "metabase", "metabase:1", labels={"ops.rollout": "restart"}, profiles=("reports",), networks=("database",)
+        ),
+        Service(
+            "exporter",
+            "exporter:1",
+            profiles=("monitoring",),
+            labels={"ops.tier": "monitoring"},
+            networks=("database",),
+        ),
+        Service("nginx", "nginx:1", labels={"ops.part": "edge"}, networks=("frontend",)),
         Service("off", "off", built=True, replicas=0, networks=("database",)),
     )
     assert [*declared.clients] == ["web", "shop", "metabase"]
@@ -140,13 +158,50 @@ def test_the_setting_of_a_number_of_containers(env, monkeypatch) -> None:
     assert asked == [("config", "--no-interpolate", "--format", "json")]
 
 
+def test_whose_a_service_is_its_labels_say_and_not_how_its_image_is_made() -> None:
+    entries = {
+        "shop": {"image": "acme/shop:1", "build": {"context": "/p/shop"}},
+        "blog": {"image": "ghost:6", "labels": {"ops.port": 2368}, "profiles": ["blog"]},
+        "database": {"image": "acme/database:1", "build": {"context": "/p/db"}, "labels": {"ops.stateful": "postgres"}},
+        "cache": {"image": "redis:8", "labels": {"ops.tier": "data"}},
+        "edge": {"image": "nginx:1", "labels": {"ops.part": "edge"}},
+        "grafana": {"image": "grafana:13", "labels": {"ops.tier": "monitoring"}},
+        "single": {"image": "acme/single:1", "labels": {"ops.rollout": "restart"}},
+        "published": {"image": "acme/published:1", "ports": [{"target": 25, "published": "25"}]},
+    }
+    found = model.parse({"name": "acme-dev", "services": entries})
+    assert [name for name, each in found.services.items() if each.own] == ["shop", "blog", "single", "published"]
+    assert [*found.rolling] == ["shop", "blog"]
+    assert [*found.foundation] == ["database", "cache"]
+    assert [*found.monitoring] == ["grafana"]
+    assert found.services["blog"].labels == {"ops.port": "2368"}
+
+
+def test_when_a_job_runs() -> None:
+    entries = {
+        "migrate": {"image": "x", "restart": "no", "labels": {"ops.job": "migration"}, "profiles": ["some"]},
+        # without a restart policy the engine has none
+        "import": {"image": "x", "labels": {"ops.job": "manual"}},
+        "cleanup": {"image": "x", "restart": "no", "labels": {"ops.schedule": "0 3 * * *"}},
+        "odd": {"image": "x", "restart": "no", "labels": {"ops.job": "sometimes"}},
+        "worker": {"image": "x", "restart": "unless-stopped"},
+    }
+    found = model.parse({"name": "acme-dev", "services": entries})
+    assert {name: each.job for name, each in found.services.items()} == {
+        "migrate": "migration", "import": "manual", "cleanup": "schedule", "odd": "", "worker": "",
+    }  # fmt: skip
+    assert found.migrations == ["migrate"]
+    assert [name for name, each in found.services.items() if each.on_demand] == ["import", "cleanup"]
+    assert [*found.lasting] == [*found.rolling] == ["worker"]
+
+
 def test_the_site_and_what_watches_it() -> None:
     services = [
         model.Service("web", "acme/web", built=True),
         model.Service("worker", "acme/worker", built=True, profiles=("jobs",)),
-        model.Service("etcd", "etcd", stateful=True, profiles=("failover",)),
-        model.Service("grafana", "grafana", profiles=("dashboards",)),
-        model.Service("index", "curl", one_shot=True, profiles=("logging",)),
+        model.Service("etcd", "etcd", labels={"ops.stateful": "postgres"}, profiles=("failover",)),
+        model.Service("grafana", "grafana", labels={"ops.tier": "monitoring"}, profiles=("dashboards",)),
+        model.Service("index", "curl", labels={"ops.tier": "monitoring"}, one_shot=True, profiles=("logging",)),
     ]
     stack = model.Stack("acme", {each.name: each for each in services}, {})
     assert [*stack.monitoring] == ["grafana"]

@@ -1,0 +1,54 @@
+"""The labels by which a service says what it is to the stack; docs/architecture.md has the table of them.
+
+A service with one of PARTS is a part of the stack; every other one is the owner's own, whatever it is made of.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+PREFIX = "ops."
+
+# Holds data; its value says which kind.
+STATEFUL = "ops.stateful"
+# Which tier of the stack it is in: DATA or MONITORING.
+TIER = "ops.tier"
+DATA, MONITORING = "data", "monitoring"
+# A part of the stack that is in neither; its value says which.
+PART = "ops.part"
+PARTS = frozenset({STATEFUL, TIER, PART})
+
+PORT = "ops.port"
+ROUTE = "ops.route"
+LOGINS = "ops.route.logins"
+UPLOADS = "ops.route.uploads"
+HOST = "ops.host"
+INTERNAL = "ops.internal"
+AFFINITY = "ops.affinity"
+READY = "ops.ready"
+SMOKE = "ops.smoke"
+# How it is replaced: beside its successor, unless it says RESTART.
+ROLLOUT = "ops.rollout"
+RESTART = "restart"
+
+# It runs to its end: MIGRATION before a rollout, MANUAL when a person says so, with SCHEDULE at its times.
+JOB = "ops.job"
+MIGRATION, MANUAL = "migration", "manual"
+SCHEDULE = "ops.schedule"
+SCHEDULED = "schedule"
+
+# Every label that anything here reads. A new one is added here, and to the table.
+KNOWN = PARTS | {
+    *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, SMOKE, ROLLOUT),
+    *(JOB, SCHEDULE, "ops.schedule.timezone", "ops.schedule.overlap", "ops.schedule.missed", "ops.schedule.limit"),
+    *("ops.schema", "ops.database", "ops.database-connections"),
+    *("ops.rabbitmq", "ops.rabbitmq.definitions"),
+    *("ops.backup", "ops.restore"),
+    "ops.metrics",
+    "ops.base",  # of a server's image of ours: what it was built on
+}
+
+
+def suggestion(label: str) -> str:
+    """The known label that one was probably meant to be; "" when none is like it."""
+    return next(iter(difflib.get_close_matches(label, sorted(KNOWN), 1, cutoff=0.7)), "")

@@ -1,0 +1,102 @@
+"""What a service must say of itself, and what is said to whoever wrote something else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ops.base.errors import USAGE, OpsError
+from ops.stack import contract, labels, model
+from ops.stack.contract import Problem
+
+
+def problems(**entry: object) -> list[Problem]:
+    """The mistakes of a service `shop` with this entry in the resolved Compose files."""
+    usual = {"image": "acme/shop:1", "healthcheck": {"test": ["CMD", "true"]}}
+    return list(contract.problems(model.parse({"name": "acme-dev", "services": {"shop": usual | entry}})))
+
+
+def test_a_plain_service_is_fine() -> None:
+    assert problems(restart="unless-stopped") == []
+
+
+@pytest.mark.parametrize(
+    ("label", "remedy"),
+    [
+        ("ops.prot", "Write ops.port."),
+        ("ops.schedule.timezon", "Write ops.schedule.timezone."),
+        ("ops.wholly-unheard-of", 'docs/architecture.md, "Labels", lists those that do.'),
+    ],
+)
+def test_an_unknown_label_is_refused_with_the_one_that_was_meant(label: str, remedy: str) -> None:
+    assert problems(labels={label: "1"}) == [Problem(f"shop has the label {label}, which does not exist.", remedy)]
+
+
+def test_a_mistyped_label_of_a_part_does_not_make_it_a_service_of_the_owner_unseen() -> None:
+    (found,) = problems(labels={"ops.statefull": "postgres"})
+    assert found.remedy == "Write ops.stateful."
+
+
+def test_labels_of_other_programs_are_none_of_ours() -> None:
+    assert problems(labels={"traefik.enable": "true", "opsgenie": "x"}) == []
+
+
+def test_what_runs_to_its_end_says_when() -> None:
+    (found,) = problems(restart="no")
+    assert found.message == 'shop has restart: "no", so it runs to its end, but it does not say when.'
+    assert "ops.job: migration" in found.remedy and 'ops.schedule: "0 3 * * *"' in found.remedy
+
+
+@pytest.mark.parametrize("said", [{"ops.job": "migration"}, {"ops.job": "manual"}, {"ops.schedule": "0 3 * * *"}])
+def test_a_job_that_says_when_is_fine(said: dict[str, str]) -> None:
+    assert problems(restart="no", labels=said) == []
+
+
+def test_a_one_shot_part_of_the_stack_needs_not_say_so() -> None:
+    assert problems(restart="no", labels={"ops.tier": "monitoring"}) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "message", "remedy"),
+    [
+        ({"restart": "no", "labels": {"ops.job": "nightly"}}, 'label ops.job of shop is "nightly".', "Write migration"),
+        (
+            {"restart": "no", "labels": {"ops.job": "manual", "ops.schedule": "0 3 * * *"}},
+            "shop has both ops.job and ops.schedule.",
+            "Keep one",
+        ),
+        (
+            {"restart": "always", "labels": {"ops.job": "migration"}},
+            "shop is a job and has restart: always, so it would begin again when it has ended.",
+            'Write restart: "no".',
+        ),
+    ],
+)
+def test_a_job_that_cannot_be_meant(entry: dict, message: str, remedy: str) -> None:
+    (found,) = problems(**entry)
+    assert found.message == message
+    assert found.remedy.startswith(remedy)
+
+
+def test_one_mistake_is_a_sentence_and_several_are_a_list() -> None:
+    entry = {"image": "x", "restart": "no"}
+    one = model.parse({"name": "acme-dev", "services": {"shop": entry}})
+    with pytest.raises(OpsError) as caught:
+        contract.refuse(one)
+    assert caught.value.message.startswith('The Compose files: shop has restart: "no"')
+    assert caught.value.code == USAGE
+    two = model.parse({"name": "acme-dev", "services": {"shop": entry, "till": entry}})
+    with pytest.raises(OpsError) as caught:
+        contract.refuse(two)
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "The Compose files have 2 mistakes:"
+    assert [line.split()[0] for line in lines[1:]] == ["shop", "till"]
+
+
+def test_every_label_of_the_table_is_known() -> None:
+    text = (Path(__file__).parents[3] / "docs/architecture.md").read_text(encoding="utf-8")
+    written = set(re.findall(r"`(ops\.[a-z.-]+)", text.partition("### Labels")[2].partition("\n## ")[0]))
+    assert len(written) > 10
+    assert written - labels.KNOWN == set()
