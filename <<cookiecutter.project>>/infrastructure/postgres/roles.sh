@@ -1,10 +1,11 @@
 #!/bin/bash
-# Roles, schemas and privileges, as they should be. Runs on first boot, and can run again at any time:
-# it creates what is missing and sets every password to what the secret files say, so it also finishes a rotation:
+# The stack's own roles and the privileges of every database, as they should be. Runs on first boot, and can run again at any time:
+# it creates what is missing and sets every password to what the secret files say:
 #   docker exec <the primary> bash /etc/postgresql/roles.sh
+# The roles, schemas and databases of the services come from their labels: `invoke deploy` makes those.
 set -euo pipefail
 
-for secret in POSTGRES_PASSWORD REPLICATION_PASSWORD AUTH_DB_PASSWORD API_DB_PASSWORD NOTIFICATION_DB_PASSWORD METRICS_DB_PASSWORD; do
+for secret in POSTGRES_PASSWORD REPLICATION_PASSWORD METRICS_DB_PASSWORD; do
     if [ ! -s "/run/secrets/$secret" ]; then
         echo "roles.sh: secret $secret is missing or empty; run invoke secret-init" >&2
         exit 1
@@ -32,22 +33,16 @@ SET client_min_messages = warning;
 
 \set superuser_password `tr -d '\r' </run/secrets/POSTGRES_PASSWORD`
 \set replicator_password `tr -d '\r' </run/secrets/REPLICATION_PASSWORD`
-\set auth_password `tr -d '\r' </run/secrets/AUTH_DB_PASSWORD`
-\set api_password `tr -d '\r' </run/secrets/API_DB_PASSWORD`
-\set notification_password `tr -d '\r' </run/secrets/NOTIFICATION_DB_PASSWORD`
 \set metrics_password `tr -d '\r' </run/secrets/METRICS_DB_PASSWORD`
 \set database `echo "$POSTGRES_DB"`
 
--- Roles. CREATE ROLE has no IF NOT EXISTS.
+-- Roles. CREATE ROLE has no IF NOT EXISTS. Members of `services` may connect over the network: pg_hba.conf.
 SELECT format('CREATE ROLE %I', name)
-FROM unnest(ARRAY['replicator', 'auth', 'api', 'notification', 'metrics']) AS name
+FROM unnest(ARRAY['replicator', 'metrics', 'services']) AS name
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 \gexec
 ALTER ROLE CURRENT_USER PASSWORD :'superuser_password';
 ALTER ROLE replicator LOGIN REPLICATION PASSWORD :'replicator_password';
-ALTER ROLE auth LOGIN PASSWORD :'auth_password';
-ALTER ROLE api LOGIN PASSWORD :'api_password';
-ALTER ROLE notification LOGIN PASSWORD :'notification_password';
 ALTER ROLE metrics LOGIN PASSWORD :'metrics_password';
 GRANT pg_monitor TO metrics;
 
@@ -55,22 +50,10 @@ GRANT pg_monitor TO metrics;
 SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', datname) FROM pg_database WHERE datname <> 'template0'
 \gexec
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT CONNECT ON DATABASE :"database" TO auth, api, notification, metrics;
+GRANT CONNECT ON DATABASE :"database" TO metrics;
 GRANT CONNECT ON DATABASE postgres TO metrics;
 
--- A schema for each service, which owns it and sees no other.
-CREATE SCHEMA IF NOT EXISTS auth AUTHORIZATION auth;
-CREATE SCHEMA IF NOT EXISTS api AUTHORIZATION api;
-CREATE SCHEMA IF NOT EXISTS notification AUTHORIZATION notification;
-ALTER ROLE auth SET search_path = auth;
-ALTER ROLE api SET search_path = api;
-ALTER ROLE notification SET search_path = notification;
-
--- A request has given up long before this, so the database may too. Migrations set their own limits.
-SELECT format('ALTER ROLE %I SET %s', role, setting)
-FROM unnest(ARRAY['auth', 'api', 'notification']) AS role,
-     unnest(ARRAY['statement_timeout = ''15s''', 'lock_timeout = ''10s''', 'idle_in_transaction_session_timeout = ''30s''']) AS setting
-\gexec
+-- A request has given up long before this, so the database may too.
 ALTER ROLE metrics SET statement_timeout = '10s';
 ALTER ROLE metrics CONNECTION LIMIT 10;
 

@@ -14,10 +14,13 @@ from ops.state import elsewhere, memory
 
 def secret_init(env: Environment) -> None:
     """Make the secrets that are missing, and say which."""
-    from ops.secrets import make
+    from ops.secrets import check, make
 
     _refuse_beside_another_folder(env)
-    made = make.init(env)
+    document, unresolved = check.resolved(env)
+    made = make.init(env, document)
+    if unresolved:
+        console.warn(f"Only the stack's own secrets were looked at: {unresolved.message}")
     if not made:
         console.say(f"nothing to make: every secret of {env.name} is there")
         return

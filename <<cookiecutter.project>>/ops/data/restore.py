@@ -43,7 +43,8 @@ from ops.data.backup import (
     sql,
 )
 from ops.engine import Container
-from ops.parts import postgres, rabbitmq, redis, services
+from ops.parts import postgres, provision, rabbitmq, redis, services
+from ops.parts.postgres import ownership
 from ops.stack import model
 from ops.stack.model import Stack
 from ops.state import lock
@@ -234,6 +235,7 @@ class _Restore:
         self.cache_replicas = [each for each in redis.nodes(containers) if each.id != self.cache.id]
         self.services = [each for each in services.of(declared, containers) if each.running]
         self.database = env.values["POSTGRES_DB"]
+        self.owned = provision.declared(env, declared)
         # A name has 63 characters at most, and the longest ending here has 30.
         stamp, stem = f"{datetime.now(UTC):%Y%m%d%H%M%S}", self.database[:33]
         self.beside, self.aside = f"{stem}_restoring_", f"{stem}_before_restore_"
@@ -359,6 +361,7 @@ class _Restore:
         # Privileges of a database are not part of its dump.
         roles = ["bash", "/etc/postgresql/roles.sh"]
         run_in(self.primary, roles, "roles.sh", variables={"POSTGRES_DB": self.new})
+        ownership.provide(self.env, self.owned, self.primary, self.new)
         # An older backup has an older schema than the services that will use it.
         for job in self.declared.migrations:
             arguments = ("run", "--rm", "--no-deps", "--no-TTY", "--env", f"DATABASE_NAME={self.new}", job)

@@ -67,3 +67,11 @@ def output(container: Container, *argv: str, input: str | None = None) -> str:
             engine.reason(done.stderr or done.stdout, f"exit code {done.code}")
         )
     return done.stdout
+
+
+def judge_owned(name: str, env: Environment, owners: Sequence[str], missing: Iterable[Sequence[str]]) -> Check:
+    """Whether a part has what services own there. owners: their names; missing: what each of them lacks, in words."""
+    if causes := [cause for each in missing for cause in each]:
+        more = f" and {len(causes) - 1} more" if len(causes) > 1 else ""
+        return Check(name, "services", "fail", f"{causes[0]}{more}: invoke deploy --env {env.name}")
+    return Check(name, "services", "ok", f"as the services {', '.join(owners)} declare it")

@@ -21,7 +21,7 @@ from ops.base import console, findings, signals, undo
 from ops.base.environments import Environment, relative
 from ops.base.errors import INTERRUPTED, SMOKE, OpsError
 from ops.engine import Container
-from ops.parts import postgres, prometheus, redis, routes
+from ops.parts import postgres, prometheus, provision, redis, routes
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
@@ -75,7 +75,7 @@ class Deployment:
             decided.seen.warn_elsewhere(env)
             self._confirm_healthy(decided.seen)
             return
-        made = self._prepare()
+        made = self._prepare(seen)
         self._check(decided)
         agreed = self._agree(decided)
         made |= self._make_certificate()
@@ -229,14 +229,14 @@ class Deployment:
     def _duration(self) -> str:
         return console.duration(time.monotonic() - self.began)
 
-    def _prepare(self) -> bool:
+    def _prepare(self, seen: Survey) -> bool:
         """What dev makes by itself; whether it made anything. Elsewhere secrets are made by a person's decision, and
         preflight says so."""
         if self.env.name != "dev":
             return False
         from ops.secrets import make
 
-        if made := make.init(self.env):
+        if made := make.init(self.env, seen.stack.document):
             files = "file" if len(made) == 1 else "files"
             console.say(f"made {len(made)} secret {files} in {relative(self.env.secrets_dir)} (dev only)")
         return bool(made)
@@ -301,8 +301,10 @@ class Deployment:
         stack, of = decided.seen.stack, decided.of
         self.touched = True
         self._tidy(of(Phase.TIDY))
-        if of(Phase.DATA_TIER) or of(Phase.JOBS):
+        self._provision(of(Phase.PROVISION), decided.seen)
+        if of(Phase.DATA_TIER, Phase.PROVISION_NEW, Phase.JOBS):
             self._bring_up("starting the data tier", of(Phase.DATA_TIER), stack.foundation)
+        self._provision(of(Phase.PROVISION_NEW), decided.seen)
         for each in of(Phase.JOBS):
             self._run_job(each.subject, decided.seen)
         self._renew_edge(of(Phase.EDGE), decided.seen)
@@ -330,6 +332,17 @@ class Deployment:
         if ids := [identity for each in removals for identity in each.containers]:
             engine.docker("stop", *ids, timeout=None)
             engine.docker("rm", "--force", *ids)
+
+    def _provision(self, operations: Sequence[Operation], seen: Survey) -> None:
+        """Make what services own, in parts that run."""
+        parts = {each.part for each in operations if isinstance(each, plan.Provision)}
+        if not parts:
+            return
+        self.doing = "making what the services own in the data tier"
+        self.held.check()
+        names = ", ".join(dict.fromkeys(each.subject for each in operations))
+        console.say(f"provisioning {' and '.join(sorted(parts))} for {names}")
+        provision.provide(self.env, seen.owned, engine.containers(self.env), parts)
 
     def _run_job(self, name: str, seen: Survey) -> None:
         """Run a one-shot service to its end; the services that wait for it are not touched when it fails."""

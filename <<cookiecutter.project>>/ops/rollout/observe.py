@@ -10,9 +10,10 @@ from ops import engine
 from ops.base import console
 from ops.base.environments import Environment
 from ops.engine import Container
-from ops.parts import routes
+from ops.parts import provision, routes
 from ops.stack import contract, images, model, networks
 from ops.stack.model import Stack
+from ops.stack.owned import Owned
 from ops.state import digests, elsewhere, memory, releases
 from ops.state.digests import Digests
 from ops.state.document import State
@@ -29,6 +30,7 @@ class Survey:
     hashes: Compose's hash of the declared configuration, by container id; files: digests of what each service mounts,
     mounted: of what each container has mounted, by id; unnoted: whether nobody had noted that of some; routes:
     what nginx, HAProxy and Prometheus are told about the services, by file, and declared_routes: what they should be;
+    owned: what the services own in the data tier, and needed: what is missing of it;
     strangers: ids of containers that mount files of another folder, homeless: of one that is gone; deployed: services
     as the last deploy declared them.
     """
@@ -43,6 +45,8 @@ class Survey:
     unnoted: bool = False
     routes: Mapping[str, str] = field(default_factory=dict)
     declared_routes: Mapping[str, str] = field(default_factory=dict)
+    owned: Owned = Owned()
+    needed: tuple[provision.Need, ...] = ()
     deployed: Mapping[str, Any] = field(default_factory=dict)
     strangers: frozenset[str] = frozenset()
     homeless: frozenset[str] = frozenset()
@@ -91,11 +95,13 @@ def survey(env: Environment) -> Survey:
         declared = model.load(env)
         contract.refuse(declared)
         declared_routes = routes.render(declared)
+        owned = provision.declared(env, declared)
         networks.refuse(env, declared)
         own = images.own_images(env, declared)
         image_ids = pool.submit(engine.image_ids, images.references(declared, own))
         files = digests.mounted_files(declared, env.project_dir)
         found, told = containers.result()
+        needed = pool.submit(provision.look, env, owned, found)
         state = remembered.result()
         elsewhere.refuse_without_secrets(env, found, state)
 
@@ -117,6 +123,8 @@ def survey(env: Environment) -> Survey:
             bool(new) or not memory.is_settled(env, state),
             told,
             declared_routes,
+            owned,
+            needed.result(),
             _deployed(env, state),
             frozenset(each.id for each in found if elsewhere.is_elsewhere(each, env.project_dir)),
             frozenset(each.id for each in elsewhere.homeless(found, env.project_dir)),

@@ -30,13 +30,15 @@ class Phase(IntEnum):
     IMAGES = 1
     RUNNING_JOBS = 2  # of an earlier deploy: how they end is not known yet
     TIDY = 3
-    DATA_TIER = 4
-    JOBS = 5
-    EDGE = 6  # nginx and HAProxy: whatever is rolled out is taken in and out by them
-    ROLLOUT = 7
-    SERVICES = 8
-    MONITORING = 9
-    LEFTOVERS = 10  # what they are no longer needed by may have been replaced only now
+    PROVISION = 4  # in a data tier that runs: before it restarts with rules that let in only who was made before
+    DATA_TIER = 5
+    PROVISION_NEW = 6  # in one that did not run
+    JOBS = 7
+    EDGE = 8  # nginx and HAProxy: whatever is rolled out is taken in and out by them
+    ROLLOUT = 9
+    SERVICES = 10
+    MONITORING = 11
+    LEFTOVERS = 12  # what they are no longer needed by may have been replaced only now
 
 
 # What these bring is known only when they are done: then the rest is decided anew.
@@ -152,6 +154,14 @@ class Restart(Replace):
 
 
 @dataclass(frozen=True)
+class Provision(Operation):
+    """Make what a service owns in a part of the data tier: roles, schemas and databases, or users and queues."""
+
+    part: str = field(kw_only=True)
+    word, done, replaces = "provision", "provisioned", False
+
+
+@dataclass(frozen=True)
 class Run(Operation):
     """Run a job to its end."""
 
@@ -235,6 +245,7 @@ def decide(seen: Survey) -> Plan:
     operations = [
         *_images(seen),
         *_tidying(found),
+        *_provisions(seen),
         *_outsiders(seen),
         *_services(seen, found, drifts),
         *_leftovers(found),
@@ -302,6 +313,14 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
         else:
             operations.append(_operation(stack, change, mine, causes))
     return operations
+
+
+def _provisions(seen: Survey) -> list[Operation]:
+    """What the services own and the data tier lacks."""
+    return [
+        Provision(Phase.PROVISION_NEW if each.later else Phase.PROVISION, each.service, each.causes, part=each.part)
+        for each in seen.needed
+    ]
 
 
 def _rerouted(seen: Survey, name: str) -> str:

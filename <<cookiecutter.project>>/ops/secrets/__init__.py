@@ -1,4 +1,5 @@
-"""The secrets of an environment: which exist (catalogue), how they are made (make), kept (files), checked (check).
+"""The secrets of an environment: which exist (catalogue: the stack's, declared: the services'), how
+they are made (make), kept (files), checked (check).
 
-Making needs the standard library only. No function in this package returns or prints a value in a message.
+No function in this package returns or prints a value in a message.
 """

@@ -1,6 +1,6 @@
-"""Every secret of the stack: what it is for, who may read it, how strong it must be, how it is made and rotated.
+"""The stack's own secrets: what each is for, who may read it, how strong it must be, how it is made and rotated.
 
-Standard library only: the post-generation hook imports this before anything is installed.
+Those of the services come from their Compose files and labels: declared.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Secret:
     it starts empty). `minimum_length` (characters) and `minimum_bits` (estimated entropy) bind secrets set by hand.
     `required_by` names the setting of `.env` that makes an optional secret necessary when it is not empty. `rotation`
     says what `invoke secret-rotate` does, and `after` what is left to do then. `keeps` names the secret that takes the
-    old value, for keys of which two are valid.
+    old value, for keys of which two are valid. `shared`: services of the team may read it as well.
     """
 
     name: str
@@ -38,6 +38,12 @@ class Secret:
     required_by: str = ""
     keeps: str = ""
     after: str = ""
+    shared: bool = False
+
+    @property
+    def provided(self) -> bool:
+        """Whether a person must provide it: it is not generated, and nothing works without it."""
+        return not (self.length or self.optional)
 
     @property
     def made(self) -> str:
@@ -47,22 +53,12 @@ class Secret:
         return "set by hand; starts as an empty file"
 
 
+ROLE_ROTATION = "ALTER ROLE on the primary; open connections stay, the readers are replaced"
+USER_ROTATION = "imported into the running broker; open connections stay, the readers are replaced"
+
+
 def _role(name: str, role: str, *readers: str) -> Secret:
-    return Secret(
-        name,
-        f"PostgreSQL role {role}",
-        ("postgres-primary", "postgres-replica", *readers),
-        "ALTER ROLE on the primary; open connections stay, the readers are replaced",
-    )
-
-
-def _broker(name: str, user: str, *readers: str) -> Secret:
-    return Secret(
-        name,
-        f"RabbitMQ user {user}",
-        readers,
-        "imported into the running broker; open connections stay, the readers are replaced",
-    )
+    return Secret(name, f"PostgreSQL role {role}", ("postgres-primary", "postgres-replica", *readers), ROLE_ROTATION)
 
 
 _SENTINELS = ("redis-sentinel-1", "redis-sentinel-2", "redis-sentinel-3")
@@ -72,9 +68,6 @@ _ELASTIC = "its users are written again, which it notices within seconds; the re
 CATALOGUE: tuple[Secret, ...] = (
     _role("POSTGRES_PASSWORD", "admin (superuser)"),
     _role("REPLICATION_PASSWORD", "replicator"),
-    _role("AUTH_DB_PASSWORD", "auth", "auth-service", "migrate"),
-    _role("API_DB_PASSWORD", "api", "api", "migrate"),
-    _role("NOTIFICATION_DB_PASSWORD", "notification", "notification-service", "migrate"),
     _role("METRICS_DB_PASSWORD", "metrics (pg_monitor)", "postgres-exporter-primary", "postgres-exporter-replica"),
     Secret(
         "PATRONI_PASSWORD",
@@ -85,8 +78,9 @@ CATALOGUE: tuple[Secret, ...] = (
     Secret(
         "REDIS_PASSWORD",
         "Redis default user, the replica's login at the primary, and who may ask the sentinels",
-        ("redis-primary", "redis-replica", *_SENTINELS, "api", "redis-exporter"),
+        ("redis-primary", "redis-replica", *_SENTINELS, "redis-exporter"),
         "added to the user on every node and sentinel, the readers are replaced, the old one is removed",
+        shared=True,
     ),
     Secret(
         "REDIS_SENTINEL_PASSWORD",
@@ -94,9 +88,7 @@ CATALOGUE: tuple[Secret, ...] = (
         ("redis-primary", "redis-replica", *_SENTINELS),
         "added to the user on every node, the sentinels log in with it, the old one is removed",
     ),
-    _broker("RABBITMQ_PASSWORD", "admin", "rabbitmq", "rabbitmq-2", "rabbitmq-3"),
-    _broker("API_RABBITMQ_PASSWORD", "api", "api"),
-    _broker("NOTIFICATION_RABBITMQ_PASSWORD", "notification", "notification-service"),
+    Secret("RABBITMQ_PASSWORD", "RabbitMQ user admin", ("rabbitmq", "rabbitmq-2", "rabbitmq-3"), USER_ROTATION),
     Secret(
         "RABBITMQ_COOKIE",
         "nodes of a RabbitMQ cluster know each other by it: whoever has it may do anything to them",
@@ -104,37 +96,16 @@ CATALOGUE: tuple[Secret, ...] = (
         "set in every running node; nodes that are connected stay connected",
     ),
     Secret(
-        "JWT_SECRET",
-        "auth-service signs access tokens with it, api verifies them",
-        ("auth-service", "api"),
-        "the readers are replaced twice: first all of them verify the new key, then auth-service signs with it",
-        length=KEY_LENGTH,
-        minimum_length=32,
-        minimum_bits=128,
-        keeps="JWT_SECRET_PREVIOUS",
-        after="tokens signed with the old key are accepted until they expire, for up to 15 minutes. After that, or now "
-        "if the key was stolen: invoke secret-rotate JWT_SECRET_PREVIOUS",
-    ),
-    Secret(
-        "JWT_SECRET_PREVIOUS",
-        "still verifies tokens signed before the last rotation",
-        ("auth-service", "api"),
-        "emptied, and the readers are replaced: tokens signed with it are refused",
-        length=0,
-        minimum_length=32,
-        minimum_bits=128,
-        optional=True,
-    ),
-    Secret(
         "SMTP_PASSWORD",
         "login at the mail server, given by its operator",
-        ("notification-service", "alertmanager"),
-        "change it at the mail server and type it here; the readers are replaced, mails wait in the queue",
+        ("alertmanager",),
+        "change it at the mail server and type it here; the readers are replaced",
         length=0,
         minimum_length=8,
         minimum_bits=28,
         optional=True,
         required_by="SMTP_USER",
+        shared=True,
     ),
     Secret(
         "GRAFANA_PASSWORD",
@@ -173,16 +144,3 @@ CATALOGUE: tuple[Secret, ...] = (
 )
 
 BY_NAME: dict[str, Secret] = {secret.name: secret for secret in CATALOGUE}
-# Those that only ever hold the old value of another.
-KEPT: frozenset[str] = frozenset(secret.keeps for secret in CATALOGUE if secret.keeps)
-
-
-def of_team(name: str) -> Secret:
-    """A secret that a Compose file declares and the catalogue does not know: the team's own, given by somebody else."""
-    return Secret(
-        name,
-        "declared in a Compose file of yours",
-        (),
-        "change it where it was given, run the command and type the new value; it replaces the readers",
-        length=0,
-    )

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ops.base.errors import OpsError
-from ops.secrets import definitions, git, strength
-from ops.secrets.catalogue import BY_NAME, Secret, of_team
+from ops.secrets import declared, definitions, git, strength
+from ops.secrets.catalogue import BY_NAME, Secret
 from ops.secrets.files import FILE_MODE, FOLDER_MODE, path_of, read, read_path
 from ops.secrets.leaks import Search
 from ops.secrets.pending import SUFFIXES, pending
+from ops.stack import owned
 
 if TYPE_CHECKING:
     from ops.base.environments import Environment
@@ -81,8 +82,8 @@ class _Checked:
 
 def check(env: Environment) -> list[Finding]:
     """Everything that is wrong with the secrets of `env`, worst first; checks that could not run are `skipped`."""
-    document, unresolved = _resolved(env)
-    known = {**BY_NAME, **{name: of_team(name) for name in declared(env, document or {}) if name not in BY_NAME}}
+    document, unresolved = resolved(env)
+    known = declared.every(env, document)
     if not env.secrets_dir.is_dir():
         where = os.path.relpath(env.secrets_dir, env.project_dir)
         remedy = f"invoke secret-init --env {env.name}"
@@ -127,14 +128,8 @@ def as_json(env: Environment, findings: list[Finding]) -> dict[str, Any]:
     }
 
 
-def declared(env: Environment, document: Mapping[str, Any]) -> list[str]:
-    """Names of the files in the secrets folder that Compose declares as secrets, without those made from others."""
-    entries = (document.get("secrets") or {}).values()
-    paths = [Path(entry["file"]) for entry in entries if entry.get("file")]
-    return [path.name for path in paths if path.parent == env.secrets_dir and path.name != definitions.FILE]
-
-
-def _resolved(env: Environment) -> tuple[dict[str, Any] | None, OpsError | None]:
+def resolved(env: Environment) -> tuple[dict[str, Any] | None, OpsError | None]:
+    """What Compose resolves, with the services that are switched off; or why it gives no answer."""
     from ops import engine
 
     try:
@@ -167,17 +162,17 @@ def _check_values(checked: _Checked) -> Iterator[Finding]:
     names = [part for name in names for part in (name, name.removesuffix(f"-{checked.env.name}")) if len(part) > 2]
     for secret in checked.known.values():
         where, value = checked.file(secret.name), checked.values[secret.name]
-        team = secret.name not in BY_NAME
         put = checked.provide(secret.name) if not secret.length else checked.renew(secret.name)
         path = path_of(checked.env, secret.name)
         if not path.exists():
-            yield Finding("error", secret.name, "missing", where, put if team else checked.init, stops=team)
+            remedy = put if secret.provided else checked.init
+            yield Finding("error", secret.name, "missing", where, remedy, stops=secret.provided)
         elif not value:
             setting = secret.required_by
             if secret.optional and not checked.env.values.get(setting):
                 continue
             what = f"empty, but {setting} is set" if secret.optional else "empty"
-            yield Finding("error", secret.name, what, where, put, stops=team)
+            yield Finding("error", secret.name, what, where, put, stops=secret.provided)
         else:
             if what := padding(path.read_bytes()):
                 strip = f"value=$(tr -d '[:space:]' < {shlex.quote(where)})"
@@ -298,8 +293,8 @@ def _check_strays(checked: _Checked) -> Iterator[Finding]:
     for path in sorted(checked.env.secrets_dir.iterdir()):
         if path.name not in known and not path.name.startswith(".git"):
             where = checked.at(path)
-            what = "neither a Compose file nor the catalogue knows this file"
-            remedy = f"Declare it under secrets: in a Compose file, or remove it: rm -ri {shlex.quote(where)}"
+            what = "no service reads this file"
+            remedy = "List it under secrets: of the service that needs it, and at the top level of that Compose file."
             yield Finding("warning", git.shown(os.fsencode(path.name)), what, where, remedy)
 
 
@@ -418,11 +413,11 @@ def _leaked(checked: _Checked, text: str, where: str, what: str) -> Iterator[Fin
 
 
 def _check_readers(services: Mapping[str, Any]) -> Iterator[Finding]:
-    """Services that mount a secret which the catalogue does not let them read."""
+    """Services that mount a secret of the stack which the catalogue does not let them read."""
     for service, definition in sorted(services.items()):
         for mount in definition.get("secrets", []):
             secret = BY_NAME.get(mount["source"])
-            if secret and service not in secret.readers:
+            if secret and service not in secret.readers and not (secret.shared and owned.is_own(definition)):
                 remedy = f"git grep -n {secret.name} -- 'docker-compose*.yml' ops/secrets/catalogue.py"
                 what = f"{service} may read it, but the catalogue does not say so"
                 yield Finding("error", secret.name, what, f"docker compose config: {service}", remedy)

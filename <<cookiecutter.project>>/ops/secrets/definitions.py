@@ -28,6 +28,12 @@ def _salt_of(password_hash: str) -> bytes:
         return b""
 
 
+def fits(password_hash: str, password: str) -> bool:
+    """Whether a hash is that of a password."""
+    salt = _salt_of(password_hash)
+    return len(salt) == 4 and password_hash == rabbitmq_hash(password, salt)
+
+
 def definitions(source: str, value_of: Callable[[str], str], previous: str = "") -> str:
     """RabbitMQ's definitions with every `password_secret` of `source` replaced by the hash of that secret's value.
 
@@ -44,9 +50,8 @@ def definitions(source: str, value_of: Callable[[str], str], previous: str = "")
         if not password:
             raise KeyError(name)
         kept = hashes.get(user["name"], "")
-        salt = _salt_of(kept)
-        fits = len(salt) == 4 and kept == rabbitmq_hash(password, salt)
-        user["password_hash"] = kept if fits else rabbitmq_hash(password, random_source.token_bytes(4))
+        fresh = rabbitmq_hash(password, random_source.token_bytes(4))
+        user["password_hash"] = kept if fits(kept, password) else fresh
         user["hashing_algorithm"] = "rabbit_password_hashing_sha256"
     return json.dumps(document, indent=2) + "\n"
 

@@ -1,7 +1,4 @@
-"""The files that hold the secrets: read, made, replaced and rewritten.
-
-Standard library only: the post-generation hook makes secrets before anything is installed.
-"""
+"""The files that hold the secrets: read, made, replaced and rewritten."""
 
 from __future__ import annotations
 

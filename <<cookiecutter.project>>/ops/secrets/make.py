@@ -1,34 +1,36 @@
-"""Makes the secrets of an environment. Standard library only, so that the post-generation hook can call `create`."""
+"""Makes the secrets of an environment."""
 
 from __future__ import annotations
 
 import secrets as random_source
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from ops.secrets import definitions
-from ops.secrets.catalogue import ALPHABET, CATALOGUE, Secret
+from ops.secrets import declared, definitions
+from ops.secrets.catalogue import ALPHABET, Secret
 from ops.secrets.files import FOLDER_MODE, publish_new
 
 if TYPE_CHECKING:
     from ops.base.environments import Environment
 
 
-def init(env: Environment) -> list[str]:
-    """Create every secret of `env` that is missing; return the names of the files written, existing ones stay."""
-    return create(env.secrets_dir, env.project_dir / definitions.SOURCE)
+def init(env: Environment, document: Mapping[str, Any] | None) -> list[str]:
+    """Create every secret of `env` that is missing and that no person must provide; return the names of the files
+    written, existing ones stay. document: the resolved configuration; None: only the stack's own secrets."""
+    return create(env, declared.every(env, document).values())
 
 
-def create(folder: Path, definitions_source: Path) -> list[str]:
-    """`init` for a folder: for callers that have no `Environment` yet, such as the post-generation hook."""
+def create(env: Environment, secrets: Iterable[Secret]) -> list[str]:
+    """`init` for some secrets."""
+    folder = env.secrets_dir
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     folder.chmod(FOLDER_MODE)
     created = []
-    for secret in CATALOGUE:
+    for secret in secrets:
         target = folder / secret.name
-        if not target.exists() and publish_new(target, generate(secret).encode()):
+        if not (secret.provided or target.exists()) and publish_new(target, generate(secret).encode()):
             created.append(secret.name)
-    if definitions.render(folder, definitions_source):
+    if definitions.render(folder, env.project_dir / definitions.SOURCE):
         created.append(definitions.FILE)
     return created
 

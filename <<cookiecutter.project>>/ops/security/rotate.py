@@ -13,7 +13,7 @@ from __future__ import annotations
 import getpass
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,15 +23,15 @@ from ops.base import console
 from ops.base.environments import Environment, relative
 from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.engine import Container
-from ops.parts import credentials
+from ops.parts import credentials, provision
 from ops.parts.credentials import Credential
 from ops.rollout import gate
 from ops.rollout.compose_up import bring_up
 from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import note
 from ops.rollout.roll import Rollout, move
-from ops.secrets import check, definitions
-from ops.secrets.catalogue import BY_NAME, CATALOGUE, KEPT, Secret, of_team
+from ops.secrets import declared, definitions
+from ops.secrets.catalogue import Secret
 from ops.secrets.check import padding, weaknesses
 from ops.secrets.files import path_of, publish_new, read, rewrite
 from ops.secrets.make import generate
@@ -71,16 +71,10 @@ class Source:
 # ── what to rotate ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def known(env: Environment, stack: Stack) -> dict[str, Secret]:
-    """Every secret by name: those of the catalogue, and those that the team's own Compose files declare."""
-    own = {name: of_team(name) for name in check.declared(env, stack.document) if name not in BY_NAME}
-    return {**BY_NAME, **own}
-
-
 def chosen(env: Environment, names: str, secrets: Mapping[str, Secret]) -> list[Secret]:
     """The secrets that somebody named, separated by commas, or all that can be generated. Raises OpsError (usage)."""
     if names == ALL:
-        return [each for each in CATALOGUE if each.length]
+        return [each for each in secrets.values() if each.length]
     wanted = [name for name in names.split(",") if name]
     unknown = [name for name in wanted if name not in secrets]
     if unknown or not wanted:
@@ -92,9 +86,12 @@ def chosen(env: Environment, names: str, secrets: Mapping[str, Secret]) -> list[
     return [secrets[name] for name in dict.fromkeys(wanted)]
 
 
-def new_value(env: Environment, secret: Secret, ask: Callable[[str], str]) -> str:
-    """A new value: generated, or typed for a secret that somebody else gives. Raises OpsError for one that is unfit."""
-    if secret.length or secret.name in KEPT:
+def new_value(secret: Secret, kept: Collection[str], ask: Callable[[str], str]) -> str:
+    """A new value: generated, or typed for a secret that somebody else gives. Raises OpsError for one that is unfit.
+
+    kept: names of secrets that hold old values only, and are emptied.
+    """
+    if secret.length or secret.name in kept:
         return generate(secret)
     value = ask(f"New value of {secret.name} (it is not shown): ")
     problems = [*weaknesses(secret, value)]
@@ -123,15 +120,18 @@ def rotate(env: Environment, names: str, assume_yes: bool = False) -> None:
     names: separated by commas, or ALL. Raises OpsError; the same command then goes on from where it ended.
     """
     stack = model.load(env)
-    secrets = chosen(env, names, known(env, stack))
+    known = declared.every(env, stack.document)
+    secrets, kept = chosen(env, names, known), declared.kept(known.values())
+    owned = provision.declared(env, stack)
     with deployment(env, f"secret-rotate {names}", assume_yes) as work:
         containers = engine.containers(env)
         refuse_elsewhere(env, containers)
         with source_of(env, containers) as source:
-            refuse_unready(env, source.stack, containers, secrets)
-            agree(env, source.stack, containers, secrets, assume_yes)
-            values = {each.name: new_value(env, each, typed) for each in secrets if not pending(env, each.name)}
-            rotations = [begin(env, containers, each, values.get(each.name, "")) for each in secrets]
+            keepers = {each.name: credentials.of(env, containers, each.name, owned) for each in secrets}
+            refuse_unready(env, source.stack, containers, keepers)
+            agree(env, source.stack, secrets, keepers, assume_yes)
+            values = {each.name: new_value(each, kept, typed) for each in secrets if not pending(env, each.name)}
+            rotations = [begin(env, each, keepers[each.name], values.get(each.name, "")) for each in secrets]
             _Rotating(work, source, rotations).run()
 
 
@@ -145,19 +145,24 @@ def refuse_elsewhere(env: Environment, containers: Sequence[Container]) -> None:
         )
 
 
-def refuse_unready(env: Environment, stack: Stack, containers: Sequence[Container], secrets: Sequence[Secret]) -> None:
-    """Raise OpsError (REFUSED) when a part that keeps one of these secrets does not run."""
+def refuse_unready(
+    env: Environment, stack: Stack, containers: Sequence[Container], keepers: Mapping[str, Credential]
+) -> None:
+    """Raise OpsError (REFUSED) when a part that keeps one of these secrets does not run. keepers: by secret."""
     if not containers:
         # Nobody can have a password yet, unless a volume has it.
         filters = ("--filter", f"label=com.docker.compose.project={env.project}")
         if engine.docker("volume", "ls", "--quiet", *filters).stdout.split():
             raise OpsError(f"{env.name} is not running, and its volumes keep passwords.", _start(env), REFUSED)
         return
-    for each in secrets:
-        credential = credentials.of(env, containers, each.name)
-        keepers = [name for name in stack.lasting if each.name in mounted(env, stack, name)]
-        if credential.in_volume and keepers and not credential.holders:
-            raise OpsError(f"{keepers[0]} is not running in {env.name}.", _start(env), REFUSED)
+    for secret, credential in keepers.items():
+        where = [
+            name
+            for name in stack.lasting
+            if name in credential.keepers or (not credential.keepers and secret in mounted(env, stack, name))
+        ]
+        if credential.in_volume and where and not credential.holders:
+            raise OpsError(f"{where[0]} is not running in {env.name}.", _start(env), REFUSED)
         credential.check()
 
 
@@ -166,13 +171,13 @@ def _start(env: Environment) -> str:
 
 
 def agree(
-    env: Environment, stack: Stack, containers: Sequence[Container], secrets: Sequence[Secret], assume_yes: bool
+    env: Environment, stack: Stack, secrets: Sequence[Secret], keepers: Mapping[str, Credential], assume_yes: bool
 ) -> None:
     """Say what will happen and ask. Raises OpsError when the answer is no."""
     for each in secrets:
         console.say(f"  {each.name:<32} {each.purpose}")
         console.say(f"  {'':<32} {each.rotation}")
-    live = {found.service for each in secrets for found in credentials.of(env, containers, each.name).holders}
+    live = {found.service for each in keepers.values() for found in each.holders}
     wanted = files_of(secrets)
     restarts = [
         name
@@ -186,7 +191,7 @@ def agree(
         raise OpsError("Nothing was changed.")
 
 
-def begin(env: Environment, containers: Sequence[Container], secret: Secret, value: str) -> Rotation:
+def begin(env: Environment, secret: Secret, credential: Credential, value: str) -> Rotation:
     """Keep the new and the old value in files beside the secret, or go on with those of an interrupted rotation."""
     current = read(env, secret.name)
     begun = pending(env, secret.name)
@@ -201,7 +206,7 @@ def begin(env: Environment, containers: Sequence[Container], secret: Secret, val
     if PREVIOUS not in begun and current != new:
         publish_new(path_of(env, secret.name + PREVIOUS), current.encode())
     old = read(env, secret.name + PREVIOUS)
-    return Rotation(secret, old, new, credentials.of(env, containers, secret.name))
+    return Rotation(secret, old, new, credential)
 
 
 # ── who reads what ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,9 +28,9 @@ from ops.base.errors import FAILED, INTERRUPTED, REFUSED, OpsError
 from ops.base.waiting import until
 from ops.data import backup
 from ops.engine import Container
-from ops.parts import postgres, services
+from ops.parts import postgres, provision, services
 from ops.parts.nginx import maintenance
-from ops.parts.postgres import majors, volume
+from ops.parts.postgres import majors, ownership, volume
 from ops.parts.postgres.majors import ROOT, SETTING, Server
 from ops.parts.postgres.volume import STAGING, TARGET, Change, Holding
 from ops.rollout import gate
@@ -306,8 +306,9 @@ class Changeover:
             options = ("--create", "--exit-on-error", "--verbose", *login, *self._jobs(), "--dbname=template1")
             self._logged(new, "pg_restore", *options, f"{_DUMP}/{number}")
         self.at("setting privileges and gathering statistics")
-        # As on first boot: passwords of our roles, and who may connect to what.
+        # As on first boot and in a deploy: passwords of all roles, and who may connect to what.
         backup.run_in(new, ["bash", "/etc/postgresql/roles.sh"], "roles.sh")
+        ownership.provide(self.env, provision.declared(self.env, model.load(self.env)), new)
         self._logged(new, "vacuumdb", "--all", "--analyze-only", *login, *self._jobs())
 
     def _compare(self, old: Container, new: Container, names: Sequence[str]) -> dict[str, int]:

@@ -14,25 +14,35 @@ from ops.engine import Container
 from ops.parts.credentials import elasticsearch, grafana, postgres, rabbitmq, redis
 from ops.parts.credentials.base import Credential
 from ops.secrets import definitions
+from ops.stack.owned import Owned
 
 __all__ = ["Credential", "of"]
 
 
-def of(env: Environment, containers: Sequence[Container], name: str) -> Credential:
-    """The part that keeps the secret `name`, with its running containers; one that does nothing when no part does."""
+def of(env: Environment, containers: Sequence[Container], name: str, owned: Owned) -> Credential:
+    """The part that keeps the secret `name`, with its running containers; one that does nothing when no part does.
+
+    owned: what the services own, whose passwords these are.
+    """
     running = [each for each in containers if each.running]
     if role := postgres.role_of(env, name):
         return postgres.Role(postgres.nodes(running), env, role, name)
+    for mine in owned.roles:
+        if mine.secret == name:
+            return postgres.Role(postgres.nodes(running), env, mine.name, name, mine.database)
+    for user in owned.users:
+        if user.secret == name:
+            return rabbitmq.User(rabbitmq.nodes(running), user.name)
     if name == "PATRONI_PASSWORD":
         return postgres.Patroni([each for each in postgres.nodes(running) if postgres.automatic(each)])
-    if user := redis.USERS.get(name):
-        return redis.User(redis.holders(running, user), user)
+    if login := redis.USERS.get(name):
+        return redis.User(redis.holders(running, login), login)
     if name == "RABBITMQ_COOKIE":
         return rabbitmq.Cookie(rabbitmq.nodes(running))
-    if user := _rabbitmq_users(env.project_dir / definitions.SOURCE).get(name):
-        return rabbitmq.User(rabbitmq.nodes(running), user, env.secrets_dir / definitions.FILE)
-    if user := elasticsearch.USERS.get(name):
-        return elasticsearch.User([each for each in running if each.service == elasticsearch.SERVICE], user)
+    if login := _rabbitmq_users(env.project_dir / definitions.SOURCE).get(name):
+        return rabbitmq.User(rabbitmq.nodes(running), login, env.secrets_dir / definitions.FILE)
+    if login := elasticsearch.USERS.get(name):
+        return elasticsearch.User([each for each in running if each.service == elasticsearch.SERVICE], login)
     if name == "GRAFANA_PASSWORD":
         return grafana.Admin([each for each in running if each.service == grafana.SERVICE])
     return Credential(())

@@ -24,6 +24,8 @@ class Credential:
 
     # It outlives the containers: they must run to be told.
     in_volume: ClassVar[bool] = False
+    # Services that keep it, where those are not the ones that read its file.
+    keepers: ClassVar[tuple[str, ...]] = ()
 
     def check(self) -> None:
         """Raise OpsError unless the part can be told."""

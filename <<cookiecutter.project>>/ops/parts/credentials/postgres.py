@@ -21,14 +21,8 @@ from ops.stack.labels import STATEFUL
 
 __all__ = ["Patroni", "Role", "automatic", "nodes", "role_of"]
 
-# By the name of the secret. The superuser's name is a setting.
-ROLES = {
-    "REPLICATION_PASSWORD": "replicator",
-    "AUTH_DB_PASSWORD": "auth",
-    "API_DB_PASSWORD": "api",
-    "NOTIFICATION_DB_PASSWORD": "notification",
-    "METRICS_DB_PASSWORD": "metrics",
-}
+# The stack's own, by the name of the secret. The superuser's name is a setting.
+ROLES = {"REPLICATION_PASSWORD": "replicator", "METRICS_DB_PASSWORD": "metrics"}
 # Those that the nodes log in to each other with.
 _OF_NODES = {"POSTGRES_PASSWORD", "REPLICATION_PASSWORD"}
 _APPLY_SECONDS = 30.0
@@ -54,7 +48,7 @@ echo "$status"
 
 
 def role_of(env: Environment, name: str) -> str:
-    """The role whose password a secret is; "" when it is none of PostgreSQL's."""
+    """The role whose password a secret is; "" when it is none of the stack's own."""
     return env.values.get("POSTGRES_USER", "postgres") if name == "POSTGRES_PASSWORD" else ROLES.get(name, "")
 
 
@@ -65,12 +59,14 @@ def automatic(node: Container) -> bool:
 
 @dataclass(frozen=True)
 class Role(Credential):
-    """The password of a role."""
+    """The password of a role. database: where it may connect, when that is not the common one."""
 
     env: Environment
     role: str
     secret: str
+    database: str = ""
     in_volume: ClassVar[bool] = True
+    keepers: ClassVar[tuple[str, ...]] = postgres.NODES
 
     def check(self) -> None:
         """Raise OpsError unless there is a primary."""
@@ -93,9 +89,9 @@ class Role(Credential):
         if not self.holders:
             return {}
         primary = postgres.primary(self.env, self.holders)
-        database = "postgres" if self.role in {"replicator", "metrics"} else self.env.values.get("POSTGRES_DB", "")
+        common = "postgres" if self.role in {"replicator", "metrics"} else self.env.values.get("POSTGRES_DB", "")
         argv = ["psql", "--no-psqlrc", "--no-password", "--host=127.0.0.1", f"--username={self.role}"]
-        argv += [f"--dbname={database}", "--command=SELECT 1"]
+        argv += [f"--dbname={self.database or common}", "--command=SELECT 1"]
         done = engine.exec_(primary.id, argv, variables={"PGPASSWORD": value}, check=False)
         if not done.ok and "password authentication failed" not in done.stderr:
             raise OpsError(f"{primary.service} cannot be asked: {engine.reason(done.stderr)}")

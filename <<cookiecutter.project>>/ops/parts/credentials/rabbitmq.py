@@ -11,6 +11,7 @@ from ops.base.errors import OpsError
 from ops.base.waiting import until
 from ops.parts.credentials.base import Credential
 from ops.parts.rabbitmq import running as nodes
+from ops.parts.rabbitmq.ownership import entry_of
 
 __all__ = ["Cookie", "User", "nodes"]
 
@@ -62,15 +63,18 @@ mv -f "$old/.erlang.cookie.new" "$old/.erlang.cookie"
 
 @dataclass(frozen=True)
 class User(Credential):
-    """The password of a user. definitions: the file that holds its hash."""
+    """The password of a user. definitions: the file that holds its hash; None: a service's, which is in no file."""
 
     user: str
-    definitions: Path
+    definitions: Path | None = None
 
     def switch(self, new: str) -> None:
         """Import the user with its new hash; all nodes of a cluster share users."""
         if self.holders:
-            users = json.loads(self.definitions.read_text(encoding="utf-8"))["users"]
+            if self.definitions:
+                users = json.loads(self.definitions.read_text(encoding="utf-8"))["users"]
+            else:
+                users = [entry_of(self.user, new)]
             mine = {"users": [each for each in users if each["name"] == self.user]}
             engine.exec_(self.holders[0].id, ["bash", "-c", _IMPORT], input=json.dumps(mine), timeout=_SECONDS)
             # The import goes on after the command has ended.

@@ -11,7 +11,9 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.engine import Container
 from ops.parts import postgres
-from ops.parts.probes import WRITE_SECONDS, Check, Probe, Seen, Status, output
+from ops.parts.postgres import ownership
+from ops.parts.probes import WRITE_SECONDS, Check, Probe, Seen, Status, judge_owned, output
+from ops.stack import owned as labels
 
 TITLE = "PostgreSQL"
 
@@ -23,6 +25,15 @@ def probes(seen: Seen) -> Iterator[Probe]:
         yield Probe("postgres", each.service, partial(_postgres, seen.env, each))
     if nodes:
         yield Probe("postgres", "failover", lambda: [judge_failover(postgres.look(seen.env, seen.containers))])
+        yield Probe("postgres", "services", lambda: _owned(seen))
+
+
+def _owned(seen: Seen) -> list[Check]:
+    owned = labels.declared(seen.declared)
+    if not owned.roles:
+        return []
+    missing = ownership.missing(seen.env, owned, postgres.primary(seen.env, seen.containers))
+    return [judge_owned("postgres", seen.env, owned.claimants(owned.roles), missing.values())]
 
 
 # The message is written to the log and flushed at commit like any other change, and leaves nothing behind. The loop

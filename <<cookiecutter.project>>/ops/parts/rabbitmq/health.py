@@ -1,4 +1,4 @@
-"""The health of RabbitMQ: no alarm, and every queue there, served, and with enough copies."""
+"""The health of RabbitMQ: no alarm, what the services own is there, and every queue is served, with enough copies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ops.base.environments import Environment
 from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts import rabbitmq
-from ops.parts.probes import Check, Probe, Seen, Status, output
+from ops.parts.probes import Check, Probe, Seen, Status, judge_owned, output
+from ops.parts.rabbitmq import ownership
+from ops.stack import owned as labels
 
 TITLE = "RabbitMQ"
 
@@ -26,7 +27,8 @@ def probes(seen: Seen) -> Iterator[Probe]:
     """Ask one running node: any of them knows everything."""
     if brokers := rabbitmq.running(seen.containers):
         nodes = len({each.service for each in seen.containers if each.service in rabbitmq.NODES})
-        yield Probe("rabbitmq", brokers[0].service, lambda: _rabbitmq(seen.env, brokers[0], nodes))
+        yield Probe("rabbitmq", brokers[0].service, lambda: _rabbitmq(brokers[0], nodes))
+        yield Probe("rabbitmq", "services", lambda: _owned(seen, brokers[0]))
 
 
 # Queues, nodes, then alarms, which Prometheus reads at the same place, without a login. No Erlang machine has to start.
@@ -40,13 +42,17 @@ grep ^rabbitmq_alarms_ <&3
 """
 
 
-def _rabbitmq(env: Environment, container: Container, nodes: int) -> list[Check]:
-    definitions = env.project_dir / "infrastructure/rabbitmq/definitions.json"
+def _owned(seen: Seen, broker: Container) -> list[Check]:
+    owned = labels.declared(seen.declared)
+    if not owned.users:
+        return []
+    missing = ownership.missing(seen.env, owned, broker)
+    return [judge_owned("rabbitmq", seen.env, owned.claimants(owned.users), missing.values())]
 
+
+def _rabbitmq(container: Container, nodes: int) -> list[Check]:
     def look() -> list[Check]:
-        answer = output(container, "bash", "-c", _RABBITMQ)
-        wanted = [queue["name"] for queue in json.loads(definitions.read_text(encoding="utf-8")).get("queues", [])]
-        return judge_rabbitmq(answer, wanted, nodes)
+        return judge_rabbitmq(output(container, "bash", "-c", _RABBITMQ), nodes)
 
     def complete(checks: list[Check]) -> bool:
         """A consumer that has just come is not counted yet: look again before saying that there is none."""
@@ -55,26 +61,20 @@ def _rabbitmq(env: Environment, container: Container, nodes: int) -> list[Check]
     return until(look, STATISTICS_SECONDS, 1, accept=complete)
 
 
-def judge_rabbitmq(answer: str, wanted: list[str], nodes: int = 1) -> list[Check]:
-    """No alarm, enough nodes, and every queue there, served, and with enough copies.
+def judge_rabbitmq(answer: str, nodes: int = 1) -> list[Check]:
+    """No alarm, enough nodes, and every queue served, and with enough copies.
 
     answer: the queues, then the nodes that know each other, as JSON in a line each; then the alarm metrics.
     nodes: how many there should be.
     """
     first, second, *metrics = answer.strip().splitlines()
-    queues = {queue["name"]: queue for queue in json.loads(first)}
     up = sum(bool(node.get("running")) for node in json.loads(second))
     alarms = [
         line.split()[0].split("{")[0].removeprefix("rabbitmq_alarms_").replace("_", " ")
         for line in metrics
         if float(line.split()[-1]) > 0
     ]
-    checks = [_broker(alarms, up, nodes)]
-    for name in wanted:
-        if name not in queues:
-            checks.append(Check("rabbitmq", name, "fail", "the queue is missing: restart rabbitmq to import it again"))
-    checks.extend(_copies(_queue(queue), queue, nodes) for queue in queues.values())
-    return checks
+    return [_broker(alarms, up, nodes), *(_copies(_queue(queue), queue, nodes) for queue in json.loads(first))]
 
 
 def _broker(alarms: list[str], up: int, nodes: int) -> Check:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ops.parts.probes import judge_owned
 from ops.parts.rabbitmq import health
 
 
@@ -16,14 +17,13 @@ QUEUES = [
     {"name": "notification.retry.5s", "state": "running", "messages": 3, "consumers": 0},
     {"name": "notification.dead", "state": "running", "messages": 0, "consumers": 0},
 ]
-WANTED = [queue["name"] for queue in QUEUES]
 NODES = [{"name": name, "running": True} for name in ("rabbit@rabbitmq", "rabbit@rabbitmq-2", "rabbit@rabbitmq-3")]
 NO_ALARM = "rabbitmq_alarms_memory_used_watermark 0\nrabbitmq_alarms_free_disk_space_watermark 0\n"
 
 
 def rabbitmq(alarms=NO_ALARM, **changes):
     queues = [{**queue, **changes.get(queue["name"].rpartition(".")[2], {})} for queue in QUEUES]
-    return statuses(health.judge_rabbitmq(f"{json.dumps(queues)}\n{json.dumps(NODES[:1])}\n{alarms}", WANTED))
+    return statuses(health.judge_rabbitmq(f"{json.dumps(queues)}\n{json.dumps(NODES[:1])}\n{alarms}"))
 
 
 def cluster(up=3, members=3, online=3):
@@ -31,7 +31,7 @@ def cluster(up=3, members=3, online=3):
     copies = {"members": ["a", "b", "c"][:members], "online": ["a", "b", "c"][:online]}
     nodes = [{**node, "running": place < up} for place, node in enumerate(NODES)]
     answer = f"{json.dumps([{**QUEUES[0], **copies}])}\n{json.dumps(nodes)}\n{NO_ALARM}"
-    found = statuses(health.judge_rabbitmq(answer, [], nodes=3))
+    found = statuses(health.judge_rabbitmq(answer, nodes=3))
     return found["rabbitmq"], found["notification.events"]
 
 
@@ -62,8 +62,20 @@ def test_rabbitmq_at_work():
         ({"events": {"state": "down"}}, "notification.events", "fail"),
         ({"dead": {"messages": 1}}, "notification.dead", "warn"),
         ({"alarms": NO_ALARM.replace("disk_space_watermark 0", "disk_space_watermark 1")}, "rabbitmq", "fail"),
-        ({"events": {"name": "renamed"}}, "notification.events", "fail"),
     ],
 )
 def test_rabbitmq_in_trouble(changes, target, status):
     assert rabbitmq(**changes)[target] == status
+
+
+@pytest.mark.parametrize(
+    ("missing", "status", "detail"),
+    [
+        ([], "ok", "as the services api, shop declare it"),
+        ([("RabbitMQ has no queue a",)], "fail", "RabbitMQ has no queue a: invoke deploy --env dev"),
+        ([("one", "two"), ("three",)], "fail", "one and 2 more: invoke deploy --env dev"),
+    ],
+)
+def test_what_services_own(env, missing, status, detail):
+    check = judge_owned("rabbitmq", env, ["api", "shop"], missing)
+    assert (check.target, check.status, check.detail) == ("services", status, detail)

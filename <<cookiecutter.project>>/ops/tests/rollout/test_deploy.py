@@ -82,7 +82,7 @@ def test_nothing_to_change_but_unwell(env, make_stack, make_container, quiet) ->
 def test_refusal_touches_nothing(env, make_stack, quiet) -> None:
     declared = make_stack(Service("web", "acme/web:1"))
     quiet.setattr(deploy, "survey", lambda env: surveyed(declared))
-    quiet.setattr(deploy.Deployment, "_prepare", lambda self: False)
+    quiet.setattr(deploy.Deployment, "_prepare", lambda self, _seen: False)
     quiet.setattr(preflight, "run", lambda *_args: [findings.Check("disk", findings.FAILED, "full", "Make room.")])
     with pytest.raises(OpsError, match="Nothing was started") as caught:
         deploy.deploy(env)
@@ -471,7 +471,7 @@ def whole(env, running, quiet, remembered):
     quiet.setattr(preflight, "run", lambda *args: done.append(f"check beside {args[3]}") or [])
     quiet.setattr(deploy.majors, "check", lambda *_args: [])
     quiet.setattr(deploy.Deployment, "_make_certificate", lambda self: bool(done.append("certificate")))
-    quiet.setattr(deploy.Deployment, "_prepare", lambda self: bool(done.append("prepare")))
+    quiet.setattr(deploy.Deployment, "_prepare", lambda self, _seen: bool(done.append("prepare")))
     quiet.setattr(images, "prune", lambda *_args: done.append("prune") or [])
     quiet.setattr(images, "build", lambda _env, own, _tick: done.append(f"build {own[0].service}"))
     quiet.setattr(images, "pull", lambda references, _tick: done.append(f"pull {' '.join(references)}") or {})

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ops.parts.provision import Need
 from ops.rollout import plan
 from ops.rollout.observe import Survey
 from ops.rollout.plan import Phase
@@ -49,6 +50,7 @@ def see(make_container):
             told.get("files", {}),
             routes=told.get("routes", {}),
             declared_routes=told.get("declared_routes", {}),
+            needed=told.get("needed", ()),
             deployed=told.get("deployed", {}),
         )
 
@@ -276,3 +278,15 @@ def test_what_serves_outside_the_pool_is_let_in(see, make_container) -> None:
 def test_what_becomes_of_each_service(decide) -> None:
     found = decide(own=[OWN], hashes={"postgres": "new"}).of_services()
     assert {name: each.word for name, each in found.items()} == {"postgres": "restart", "web": "roll out"}
+
+
+def test_what_services_own_is_made_before_the_data_tier_restarts_and_before_migrations(decide) -> None:
+    """Rules of a new pg_hba.conf let in only who was made a member before."""
+    needed = (
+        Need("PostgreSQL", "web", ("role web may not connect yet",)),
+        Need("RabbitMQ", "web", ("RabbitMQ does not answer yet",), later=True),
+    )
+    decided = decide(hashes={"postgres": "new", "migrate": "new"}, needed=needed)
+    assert words(decided) == ["provision web", "restart postgres", "provision web", "run migrate"]
+    assert [each.part for each in decided.every(plan.Provision)] == ["PostgreSQL", "RabbitMQ"]
+    assert decided.operations[0].cause == "role web may not connect yet"

@@ -14,7 +14,7 @@ from ops.secrets import definitions, make
 DEFINITIONS = {
     "users": [
         {"name": "admin", "password_secret": "RABBITMQ_PASSWORD", "tags": ["administrator"]},
-        {"name": "api", "password_secret": "API_RABBITMQ_PASSWORD", "tags": []},
+        {"name": "guide", "password_secret": "RABBITMQ_COOKIE", "tags": []},
     ],
     "queues": [{"name": "events"}],
 }
@@ -38,7 +38,7 @@ def env(env, monkeypatch):
 @pytest.fixture
 def made(env):
     """With all secrets."""
-    make.init(env)
+    make.init(env, None)
     return env
 
 

@@ -14,7 +14,7 @@ def test_the_secrets_everybody_relies_on_are_there():
         "REPLICATION_PASSWORD",
         "REDIS_PASSWORD",
         "RABBITMQ_PASSWORD",
-        "JWT_SECRET",
+        "PATRONI_PASSWORD",
         "GRAFANA_PASSWORD",
         "ELASTIC_PASSWORD",
     }

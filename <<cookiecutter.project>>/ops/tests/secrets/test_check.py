@@ -48,9 +48,9 @@ def test_no_secrets_at_all_is_one_finding(env):
 
 
 def test_missing_and_empty(repository):
-    (repository.secrets_dir / "JWT_SECRET").unlink()
+    (repository.secrets_dir / "PATRONI_PASSWORD").unlink()
     write(repository, "REDIS_PASSWORD", "\n")
-    assert problems(repository) == {("JWT_SECRET", "missing"), ("REDIS_PASSWORD", "empty")}
+    assert problems(repository) == {("PATRONI_PASSWORD", "missing"), ("REDIS_PASSWORD", "empty")}
 
 
 def test_an_optional_one_may_be_empty_until_a_setting_needs_it(repository):
@@ -83,28 +83,28 @@ def test_weak_values(repository, value, what):
 
 
 def test_a_value_used_twice(repository):
-    write(repository, "JWT_SECRET", files.read(repository, "KIBANA_ENCRYPTION_KEY"))
+    write(repository, "PATRONI_PASSWORD", files.read(repository, "KIBANA_ENCRYPTION_KEY"))
     found = {name for name, what in problems(repository) if what.startswith("same value")}
     assert len(found) == 1
-    assert found < {"JWT_SECRET", "KIBANA_ENCRYPTION_KEY"}
+    assert found < {"PATRONI_PASSWORD", "KIBANA_ENCRYPTION_KEY"}
 
 
 def test_a_value_of_another_environment(repository):
     prod = environments.load("prod", repository.project_dir)
-    make.init(prod)
-    write(repository, "JWT_SECRET", files.read(prod, "JWT_SECRET"))
-    assert ("JWT_SECRET", "same value as config/prod/secrets/JWT_SECRET") in problems(repository)
-    assert ("JWT_SECRET", "same value as config/dev/secrets/JWT_SECRET") in problems(prod)
+    make.init(prod, None)
+    write(repository, "PATRONI_PASSWORD", files.read(prod, "PATRONI_PASSWORD"))
+    assert ("PATRONI_PASSWORD", "same value as config/prod/secrets/PATRONI_PASSWORD") in problems(repository)
+    assert ("PATRONI_PASSWORD", "same value as config/dev/secrets/PATRONI_PASSWORD") in problems(prod)
 
 
 def test_wrong_modes_and_their_remedies(repository):
-    path = repository.secrets_dir / "JWT_SECRET"
+    path = repository.secrets_dir / "PATRONI_PASSWORD"
     path.chmod(0o600)
     repository.secrets_dir.chmod(0o755)
     found = [each for each in check.check(repository) if each.what.startswith("mode")]
     assert [(each.secret, each.what) for each in found] == [
         ("*", "mode is 0755, must be 0700"),
-        ("JWT_SECRET", "mode is 0600, must be 0444"),
+        ("PATRONI_PASSWORD", "mode is 0600, must be 0444"),
     ]
     for each in found:
         subprocess.run(each.remedy, shell=True, cwd=repository.project_dir, check=True)
@@ -112,33 +112,35 @@ def test_wrong_modes_and_their_remedies(repository):
 
 
 def test_an_unknown_file_is_pointed_out(repository, monkeypatch):
-    (repository.secrets_dir / "JWT_SECRET~").write_text("old")
+    (repository.secrets_dir / "PATRONI_PASSWORD~").write_text("old")
     compose(monkeypatch, {})
-    assert [each.secret for each in check.check(repository) if each.severity == "warning"] == ["JWT_SECRET~"]
+    (found,) = [each for each in check.check(repository) if each.severity == "warning"]
+    assert found.secret == "PATRONI_PASSWORD~"
+    assert "rm" not in found.remedy.split(), "it may be a secret that something needs"
 
 
 def test_tracked_by_git_and_its_remedy(repository, git):
-    git("add", "-f", "config/dev/secrets/JWT_SECRET")
-    found = [each for each in of(repository, "JWT_SECRET") if "tracked" in each.what]
-    assert [each.remedy for each in found] == ["git rm --cached config/dev/secrets/JWT_SECRET"]
+    git("add", "-f", "config/dev/secrets/PATRONI_PASSWORD")
+    found = [each for each in of(repository, "PATRONI_PASSWORD") if "tracked" in each.what]
+    assert [each.remedy for each in found] == ["git rm --cached config/dev/secrets/PATRONI_PASSWORD"]
     subprocess.run(found[0].remedy, shell=True, cwd=repository.project_dir, check=True, capture_output=True)
     assert problems(repository) == set()
 
 
 def test_not_ignored_by_git(repository):
     (repository.project_dir / ".gitignore").write_text("")
-    assert ("JWT_SECRET", "not ignored by git") in problems(repository)
+    assert ("PATRONI_PASSWORD", "not ignored by git") in problems(repository)
 
 
 def test_a_value_in_the_history_of_git_counts_until_it_is_renewed(repository, git):
-    git("add", "-f", "config/dev/secrets/JWT_SECRET")
+    git("add", "-f", "config/dev/secrets/PATRONI_PASSWORD")
     git("commit", "-qm", "oops")
-    git("rm", "-q", "--cached", "config/dev/secrets/JWT_SECRET")
+    git("rm", "-q", "--cached", "config/dev/secrets/PATRONI_PASSWORD")
     git("commit", "-qm", "removed")
-    (found,) = of(repository, "JWT_SECRET")
+    (found,) = of(repository, "PATRONI_PASSWORD")
     assert "history" in found.what
-    (repository.secrets_dir / "JWT_SECRET").unlink()
-    make.init(repository)
+    (repository.secrets_dir / "PATRONI_PASSWORD").unlink()
+    make.init(repository, None)
     assert problems(repository) == set()
 
 
@@ -146,19 +148,21 @@ def test_a_value_in_the_history_of_git_counts_until_it_is_renewed(repository, gi
 def test_a_value_in_a_file_of_the_project(repository, place):
     path = repository.project_dir / place
     path.parent.mkdir(parents=True, exist_ok=True)
-    value = files.read(repository, "JWT_SECRET")
+    value = files.read(repository, "PATRONI_PASSWORD")
     with path.open("a") as file:
         file.write(f"\nSECRET={value}\n")
-    (found,) = of(repository, "JWT_SECRET")
+    (found,) = of(repository, "PATRONI_PASSWORD")
     assert found.where == place
     assert value not in str(found)
 
 
 def test_values_in_docker_are_found(repository, monkeypatch, make_container):
-    leaked = {name: files.read(repository, name) for name in ("JWT_SECRET", "REDIS_PASSWORD", "API_DB_PASSWORD")}
+    leaked = {
+        name: files.read(repository, name) for name in ("PATRONI_PASSWORD", "REDIS_PASSWORD", "REPLICATION_PASSWORD")
+    }
     document = {
         "services": {
-            "api": {"image": "acme/api:current", "build": {}, "environment": {"X": leaked["JWT_SECRET"]}},
+            "api": {"image": "acme/api:current", "build": {}, "environment": {"X": leaked["PATRONI_PASSWORD"]}},
             "web": {"image": "acme/web:current", "secrets": [{"source": "POSTGRES_PASSWORD"}]},
         }
     }
@@ -174,13 +178,13 @@ def test_values_in_docker_are_found(repository, monkeypatch, make_container):
     monkeypatch.setattr(engine, "compose", lambda *_args, **_options: completed(json.dumps(document)))
     monkeypatch.setattr(engine, "docker", docker)
     monkeypatch.setattr(engine, "containers", lambda _env: [make_container("api")])
-    inspected = {"Name": "/acme-dev-api-1", "Config": {"Cmd": ["--password", leaked["API_DB_PASSWORD"]]}}
+    inspected = {"Name": "/acme-dev-api-1", "Config": {"Cmd": ["--password", leaked["REPLICATION_PASSWORD"]]}}
     monkeypatch.setattr(engine, "inspect", lambda _ids: [inspected])
     found = {(each.secret, each.where) for each in check.check(repository)}
     assert found == {
-        ("JWT_SECRET", "docker compose config"),
+        ("PATRONI_PASSWORD", "docker compose config"),
         ("REDIS_PASSWORD", "image acme/api:current"),
-        ("API_DB_PASSWORD", "container acme-dev-api-1"),
+        ("REPLICATION_PASSWORD", "container acme-dev-api-1"),
         ("POSTGRES_PASSWORD", "docker compose config: web"),
     }
     for each in check.check(repository):
@@ -188,7 +192,7 @@ def test_values_in_docker_are_found(repository, monkeypatch, make_container):
 
 
 def test_the_json_form(repository):
-    write(repository, "JWT_SECRET", "changeme")
+    write(repository, "PATRONI_PASSWORD", "changeme")
     document = check.as_json(repository, check.check(repository))
     assert document["environment"] == "dev"
     assert document["ok"] is False
@@ -218,7 +222,7 @@ def test_a_declared_secret_without_a_file_stops_a_deploy(stripe):
 
 def test_a_declared_secret_must_be_strong(stripe):
     write(stripe, "STRIPE_KEY", "abc")
-    assert {each.what for each in of(stripe, "STRIPE_KEY")} == {"too short: 3 characters, at least 20 are needed"}
+    assert {each.what for each in of(stripe, "STRIPE_KEY")} == {"too short: 3 characters, at least 8 are needed"}
 
 
 def test_without_compose_no_file_is_called_unknown(repository):
@@ -256,20 +260,20 @@ def test_one_line_break_at_the_end_is_fine(repository):
 
 @pytest.mark.parametrize("suffix", [".next", ".previous"])
 def test_an_interrupted_rotation_stops_a_deploy(repository, suffix):
-    write(repository, f"JWT_SECRET{suffix}", make.generate(check.BY_NAME["JWT_SECRET"]))
-    (found,) = of(repository, "JWT_SECRET")
+    write(repository, f"PATRONI_PASSWORD{suffix}", make.generate(check.BY_NAME["PATRONI_PASSWORD"]))
+    (found,) = of(repository, "PATRONI_PASSWORD")
     assert found.stops
-    assert found.remedy == "invoke secret-rotate JWT_SECRET --env dev"
+    assert found.remedy == "invoke secret-rotate PATRONI_PASSWORD --env dev"
 
 
 def test_a_missing_password_of_rabbitmq_is_told_once(repository):
-    (repository.secrets_dir / "API_RABBITMQ_PASSWORD").unlink()
-    assert problems(repository) == {("API_RABBITMQ_PASSWORD", "missing")}
+    (repository.secrets_dir / "RABBITMQ_PASSWORD").unlink()
+    assert problems(repository) == {("RABBITMQ_PASSWORD", "missing")}
 
 
 def test_the_verdict(repository):
     assert check.verdict(repository, []) == "dev's secrets are OK"
-    (repository.secrets_dir / "JWT_SECRET").unlink()
+    (repository.secrets_dir / "PATRONI_PASSWORD").unlink()
     assert check.verdict(repository, check.check(repository)) == "1 problem found in dev's secrets"
 
 
@@ -278,13 +282,13 @@ def test_the_verdict(repository):
 
 def test_a_value_in_the_history_outside_of_the_secrets_folder(repository, git):
     path = repository.project_dir / "config/prod/.env"
-    before, value = path.read_text(), files.read(repository, "JWT_SECRET")
+    before, value = path.read_text(), files.read(repository, "PATRONI_PASSWORD")
     path.write_text(f"{before}KEY={value}\n")
     git("add", "config/prod/.env")
     git("commit", "-qm", "oops")
     path.write_text(before)
     git("commit", "-qam", "removed")
-    (found,) = of(repository, "JWT_SECRET")
+    (found,) = of(repository, "PATRONI_PASSWORD")
     assert "history" in found.what
     assert found.where == "config/prod/.env"
 
@@ -293,12 +297,12 @@ def test_a_binary_in_the_history_and_names_that_are_not_utf8(repository, git):
     folder = repository.project_dir / "config/dev/secrets"
     (folder / "old.p12").write_bytes(bytes(range(256)) * 40)
     korean = repository.project_dir / "한글".encode("cp949").decode("utf-8", "surrogateescape")
-    korean.write_text(files.read(repository, "JWT_SECRET"))
+    korean.write_text(files.read(repository, "PATRONI_PASSWORD"))
     git("add", "-f", "config/dev/secrets/old.p12")
     git("commit", "-qm", "a binary")
     git("rm", "-q", "config/dev/secrets/old.p12")
     git("commit", "-qm", "removed")
-    (found,) = of(repository, "JWT_SECRET")
+    (found,) = of(repository, "PATRONI_PASSWORD")
     assert found.where == "\\xc7ѱ\\xdb"  # as far as it is UTF-8
     (left_out,) = [each.what for each in check.check(repository) if "not searched" in each.what]
     assert left_out == "copies of values: not searched: 1 binary file"
@@ -316,7 +320,7 @@ def test_git_without_an_answer_is_a_finding(repository, monkeypatch):
 
 def test_a_folder_where_a_secret_should_be(repository):
     """Docker makes one when it mounts what is not there."""
-    path = repository.secrets_dir / "JWT_SECRET"
+    path = repository.secrets_dir / "PATRONI_PASSWORD"
     path.unlink()
     path.mkdir()
     with pytest.raises(OpsError, match="is a folder"):

@@ -26,7 +26,7 @@ def test_definitions_hold_hashes_only(made):
     text = (made.secrets_dir / definitions.FILE).read_text()
     document = json.loads(text)
     assert document["queues"] == source_of(made)["queues"]
-    for user, name in zip(document["users"], ("RABBITMQ_PASSWORD", "API_RABBITMQ_PASSWORD"), strict=True):
+    for user, name in zip(document["users"], ("RABBITMQ_PASSWORD", "RABBITMQ_COOKIE"), strict=True):
         raw = base64.b64decode(user["password_hash"])
         password = files.read(made, name)
         assert raw[4:] == hashlib.sha256(raw[:4] + password.encode()).digest()
@@ -38,8 +38,8 @@ def test_definitions_hold_hashes_only(made):
 def test_definitions_change_only_for_what_changed(made):
     path = made.secrets_dir / definitions.FILE
     before = json.loads(path.read_text())["users"]
-    files.replace_file(made.secrets_dir / "API_RABBITMQ_PASSWORD", b"another-" * 5)
-    assert make.init(made) == [definitions.FILE]
+    files.replace_file(made.secrets_dir / "RABBITMQ_COOKIE", b"another-" * 5)
+    assert make.init(made, None) == [definitions.FILE]
     after = json.loads(path.read_text())["users"]
     assert after[0] == before[0]
     assert after[1] != before[1]
@@ -48,14 +48,14 @@ def test_definitions_change_only_for_what_changed(made):
 def test_definitions_follow_their_source(made):
     source = made.project_dir / definitions.SOURCE
     source.write_text(json.dumps({**source_of(made), "queues": []}))
-    assert make.init(made) == [definitions.FILE]
-    assert make.init(made) == []
+    assert make.init(made, None) == [definitions.FILE]
+    assert make.init(made, None) == []
 
 
 def test_damaged_definitions_are_made_again(made):
     path = made.secrets_dir / definitions.FILE
     files.replace_file(path, b'{"users": [{"name": "api", "password_hash": "!"}]}')
-    assert make.init(made) == [definitions.FILE]
+    assert make.init(made, None) == [definitions.FILE]
     assert len(json.loads(path.read_text())["users"]) == 2
 
 
@@ -63,4 +63,4 @@ def test_damaged_definitions_are_made_again(made):
 def test_a_broken_source_is_a_clear_error(made, source):
     (made.project_dir / definitions.SOURCE).write_text(source)
     with pytest.raises(OpsError, match=r"definitions\.json"):
-        make.init(made)
+        make.init(made, None)

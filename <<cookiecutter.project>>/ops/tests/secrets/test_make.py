@@ -2,8 +2,6 @@
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from ops.secrets.catalogue import ALPHABET, BY_NAME, CATALOGUE
 
 
 def test_all_of_them_are_made(env):
-    created = make.init(env)
+    created = make.init(env, None)
     assert created == [*(secret.name for secret in CATALOGUE), definitions.FILE]
     assert stat.S_IMODE(env.secrets_dir.stat().st_mode) == 0o700
     values = set()
@@ -30,16 +28,16 @@ def test_all_of_them_are_made(env):
 
 
 def test_nothing_is_ever_overwritten(env):
-    (env.secrets_dir / "JWT_SECRET").write_text("mine")
+    (env.secrets_dir / "PATRONI_PASSWORD").write_text("mine")
     (env.secrets_dir / "REDIS_PASSWORD").write_text("")
-    make.init(env)
-    assert files.read(env, "JWT_SECRET") == "mine"
+    make.init(env, None)
+    assert files.read(env, "PATRONI_PASSWORD") == "mine"
     assert files.read(env, "REDIS_PASSWORD") == ""
 
 
 def test_a_second_run_changes_nothing(made):
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in made.secrets_dir.iterdir()}
-    assert make.init(made) == []
+    assert make.init(made, None) == []
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in made.secrets_dir.iterdir()} == before
 
 
@@ -47,7 +45,7 @@ def test_a_second_run_changes_nothing(made):
 def test_modes_do_not_depend_on_the_umask(env, umask):
     previous = os.umask(umask)
     try:
-        make.init(env)
+        make.init(env, None)
     finally:
         os.umask(previous)
     assert stat.S_IMODE(env.secrets_dir.stat().st_mode) == 0o700
@@ -59,8 +57,8 @@ def test_a_folder_that_knows_no_links_will_do(env, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(os, "link", refuse)
-    assert len(make.init(env)) == len(CATALOGUE) + 1
-    assert make.init(env) == []
+    assert len(make.init(env, None)) == len(CATALOGUE) + 1
+    assert make.init(env, None) == []
 
 
 def test_whoever_comes_first_wins(env, monkeypatch):
@@ -72,20 +70,32 @@ def test_whoever_comes_first_wins(env, monkeypatch):
         link(source, target)
 
     monkeypatch.setattr(os, "link", late)
-    target = env.secrets_dir / "JWT_SECRET"
+    target = env.secrets_dir / "PATRONI_PASSWORD"
     assert files.publish_new(target, b"ours") is False
     assert target.read_text() == "theirs"
-    assert [path.name for path in env.secrets_dir.iterdir()] == ["JWT_SECRET"]
+    assert [path.name for path in env.secrets_dir.iterdir()] == ["PATRONI_PASSWORD"]
 
 
-def test_the_standard_library_is_enough_to_make_them(env, tmp_path):
-    program = (
-        "import sys; from pathlib import Path; from ops.secrets.make import create;"
-        "print(len(create(Path(sys.argv[1]), Path(sys.argv[2]))))"
+def of_services(env, **secrets):
+    """A resolved configuration in which a service of the team reads these secrets, with their labels."""
+    entries = {
+        name: {"file": str(env.secrets_dir / name), **({"labels": labels} if labels else {})}
+        for name, labels in secrets.items()
+    }
+    shop = {"labels": {"ops.schema": "shop"}, "secrets": [{"source": name} for name in secrets]}
+    return {"services": {"shop": shop}, "secrets": entries}
+
+
+def test_what_the_services_declare_is_made_too(env):
+    document = of_services(
+        env,
+        SHOP_DB_PASSWORD={},
+        SHOP_KEY={"ops.generate": "true", "ops.length": "86", "ops.keeps": "SHOP_KEY_PREVIOUS"},
+        SHOP_KEY_PREVIOUS={},
+        STRIPE_KEY={},
     )
-    source = env.project_dir / definitions.SOURCE
-    ops = Path(make.__file__).parents[2]
-    # -S: without site-packages
-    command = [sys.executable, "-S", "-B", "-c", program, str(tmp_path / "other"), str(source)]
-    done = subprocess.run(command, cwd=ops, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{len(CATALOGUE) + 1}\n"
+    created = make.init(env, document)
+    assert created[-4:] == ["SHOP_DB_PASSWORD", "SHOP_KEY", "SHOP_KEY_PREVIOUS", definitions.FILE]
+    assert [len(files.read(env, name)) for name in created[-4:-1]] == [43, 86, 0]
+    assert not (env.secrets_dir / "STRIPE_KEY").exists(), "a person provides it"
+    assert make.init(env, document) == []

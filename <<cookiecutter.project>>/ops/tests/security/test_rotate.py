@@ -13,11 +13,15 @@ from ops.base.errors import OpsError
 from ops.parts import credentials
 from ops.parts.credentials import Credential
 from ops.secrets import definitions, files, make
-from ops.secrets.catalogue import BY_NAME, CATALOGUE, of_team
+from ops.secrets.catalogue import BY_NAME, CATALOGUE, Secret
 from ops.secrets.pending import pending
 from ops.security import rotate
 from ops.security.rotate import Rotation
 from ops.stack.model import Mount, Service
+from ops.stack.owned import Owned, Role
+
+STRIPE = Secret("STRIPE_KEY", "payments", ("shop",), "given by Stripe", length=0)
+KEPT = "KIBANA_ENCRYPTION_KEY_PREVIOUS"
 
 
 def path(env, name: str) -> Path:
@@ -29,8 +33,8 @@ def made(env):
     """The secrets of dev, and RabbitMQ's users."""
     source = env.project_dir / definitions.SOURCE
     source.parent.mkdir(parents=True)
-    source.write_text('{"users": [{"name": "api", "password_secret": "API_RABBITMQ_PASSWORD", "tags": []}]}')
-    make.init(env)
+    source.write_text('{"users": [{"name": "admin", "password_secret": "RABBITMQ_PASSWORD", "tags": []}]}')
+    make.init(env, None)
     return env
 
 
@@ -38,15 +42,15 @@ def made(env):
 
 
 def test_several_are_separated_by_commas(env) -> None:
-    found = rotate.chosen(env, "JWT_SECRET,REDIS_PASSWORD,JWT_SECRET", BY_NAME)
-    assert [each.name for each in found] == ["JWT_SECRET", "REDIS_PASSWORD"]
+    found = rotate.chosen(env, "PATRONI_PASSWORD,REDIS_PASSWORD,PATRONI_PASSWORD", BY_NAME)
+    assert [each.name for each in found] == ["PATRONI_PASSWORD", "REDIS_PASSWORD"]
 
 
 def test_all_are_those_that_can_be_generated(env) -> None:
     assert rotate.chosen(env, "--all", BY_NAME) == [each for each in CATALOGUE if each.length]
 
 
-@pytest.mark.parametrize("names", ["", ",", "REDIS", "JWT_SECRET,redis_password"])
+@pytest.mark.parametrize("names", ["", ",", "REDIS", "PATRONI_PASSWORD,redis_password"])
 def test_an_unknown_name_is_refused_with_those_that_exist(env, names: str) -> None:
     with pytest.raises(OpsError, match="is not a secret of dev") as caught:
         rotate.chosen(env, names, BY_NAME)
@@ -55,22 +59,20 @@ def test_an_unknown_name_is_refused_with_those_that_exist(env, names: str) -> No
 
 
 def test_a_value_that_somebody_else_gives_is_typed(env) -> None:
-    assert rotate.new_value(env, of_team("STRIPE_KEY"), lambda _: "sk_live_51HqXk2eZvKYlo2C") == (
-        "sk_live_51HqXk2eZvKYlo2C"
-    )
+    assert rotate.new_value(STRIPE, (), lambda _: "sk_live_51HqXk2eZvKYlo2C") == ("sk_live_51HqXk2eZvKYlo2C")
 
 
 @pytest.mark.parametrize("value", ["", "abc", " sk_live_51HqXk2eZvKYlo2C", "changeme-changeme-changeme"])
 def test_a_typed_value_that_is_unfit_is_refused(env, value: str) -> None:
     with pytest.raises(OpsError, match="STRIPE_KEY cannot be used"):
-        rotate.new_value(env, of_team("STRIPE_KEY"), lambda _: value)
+        rotate.new_value(STRIPE, (), lambda _: value)
 
 
 def test_the_kept_key_is_emptied_without_a_question(env) -> None:
     def nobody(_prompt: str) -> str:
         raise AssertionError
 
-    assert rotate.new_value(env, BY_NAME["JWT_SECRET_PREVIOUS"], nobody) == ""
+    assert rotate.new_value(BY_NAME[KEPT], {KEPT}, nobody) == ""
 
 
 def test_without_a_terminal_the_value_comes_from_standard_input(monkeypatch) -> None:
@@ -84,7 +86,7 @@ def test_without_a_terminal_the_value_comes_from_standard_input(monkeypatch) -> 
 
 
 def begin(env, name: str = "REDIS_PASSWORD", value: str = "n" * 43) -> Rotation:
-    return rotate.begin(env, [], BY_NAME[name], value)
+    return rotate.begin(env, BY_NAME[name], Credential(()), value)
 
 
 def test_it_begins_with_both_values_in_files(made) -> None:
@@ -241,7 +243,7 @@ def rotating(made, make_container, make_stack, monkeypatch):
     monkeypatch.setattr(run, "_replace_readers", replace)
 
     def go(**changes):
-        begun = rotate.begin(made, [], BY_NAME["REDIS_PASSWORD"], "n" * 43)
+        begun = rotate.begin(made, BY_NAME["REDIS_PASSWORD"], Credential(()), "n" * 43)
         run.rotations = [Rotation(begun.secret, begun.old, begun.new, changes.get("part", part))]
         run.run()
 
@@ -305,7 +307,7 @@ def test_a_run_after_a_failure_at_any_step_finishes(rotating, made, monkeypatch,
 @pytest.mark.parametrize("secret", [each.name for each in CATALOGUE])
 def test_every_secret_has_a_part_or_only_readers(made, secret: str) -> None:
     """Without containers a part has nothing to do, and says nothing."""
-    part = credentials.of(made, [], secret)
+    part = credentials.of(made, [], secret, Owned())
     part.check()
     part.both("x")
     part.switch("x")
@@ -316,11 +318,25 @@ def test_every_secret_has_a_part_or_only_readers(made, secret: str) -> None:
 def test_a_part_that_keeps_a_password_in_a_volume_must_run(made, make_container, make_stack) -> None:
     mount = Mount(path(made, "GRAFANA_PASSWORD"), "/run/secrets/GRAFANA_PASSWORD")
     stack = make_stack(Service("grafana", "", labels={"ops.tier": "monitoring"}, mounts=(mount,)), Service("web", ""))
+
+    def refuse(secret: str, *services: str) -> None:
+        found = [make_container(each) for each in services]
+        rotate.refuse_unready(made, stack, found, {secret: credentials.of(made, found, secret, Owned())})
+
     with pytest.raises(OpsError, match="grafana is not running in dev"):
-        rotate.refuse_unready(made, stack, [make_container("web")], [BY_NAME["GRAFANA_PASSWORD"]])
-    rotate.refuse_unready(made, stack, [make_container("grafana")], [BY_NAME["GRAFANA_PASSWORD"]])
+        refuse("GRAFANA_PASSWORD", "web")
+    refuse("GRAFANA_PASSWORD", "grafana")
     # Redis keeps nothing: what starts later reads the file.
-    rotate.refuse_unready(made, stack, [make_container("web")], [BY_NAME["REDIS_PASSWORD"]])
+    refuse("REDIS_PASSWORD", "web")
+
+
+def test_a_password_of_a_service_is_kept_by_the_database_and_not_by_who_reads_it(made, make_container, make_stack):
+    stack = make_stack(Service("shop", ""), Service("postgres-primary", ""))
+    owned = Owned(roles=(Role("shop", "SHOP_DB_PASSWORD", services=("shop",)),))
+    found = [make_container("shop")]
+    keeper = credentials.of(made, found, "SHOP_DB_PASSWORD", owned)
+    with pytest.raises(OpsError, match="postgres-primary is not running in dev"):
+        rotate.refuse_unready(made, stack, found, {"SHOP_DB_PASSWORD": keeper})
 
 
 def test_replicas_are_those_declared_now() -> None:
@@ -331,5 +347,5 @@ def test_replicas_are_those_declared_now() -> None:
 
 
 def test_files_that_change(made) -> None:
-    assert rotate.files_of([BY_NAME["JWT_SECRET"]]) == {"JWT_SECRET", "JWT_SECRET_PREVIOUS"}
+    assert rotate.files_of([BY_NAME["KIBANA_ENCRYPTION_KEY"]]) == {"KIBANA_ENCRYPTION_KEY", KEPT}
     assert rotate.files_of([BY_NAME["REDIS_PASSWORD"]]) == {"REDIS_PASSWORD"}

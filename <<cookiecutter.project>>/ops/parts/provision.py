@@ -1,0 +1,89 @@
+"""What the services own in the data tier, made as they declare it: by commands to the servers that run, never by a
+restart.
+
+A deploy asks what is missing (`look`) and makes it (`provide`); `invoke health` asks the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ops.base.environments import Environment
+from ops.base.errors import FAILED, USAGE, OpsError
+from ops.engine import Container
+from ops.parts import postgres, rabbitmq
+from ops.parts.postgres import ownership as databases
+from ops.parts.rabbitmq import ownership as broker
+from ops.stack import owned as labels
+from ops.stack.model import Stack
+from ops.stack.owned import Owned, Role, User
+
+POSTGRESQL, RABBITMQ = "PostgreSQL", "RabbitMQ"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a part lacks for a service: causes, in words. later: the part gives no answer yet, so nobody can tell."""
+
+    part: str
+    service: str
+    causes: tuple[str, ...]
+    later: bool = False
+
+
+def declared(env: Environment, stack: Stack) -> Owned:
+    """What the services own. Raises OpsError (USAGE) for labels and files that cannot be meant."""
+    owned = labels.declared(stack, env.values.get("POSTGRES_USER", ""), env.values.get("POSTGRES_DB", ""))
+    for what, part, nodes in ((owned.roles, POSTGRESQL, postgres.NODES), (owned.users, RABBITMQ, rabbitmq.NODES)):
+        if what and not any(node in stack.services for node in nodes):
+            raise OpsError(
+                f"The Compose files: {what[0].services[0]} has the label {what[0].label}, and no file of COMPOSE_FILE"
+                f" declares {part}.",
+                "Remove the label: somebody else makes what is outside this stack. Its password is then a secret that"
+                " you provide.",
+                USAGE,
+            )
+    broker.declared(env.project_dir, owned)
+    return owned
+
+
+def look(env: Environment, owned: Owned, containers: Sequence[Container]) -> tuple[Need, ...]:
+    """What is missing, by part and service. Raises OpsError (REFUSED) when something of a name belongs to others."""
+    found: list[Need] = []
+    if owned.roles:
+        found += _asked(POSTGRESQL, owned.roles, lambda: _roles(env, owned, containers))
+    if owned.users:
+        found += _asked(RABBITMQ, owned.users, lambda: _users(env, owned, containers))
+    return tuple(found)
+
+
+def _asked(part: str, what: Sequence[Role | User], ask: Callable[[], Mapping[Any, tuple[str, ...]]]) -> Iterator[Need]:
+    try:
+        lacking = ask()
+    except OpsError as error:
+        # No answer is no finding: what does not run is about to be started.
+        if error.code != FAILED:
+            raise
+        for service in dict.fromkeys(each.services[0] for each in what):
+            yield Need(part, service, (f"{part} does not answer yet",), later=True)
+        return
+    for each, causes in lacking.items():
+        yield Need(part, each.services[0], causes)
+
+
+def _roles(env: Environment, owned: Owned, containers: Sequence[Container]) -> dict[Role, tuple[str, ...]]:
+    return databases.missing(env, owned, postgres.primary(env, containers))
+
+
+def _users(env: Environment, owned: Owned, containers: Sequence[Container]) -> dict[User, tuple[str, ...]]:
+    return broker.missing(env, owned, rabbitmq.node(env, containers))
+
+
+def provide(env: Environment, owned: Owned, containers: Sequence[Container], parts: Iterable[str]) -> None:
+    """Make what is missing in some parts, which run by now. Raises OpsError."""
+    if POSTGRESQL in parts:
+        databases.provide(env, owned, postgres.primary(env, containers))
+    if RABBITMQ in parts:
+        broker.provide(env, owned, rabbitmq.node(env, containers))
