@@ -6,7 +6,7 @@ from ops import engine
 from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.rollout import preflight
-from ops.stack import model
+from ops.stack import contract, model
 
 
 def doctor(env: Environment) -> bool:
@@ -16,7 +16,10 @@ def doctor(env: Environment) -> bool:
     """
     found = preflight.check_versions(preflight.engine_info(), preflight.compose_version())
     if all(each.status != findings.FAILED for each in found):
-        found = preflight.run(env, model.load(env), engine.containers(env))
+        declared = model.load(env)
+        wrong = [findings.Check("services", findings.FAILED, *each) for each in contract.problems(declared)]
+        # What reads the labels would stop at the first that it cannot read.
+        found = wrong or preflight.run(env, declared, engine.containers(env))
     colours = {findings.OK: "green", findings.WARNING: "yellow", findings.FAILED: "red"}
     console.print_table(
         ("CHECK", "RESULT", "FOUND", "WHAT TO DO"),

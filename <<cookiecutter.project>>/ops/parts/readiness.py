@@ -1,4 +1,4 @@
-"""The health of the services: each container's own readiness check, whatever the service is written in."""
+"""The health of the owner's services: each container's own readiness check, whatever it is written in."""
 
 from __future__ import annotations
 
@@ -9,19 +9,36 @@ from typing import Any
 
 from ops import engine
 from ops.engine import Container
+from ops.parts.nginx import edge
 from ops.parts.probes import PROBE_SECONDS, Check, Probe, Seen
+from ops.stack import pools
+from ops.stack.pools import Pool
 
 TITLE = "Services"
 
 
 def probes(seen: Seen) -> Iterator[Probe]:
-    """Run the health check of every running container of the owner's services."""
+    """Run the health check of every running container of the owner's services; where there is none, nginx asks what
+    the label ops.ready says."""
+    nginx = edge.find(seen.containers)
+    known = pools.declared(seen.declared)
     for name, service in seen.declared.lasting.items():
         if not service.own:
             continue
-        if argv := command(seen.declared.document["services"][name].get("healthcheck") or {}):
-            for each in seen.running(name):
-                yield Probe("ready", f"{name}-{each.number}", partial(_ready, each, argv))
+        argv = command(seen.declared.document["services"][name].get("healthcheck") or {})
+        asked = known.get(name)
+        for each in seen.running(name):
+            target = f"{name}-{each.number}"
+            if argv:
+                yield Probe("ready", target, partial(_ready, each, argv))
+            elif nginx and asked and asked.ready != pools.HEALTHCHECK and (address := edge.address(each, nginx)):
+                yield Probe("ready", target, partial(_reply, nginx, asked, address, target))
+
+
+def _reply(nginx: Container, asked: Pool, address: str, target: str) -> Iterable[Check]:
+    url = f"http://{address}:{asked.port}{asked.path or '/'}"
+    wanting = edge.replies(nginx, [url]).get(url, edge.Reply()).wanting(asked)
+    return [Check("ready", target, "fail" if wanting else "ok", wanting or "ready")]
 
 
 def command(healthcheck: Mapping[str, Any]) -> list[str]:

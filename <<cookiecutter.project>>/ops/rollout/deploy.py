@@ -314,8 +314,22 @@ class Deployment:
             # There are more containers than are declared, until a person decides.
             return
         self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
+        self._await_requests([each.subject for each in of(Phase.SERVICES)], stack)
         self._bring_up_monitoring(of(Phase.MONITORING), decided.seen)
         self._remove(decided.of(Phase.LEFTOVERS))
+
+    def _await_requests(self, names: Sequence[str], stack: Stack) -> None:
+        """Wait until HAProxy sends requests to services that Compose has started: no rollout has proven them."""
+        network, known = pools.network(stack), pools.declared(stack)
+        containers = engine.containers(self.env) if known.keys() & {*names} else []
+        wanted = {
+            name: {each.addresses[network] for each in containers if each.service == name and network in each.addresses}
+            for name in names
+            if name in known
+        }
+        if wanted and (haproxy := pool.find(containers)):
+            self.doing = "waiting for HAProxy to send requests"
+            pool.await_choice(haproxy, wanted, self.timeout)
 
     def _tidy(self, operations: Sequence[Operation]) -> None:
         """Remove what an interrupted run left behind, and what holds a port that its successor may want."""

@@ -23,13 +23,14 @@ from ops import engine
 from ops.base import console, undo
 from ops.base.environments import Environment
 from ops.base.errors import SMOKE, OpsError
+from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts import routes
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.nginx.edge import Smoke
 from ops.rollout import gate
-from ops.stack import pools
+from ops.stack import labels, pools
 from ops.stack.model import Service, Stack
 from ops.stack.pools import Pool
 from ops.state.drift import PROBATION
@@ -46,6 +47,8 @@ _PROBATION_SHARES, _FULL_SHARES = 32, 1024
 _YIELD_SECONDS = 90.0
 # Between two looks at those that start: nobody serves from them yet, but a deploy waits for them.
 _START_PAUSE = 0.2
+# For a healthy container to answer on its port too.
+_LISTEN_SECONDS = 10.0
 _KILLED = 137  # 128 + SIGKILL: it did not end within its grace period
 
 _BACK = "The old containers keep serving; the new ones were removed. Fix the cause and run the same command again."
@@ -173,33 +176,63 @@ class Rollout:
     def _await_health(self, ids: Sequence[str]) -> None:
         judge = gate.Gate(self._expected(ids), restarts_allowed=0)
         verdict = gate.watch(judge, lambda: self._asked(ids), self.timeout, pause=_START_PAUSE)
+        if verdict.container and (wanting := self._wanting(verdict.container)):
+            verdict = replace(verdict, reason=f"{verdict.reason}: it {wanting}")
         gate.demand(verdict)
 
     def _asked(self, ids: Sequence[str]) -> list[Container]:
         """Some new containers as they are now. The engine asks each for its health every two seconds; one that answers
-        nginx that it is ready need not wait for that."""
+        nginx that it is ready need not wait for that, and one without a health check is asked by nginx alone."""
         found = [each for each in self._look() if each.id in ids]
         urls = {
-            self._url(each, self._pools[each.service].ready): each
+            each.id: url
             for each in found
-            if each.running and each.health == "starting" and each.service in self._pools
+            if each.running and each.health in {"starting", ""} and self._is_asked(each) and (url := self._url(each))
         }
-        urls.pop("", None)
-        ready = edge.ready(self._nginx, list(urls)) if self._nginx and urls else set()
-        healthy = {each.id for url, each in urls.items() if url in ready}
-        return [replace(each, health="healthy") if each.id in healthy else each for each in found]
+        replies = edge.replies(self._nginx, list(urls.values())) if self._nginx and urls else {}
 
-    def _url(self, each: Container, path: str = "") -> str:
-        """Where nginx reaches a container; "" when they share no network or it takes no requests."""
-        address = address_for(each, self._nginx)
+        def asked(each: Container) -> Container:
+            if each.id not in urls:
+                return each
+            wanting = replies.get(urls[each.id], edge.Reply()).wanting(self._pools[each.service])
+            return replace(each, health="starting" if wanting else "healthy")
+
+        return [asked(each) for each in found]
+
+    def _is_asked(self, each: Container) -> bool:
+        """Whether its readiness is a question that nginx can ask."""
         known = self._pools.get(each.service)
-        return f"http://{address}:{known.port}{path}" if address and known else ""
+        return known is not None and known.ready != pools.HEALTHCHECK
+
+    def _wanting(self, each: Container) -> str:
+        """What a running container lacks to take requests, as the end of a sentence; "" when nobody can tell."""
+        if not (self._nginx and each.running and each.health != "unhealthy" and (url := self._url(each))):
+            return ""
+        return edge.replies(self._nginx, [url]).get(url, edge.Reply()).wanting(self._pools[each.service])
+
+    def _url(self, each: Container) -> str:
+        """Where nginx asks a container whether it is ready; "" when they share no network or it takes no requests."""
+        known = self._pools.get(each.service)
+        return f"{base}{known.path or '/'}" if known and (base := self._base(each)) else ""
+
+    def _base(self, each: Container) -> str:
+        """Where nginx reaches a container; "" when they share no network or it takes no requests."""
+        address = edge.address(each, self._nginx) if self._nginx else ""
+        known = self._pools.get(each.service)
+        return f"http://{address}:{known.port}" if address and known else ""
 
     def _expected(self, ids: Sequence[str]) -> dict[str, Service]:
         """Services of these new containers, each with as many replicas as there are among them."""
-        names = [each.service for each in engine.look(ids)]
+        found = engine.look(ids)
+        names = [each.service for each in found]
+        # Health is what says that they are ready: the engine's, or what they answer nginx.
+        asked = {each.service for each in found if self._nginx and self._is_asked(each) and self._url(each)}
         return {
-            each.service.name: replace(each.service, replicas=names.count(each.service.name))
+            each.service.name: replace(
+                each.service,
+                replicas=names.count(each.service.name),
+                has_health=each.service.has_health or each.service.name in asked,
+            )
             for each in self.moves
             if each.service.name in names
         }
@@ -208,14 +241,24 @@ class Rollout:
         """Check that the new ones answer correctly and stay healthy for a while. Raises OpsError."""
         steady_until = time.monotonic() + self.env.number(*STEADY)
         self._step("sending each new one a smoke request")
+        self._listening()
         self._smoke()
         judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
         verdict = gate.hold(judge, self._look, lambda: time.monotonic() >= steady_until)
         gate.demand(verdict)
 
+    def _listening(self) -> None:
+        """A health check inside a container may be well although nobody listens where requests will come."""
+
+        def wanting() -> list[tuple[Container, str]]:
+            return [(each, lack) for each in self._look() if (lack := self._wanting(each))]
+
+        for each, lack in until(wanting, _LISTEN_SECONDS, _START_PAUSE, accept=lambda found: not found):
+            raise gate.explain(gate.Verdict(gate.FAILED, (), each.service, lack, each))
+
     def _smoke(self) -> None:
         for each in self._look():
-            smoke, base = Smoke.parse(each.labels.get("ops.smoke", "")), self._url(each)
+            smoke, base = Smoke.parse(each.labels.get(labels.SMOKE, "")), self._base(each)
             if smoke and self._nginx and base and (wrong := edge.ask(self._nginx, base, smoke)):
                 raise gate.explain(gate.Verdict(gate.FAILED, (), each.service, wrong, each, SMOKE))
 
@@ -361,12 +404,6 @@ def weigh(env: Environment, declared: Stack, haproxy: Container | None, canaries
     routes.write(env, declared, routes.of_edge(routes.render(declared, canaries)))
     if haproxy:
         pool.reload(haproxy)
-
-
-def address_for(container: Container, nginx: Container | None) -> str:
-    """The address under which nginx reaches a container; "" when they share no network."""
-    shared = sorted(container.addresses.keys() & (nginx.addresses.keys() if nginx else set()))
-    return container.addresses[shared[0]] if shared else ""
 
 
 def create_argv(totals: Mapping[str, int]) -> list[str]:

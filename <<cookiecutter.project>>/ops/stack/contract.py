@@ -5,11 +5,12 @@ Each mistake says which service and label it is about, and what to write instead
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ops.base.errors import USAGE, OpsError
-from ops.stack import labels
+from ops.stack import labels, pools
 from ops.stack.model import Service, Stack
 
 
@@ -36,7 +37,15 @@ def problems(stack: Stack) -> Iterator[Problem]:
     for name, service in stack.services.items():
         entry = entries.get(name, {})
         yield from _unknown(service)
+        yield from _forms(service)
         yield from _job(service, entry)
+        if service.own and not service.one_shot:
+            yield from _ready(service)
+            yield from _replacement(service)
+    try:
+        pools.declared(stack)
+    except OpsError as error:
+        yield Problem(error.message.removeprefix("The Compose files: "), error.remedy)
 
 
 def _unknown(service: Service) -> Iterator[Problem]:
@@ -47,6 +56,56 @@ def _unknown(service: Service) -> Iterator[Problem]:
                 f"{service.name} has the label {label}, which does not exist.",
                 f"Write {meant}." if meant else 'docs/architecture.md, "Labels", lists those that do.',
             )
+
+
+# Labels of a form, which is told in words; others are read, and refused, where they are used.
+_FORMS = {
+    labels.SMOKE: (r"/\S*( [1-5]\d\d)?", "a path, and the status to answer with if it is not 2xx or 3xx: /me 401"),
+    "ops.database-connections": (r"\d{1,5}", "a whole number"),
+    labels.ROLLOUT: (f"{labels.ROLLING}|{labels.RESTART}", f"{labels.ROLLING} or {labels.RESTART}"),
+}
+_ASKED = (labels.ROUTE, labels.HOST, labels.INTERNAL, labels.SMOKE, labels.AFFINITY)
+
+
+def _forms(service: Service) -> Iterator[Problem]:
+    for label, (pattern, form) in _FORMS.items():
+        said = service.labels.get(label)
+        if said is not None and not re.fullmatch(pattern, said):
+            yield Problem(f'label {label} of {service.name} is "{said}"; it must be {form}.', "Correct it.")
+    for label in _ASKED:
+        if label in service.labels and labels.PORT not in service.labels:
+            yield Problem(
+                f"{service.name} has the label {label}, but no {labels.PORT}, so it gets no requests.",
+                f"Add {labels.PORT}: the port that it listens on.",
+            )
+
+
+def _ready(service: Service) -> Iterator[Problem]:
+    said, asked = service.labels.get(labels.READY, ""), labels.PORT in service.labels
+    if not said and not service.has_health:
+        remedies = (
+            f", or the label {labels.READY}: /path (answers 200 when ready) or {labels.READY}: tcp" if asked else ""
+        )
+        yield Problem(
+            f"{service.name} has no health check, so nobody can tell when it is ready.",
+            f"Add a healthcheck to it{remedies}. Where its image has one: {labels.READY}: {pools.HEALTHCHECK}.",
+        )
+    if said and said != pools.HEALTHCHECK and not asked:
+        yield Problem(
+            f'{service.name} has the label {labels.READY}: "{said}", but no {labels.PORT} to ask at.',
+            f"Add {labels.PORT}, or a healthcheck in place of the label.",
+        )
+
+
+def _replacement(service: Service) -> Iterator[Problem]:
+    if service.volumes and not service.restarts and labels.ROLLOUT not in service.labels:
+        volumes = ", ".join(service.volumes)
+        yield Problem(
+            f"{service.name} has a volume ({volumes}) and does not say whether two of its containers may use that at"
+            " once, as they do in a rollout.",
+            f"Add the label {labels.ROLLOUT}: {labels.RESTART} when they must not (it is away for a moment then), or"
+            f" {labels.ROLLOUT}: {labels.ROLLING} when they can.",
+        )
 
 
 def _job(service: Service, entry: Mapping[str, Any]) -> Iterator[Problem]:

@@ -27,9 +27,9 @@ INTERNAL = "ops.internal"
 AFFINITY = "ops.affinity"
 READY = "ops.ready"
 SMOKE = "ops.smoke"
-# How it is replaced: beside its successor, unless it says RESTART.
+# How it is replaced: ROLLING, beside its successor, or by a RESTART.
 ROLLOUT = "ops.rollout"
-RESTART = "restart"
+ROLLING, RESTART = "rolling", "restart"
 
 # It runs to its end: MIGRATION before a rollout, MANUAL when a person says so, with SCHEDULE at its times.
 JOB = "ops.job"

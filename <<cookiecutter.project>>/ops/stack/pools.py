@@ -13,38 +13,45 @@ from typing import Any
 
 from ops.base.errors import USAGE, OpsError
 from ops.engine import Container
+from ops.stack import labels
 from ops.stack.model import Stack
 
 # The network of the containers that get requests, as the Compose files call it.
 NETWORK = "serving"
-PORT = "ops.port"
 # How long nginx keeps an idle connection to HAProxy. A new one costs nothing on one machine; an old one may lead to a
 # process of HAProxy that a reload has replaced.
 IDLE_SECONDS = 5
-# Asked when nothing else is said; a service of the common skeleton answers there.
-READY = "/health/ready"
+# Ready without a path: it takes connections, or its health check of Compose says so.
+TCP, HEALTHCHECK = "tcp", "healthcheck"
 
 _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 # What becomes part of nginx's configuration: a regular expression of plain characters, never a brace, quote or space.
+_READY = re.compile(rf"{_PATH.pattern}|{TCP}|{HEALTHCHECK}")
 _PATTERN = re.compile(r"\^/[A-Za-z0-9._~/()|\\^$*+?\[\]-]*")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The containers of a service that take requests. port: where they listen; ready: the path of the readiness check;
-    route: the public path prefix ("": none); logins: a pattern of paths with the stricter rate limit; uploads: a path
-    prefix with large bodies; internal: its name between services; affinity: whether a visitor stays with a container.
+    """The containers of a service that take requests. port: where they listen; ready: what says that one can take
+    requests: the path that answers 200 then, TCP or HEALTHCHECK; route: the public path prefix ("": none); logins: a
+    pattern of paths with the stricter rate limit; uploads: a path prefix with large bodies; internal: its name between
+    services; affinity: whether a visitor stays with a container.
     """
 
     service: str
     port: int
-    ready: str = READY
+    ready: str = HEALTHCHECK
     route: str = ""
     logins: str = ""
     uploads: str = ""
     internal: str = ""
     affinity: bool = False
+
+    @property
+    def path(self) -> str:
+        """The path of its readiness check; "" when it is no path."""
+        return self.ready if self.ready.startswith("/") else ""
 
     @property
     def alias(self) -> str:
@@ -70,8 +77,8 @@ def on_trial(container: Container, network: str) -> bool:
 def declared(stack: Stack) -> dict[str, Pool]:
     """Pools by service. Raises OpsError (USAGE) for labels that cannot be meant, and for two that claim the same."""
     entries: Mapping[str, Any] = stack.document.get("services") or {}
-    pools = {name: _pool(name, entry) for name, entry in entries.items() if PORT in (entry.get("labels") or {})}
-    for kind, of in (("route", "ops.route"), ("internal", "ops.internal")):
+    pools = {name: _pool(name, entry) for name, entry in entries.items() if labels.PORT in (entry.get("labels") or {})}
+    for kind, of in (("route", labels.ROUTE), ("internal", labels.INTERNAL)):
         claimed: dict[str, str] = {}
         for name, pool in pools.items():
             # /shop and /shop/ are one route.
@@ -87,41 +94,41 @@ def network(stack: Stack) -> str:
 
 
 def _pool(name: str, entry: Mapping[str, Any]) -> Pool:
-    labels: Mapping[str, str] = {key: str(value) for key, value in entry["labels"].items()}
+    said: Mapping[str, str] = {key: str(value) for key, value in entry["labels"].items()}
 
     def value(label: str, pattern: re.Pattern[str], form: str, default: str = "") -> str:
-        text = labels.get(label, default).strip()
+        text = said.get(label, default).strip()
         if text and not pattern.fullmatch(text):
             raise _wrong(name, label, text, f"it must be {form}")
         return text
 
-    port = labels[PORT].strip()
+    port = said[labels.PORT].strip()
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise _wrong(name, PORT, port, "it must be the number of the port that the service listens on")
-    affinity = labels.get("ops.affinity", "").strip()
+        raise _wrong(name, labels.PORT, port, "it must be the number of the port that the service listens on")
+    affinity = said.get(labels.AFFINITY, "").strip()
     if affinity not in {"", "cookie"}:
-        raise _wrong(name, "ops.affinity", affinity, "it must be cookie, or not be there")
-    logins = value("ops.route.logins", _PATTERN, "a regular expression that starts with ^/, such as ^/(login|join)$")
+        raise _wrong(name, labels.AFFINITY, affinity, "it must be cookie, or not be there")
+    logins = value(labels.LOGINS, _PATTERN, "a regular expression that starts with ^/, such as ^/(login|join)$")
     try:
         re.compile(logins)
     except re.error as error:
-        raise _wrong(name, "ops.route.logins", logins, f"it is no regular expression: {error}") from None
+        raise _wrong(name, labels.LOGINS, logins, f"it is no regular expression: {error}") from None
     joined: Mapping[str, Any] = entry.get("networks") or {}
     if alias(name) not in ((joined.get(NETWORK) or {}).get("aliases") or ()):
         raise OpsError(
-            f"The Compose files: {name} has the label {PORT}, but not the name {alias(name)} in the network {NETWORK},"
-            " so no request would reach it.",
+            f"The Compose files: {name} has the label {labels.PORT}, but not the name {alias(name)} in the network"
+            f" {NETWORK}, so no request would reach it.",
             f"Write, in its networks: {NETWORK}: {{aliases: [{alias(name)}]}}",
             USAGE,
         )
     return Pool(
         name,
         int(port),
-        value("ops.ready", _PATH, "a path, such as /health/ready", READY),
-        value("ops.route", _PATH, "a path, such as / or /shop/"),
+        value(labels.READY, _READY, "a path, such as /health/ready, or tcp, or healthcheck", HEALTHCHECK),
+        value(labels.ROUTE, _PATH, "a path, such as / or /shop/"),
         logins,
-        value("ops.route.uploads", _PATH, "a path, such as /uploads"),
-        value("ops.internal", _NAME, "a host name, such as api.internal"),
+        value(labels.UPLOADS, _PATH, "a path, such as /uploads"),
+        value(labels.INTERNAL, _NAME, "a host name, such as api.internal"),
         affinity == "cookie",
     )
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops.base.errors import USAGE, OpsError
+from ops.stack.labels import PORT
 from ops.stack.model import Stack
-from ops.stack.pools import PORT
 
 METRICS = "ops.metrics"
 # The network in which Prometheus reaches the services, as the Compose files call it.

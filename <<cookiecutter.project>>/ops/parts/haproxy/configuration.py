@@ -15,12 +15,16 @@ _HEAD = """\
 """
 _POOL = """
 backend {name} from pool
-    http-check send meth GET uri {ready} ver HTTP/1.1 hdr Host haproxy
-    http-check expect status 200
-{affinity}{canary}    server-template s 1-{slots} {alias}:{port}
+{check}{affinity}{canary}    server-template s 1-{slots} {alias}:{port}
 
 backend {name}:any from any
 {affinity}    server-template s 1-{slots} {alias}:{port}
+"""
+# Without it a container is ready when it takes connections.
+_CHECK = """\
+    option httpchk
+    http-check send meth GET uri {path} ver HTTP/1.1 hdr Host haproxy
+    http-check expect status 200
 """
 # The value is a hash of the address, so that nothing has to be remembered.
 _AFFINITY = """\
@@ -56,7 +60,7 @@ def _pool(pool: Pool, weight: int) -> str:
     affinity = _AFFINITY.format(name=pool.service) if pool.affinity else ""
     return _POOL.format(
         name=pool.service,
-        ready=pool.ready,
+        check=_CHECK.format(path=pool.path) if pool.path else "",
         alias=pool.alias,
         port=pool.port,
         slots=_SLOTS,

@@ -18,7 +18,7 @@ from ops.base.errors import NOT_READY, OpsError
 from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts import mounts, reloads
-from ops.stack import pools
+from ops.stack import labels, pools
 from ops.stack.pools import NETWORK
 
 SERVICE = "haproxy"
@@ -64,7 +64,7 @@ class Server:
     @property
     def well(self) -> bool:
         """It says that it is ready."""
-        return self.check in {"HANA", "L7OK"}
+        return self.check in {"HANA", "L7OK", "L4OK"}
 
     @property
     def ejected(self) -> bool:
@@ -157,7 +157,7 @@ def let_in(
         list(work.map(join, containers))
 
 
-def await_choice(haproxy: Container, wanted: Mapping[str, Collection[str]]) -> None:
+def await_choice(haproxy: Container, wanted: Mapping[str, Collection[str]], seconds: float = CHOSEN_SECONDS) -> None:
     """Return when it chooses all of these addresses, by service. Raises OpsError (NOT_READY) when it does not."""
 
     def missing() -> dict[str, set[str]]:
@@ -165,11 +165,15 @@ def await_choice(haproxy: Container, wanted: Mapping[str, Collection[str]]) -> N
         found = {name: {each for each in wanted[name] if (name, each) not in chosen} for name in wanted}
         return {name: addresses for name, addresses in found.items() if addresses}
 
-    if late := until(missing, CHOSEN_SECONDS, _PAUSE, accept=lambda late: not late):
-        seen = "\n".join(f"  {describe(each)}" for each in servers(haproxy) if each.pool in late)
+    if late := until(missing, seconds, _PAUSE, accept=lambda late: not late):
+        found = [each for each in servers(haproxy) if each.pool in late]
+        seen = "\n".join(f"  {describe(each)}" for each in found) or "  nothing"
+        # Its checks of the connection itself
+        if deaf := sorted({each.pool for each in found if each.check.startswith("L4") and not each.well}):
+            seen += f"\nNothing listens on the port that the label {labels.PORT} of {', '.join(deaf)} names."
         raise OpsError(
-            f"HAProxy does not choose the new containers of {', '.join(late)}. It sees:\n{seen or '  nothing'}",
-            f"See why: invoke logs --service {SERVICE}",
+            f"HAProxy does not choose the new containers of {', '.join(late)}. It sees:\n{seen}",
+            f"See why: invoke logs --service {next(iter(late))}",
             NOT_READY,
         )
 

@@ -14,6 +14,8 @@ from ops.base.errors import OpsError
 from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts import mounts, reloads
+from ops.stack import labels
+from ops.stack.pools import Pool
 
 SERVICE = "nginx"
 CONFIGURATION = "/etc/nginx/env/nginx.conf"
@@ -40,6 +42,12 @@ class Worker:
 def find(containers: Sequence[Container]) -> Container | None:
     """The running nginx among containers. One that keeps restarting serves nobody and cannot be asked anything."""
     return next((each for each in containers if each.service == SERVICE and each.running and not each.looping), None)
+
+
+def address(container: Container, nginx: Container) -> str:
+    """The address under which nginx reaches a container; "" when they share no network."""
+    shared = sorted(container.addresses.keys() & nginx.addresses.keys())
+    return container.addresses[shared[0]] if shared else ""
 
 
 def reload(nginx: Container) -> None:
@@ -108,16 +116,38 @@ class Smoke:
         return status == self.status if self.status else 200 <= status < 400
 
 
-# The status that each address answers with, a line each
-_READY = """\
-for url; do curl --silent --noproxy "*" --max-time 2 --output /dev/null --write-out "%{http_code}\\n" "$url"; done"""
+@dataclass(frozen=True)
+class Reply:
+    """What came of a request: its status (0: no answer), and whether somebody took the connection."""
+
+    status: int = 0
+    connected: bool = False
+
+    def wanting(self, known: Pool) -> str:
+        """What a container of this pool lacks to be ready, as the end of a sentence; "" when it is."""
+        if not self.connected:
+            return (
+                f"does not answer on port {known.port}; its label {labels.PORT} must be the port that it listens on, on"
+                " 0.0.0.0 and not only on 127.0.0.1"
+            )
+        if known.path and self.status != 200:
+            said = self.status or "nothing"
+            return f"answers {known.path} with {said} instead of 200 (its label {labels.READY})"
+        return ""
 
 
-def ready(nginx: Container, urls: Sequence[str]) -> set[str]:
-    """Those of these addresses that answer with a 2xx right now, asked from nginx, one after the other."""
-    done = engine.exec_(nginx.id, ["sh", "-c", _READY, "sh", *urls], check=False)
-    codes = done.stdout.split()
-    return {url for url, code in zip(urls, codes, strict=False) if code.startswith("2")}
+# The status that each address answers with, and how many connections were made for it, a line each
+_REPLIES = """\
+for url; do
+    curl --silent --noproxy "*" --max-time 2 --output /dev/null --write-out "%{http_code} %{num_connects}\\n" "$url"
+done"""
+
+
+def replies(nginx: Container, urls: Sequence[str]) -> dict[str, Reply]:
+    """What these addresses answer right now, asked from nginx, one after the other."""
+    done = engine.exec_(nginx.id, ["sh", "-c", _REPLIES, "sh", *urls], check=False)
+    lines = (line.split() for line in done.stdout.splitlines())
+    return {url: Reply(int(code), count != "0") for url, (code, count) in zip(urls, lines, strict=False)}
 
 
 def ask(nginx: Container, base: str, smoke: Smoke) -> str:

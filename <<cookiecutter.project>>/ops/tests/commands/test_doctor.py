@@ -24,6 +24,17 @@ def test_doctor(env, make_stack, monkeypatch, capsys) -> None:
     assert "dev cannot be deployed: memory" in capsys.readouterr().out
 
 
+def test_every_mistake_in_a_label_is_told(env, monkeypatch, capsys) -> None:
+    entry = {"image": "shop", "healthcheck": {"test": ["CMD", "true"]}, "labels": {"ops.prot": "1", "ops.job": "x"}}
+    monkeypatch.setattr(preflight, "engine_info", dict)
+    monkeypatch.setattr(preflight, "compose_version", str)
+    monkeypatch.setattr(preflight, "check_versions", lambda _info, _compose: [])
+    monkeypatch.setattr(model, "load", lambda env: model.parse({"name": "acme-dev", "services": {"shop": entry}}))
+    assert not doctor.doctor(env)
+    shown = capsys.readouterr().out
+    assert "ops.prot" in shown and "ops.job" in shown and "dev cannot be deployed: services" in shown
+
+
 def test_what_is_too_old_to_read_the_files_is_told_by_itself(env, monkeypatch, capsys) -> None:
     too_old = [findings.Check("compose", findings.FAILED, "2.5.0 is too old", "Install 2.32 or newer.")]
     monkeypatch.setattr(preflight, "engine_info", dict)

@@ -12,7 +12,8 @@ from ops.base.errors import OpsError
 from ops.engine import Completed
 from ops.parts import reloads
 from ops.parts.nginx import edge
-from ops.parts.nginx.edge import Smoke, Worker
+from ops.parts.nginx.edge import Reply, Smoke, Worker
+from ops.stack.pools import Pool
 
 TOP = """\
 PID                 COMMAND
@@ -96,19 +97,34 @@ def test_closing_refuses_what_is_new_and_waits_for_what_is_open(use, make_contai
     assert len(left) == 3
 
 
-@pytest.mark.parametrize(
-    ("stdout", "found"), [("200\n503\n", {"http://a/ready"}), ("000\n204\n", {"http://b/ready"}), ("", set())]
-)
-def test_who_is_ready(make_container, monkeypatch, stdout: str, found: set[str]) -> None:
+def test_what_containers_answer(make_container, monkeypatch) -> None:
     asked: list[list[str]] = []
 
     def exec_(_container: str, argv: list[str], **_options: object) -> Completed:
         asked.append(argv)
-        return Completed((), 0, stdout, "")
+        return Completed((), 7, "200 1\n000 1\n000 0\n", "")
 
     monkeypatch.setattr(engine, "exec_", exec_)
-    assert edge.ready(make_container("nginx"), ["http://a/ready", "http://b/ready"]) == found
-    assert asked[0][-2:] == ["http://a/ready", "http://b/ready"]
+    urls = [f"http://{name}/ready" for name in "abcd"]
+    found = edge.replies(make_container("nginx"), urls)
+    assert found == dict(zip(urls, (Reply(200, True), Reply(0, True), Reply(0, False)), strict=False))
+    assert asked[0][-4:] == urls
+
+
+@pytest.mark.parametrize(
+    ("ready", "reply", "wanting"),
+    [
+        ("/up", Reply(200, True), ""),
+        ("/up", Reply(204, True), "answers /up with 204 instead of 200 (its label ops.ready)"),
+        ("/up", Reply(0, True), "answers /up with nothing instead of 200 (its label ops.ready)"),
+        ("tcp", Reply(0, True), ""),
+        ("healthcheck", Reply(404, True), ""),
+        ("healthcheck", Reply(), "does not answer on port 3000; its label ops.port must be"),
+    ],
+)
+def test_what_a_container_lacks_to_be_ready(ready: str, reply: Reply, wanting: str) -> None:
+    assert reply.wanting(Pool("shop", 3000, ready)).startswith(wanting)
+    assert bool(reply.wanting(Pool("shop", 3000, ready))) == bool(wanting)
 
 
 @pytest.mark.parametrize(

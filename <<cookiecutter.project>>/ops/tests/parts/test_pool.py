@@ -119,7 +119,15 @@ def test_waiting_until_it_chooses_them(use, haproxy) -> None:
     with pytest.raises(OpsError, match="does not choose the new containers of web") as caught:
         pool.await_choice(haproxy, {"web": {"10.9.0.2", "10.9.0.4"}})
     assert "web 10.9.0.4: DOWN, its check gives L7STS 503" in caught.value.message
+    assert "ops.port" not in caught.value.message
     assert caught.value.code == NOT_READY
+
+
+def test_a_port_that_nobody_listens_on_is_named(monkeypatch, haproxy) -> None:
+    monkeypatch.setattr(pool, "servers", lambda _haproxy: [Server("web", "s1", "10.9.0.4", "DOWN", "L4CON")])
+    with pytest.raises(OpsError) as caught:
+        pool.await_choice(haproxy, {"web": {"10.9.0.4"}}, seconds=0)
+    assert caught.value.message.endswith("Nothing listens on the port that the label ops.port of web names.")
 
 
 def test_one_that_does_not_answer(monkeypatch, haproxy) -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from ops import engine
 from ops.parts import readiness
+from ops.parts.nginx import edge
+from ops.parts.nginx.edge import Reply
 from ops.parts.probes import Seen
 from ops.stack import model
 
@@ -66,3 +68,38 @@ def test_a_fifth_service_is_asked_like_the_others(env, make_container, monkeypat
     (check,) = probe.ask()
     assert asked == [("acme-dev-shop-1", "node", "ready.js")]
     assert (check.target, check.status, check.detail) == ("shop-1", "ok", "ready")
+
+
+@pytest.mark.parametrize(
+    ("said", "reply", "status", "detail"),
+    [
+        ("/up", Reply(200, True), "ok", "ready"),
+        ("/up", Reply(500, True), "fail", "answers /up with 500 instead of 200 (its label ops.ready)"),
+        ("tcp", Reply(404, True), "ok", "ready"),
+        ("tcp", Reply(), "fail", "does not answer on port 3000"),
+    ],
+)
+def test_one_without_a_health_check_is_asked_by_nginx(env, make_container, monkeypatch, said, reply, status, detail):
+    entry = {
+        "image": "shop",
+        "labels": {"ops.port": "3000", "ops.ready": said},
+        "networks": {"serving": {"aliases": ["shop.serving"]}},
+    }
+    urls = []
+
+    def replies(_nginx, asked):
+        urls.extend(asked)
+        return dict.fromkeys(asked, reply)
+
+    monkeypatch.setattr(edge, "replies", replies)
+
+    class Declared:
+        def result(self):
+            return model.parse({"name": "acme-dev", "services": {"shop": entry}})
+
+    found = [make_container("shop", addresses={"s": "10.0.0.4"}), make_container("nginx", addresses={"s": "10.0.0.2"})]
+    (probe,) = readiness.probes(Seen(env, found, Declared()))
+    (check,) = probe.ask()
+    assert (check.target, check.status) == ("shop-1", status)
+    assert check.detail.startswith(detail)
+    assert urls == [f"http://10.0.0.4:3000{'/up' if said == '/up' else '/'}"]

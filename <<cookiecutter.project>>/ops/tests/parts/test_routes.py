@@ -15,7 +15,7 @@ from ops.parts.nginx import routes as nginx
 from ops.stack.model import Service, Stack
 from ops.stack.pools import Pool
 
-WEB = Pool("web", 8000, route="/", logins="^/(login|register)$", uploads="/uploads")
+WEB = Pool("web", 8000, "/health/ready", route="/", logins="^/(login|register)$", uploads="/uploads")
 AUTH = Pool("auth", 9000, "/up", internal="auth.internal")
 
 
@@ -51,6 +51,13 @@ def test_haproxy_has_two_pools_for_each_service() -> None:
     ):
         assert line in text.splitlines()
     assert "cookie" not in text
+
+
+@pytest.mark.parametrize("ready", ["tcp", "healthcheck"])
+def test_a_pool_without_a_path_is_asked_for_a_connection_only(ready: str) -> None:
+    text = configuration.render({"web": replace(WEB, ready=ready)})
+    assert "httpchk" not in text and "http-check" not in text
+    assert "    server-template s 1-100 web.serving:8000" in text.splitlines()
 
 
 def test_affinity_is_a_cookie_that_nobody_has_to_remember() -> None:

@@ -271,6 +271,31 @@ def test_the_first_deploy_creates(running) -> None:
     ]
 
 
+def test_what_compose_starts_must_get_requests(running, monkeypatch) -> None:
+    """No rollout proves it: without this a service on another port is a green deploy and a dead site."""
+    web = next(each for each in running.containers if each.service == "web")
+    running.containers = [each for each in running.containers if each is not web]
+    entry = {"labels": {"ops.port": "8000"}, "networks": {"serving": {"aliases": ["web.serving"]}}}
+    services = {**running.declared.document["services"], "web": {"build": {}, **entry}}
+    document = {**running.declared.document, "services": services, "networks": {"serving": {"name": "s"}}}
+    running.declared = replace(running.declared, document=document)
+    started = running._bring_up
+
+    def bring_up(*args):
+        if args[1] and "web" in args[1]:
+            running.containers.append(replace(web, addresses={"s": "10.9.0.4"}))
+        return started(*args)
+
+    def await_choice(haproxy, wanted, seconds) -> None:
+        assert (haproxy.service, seconds) == ("haproxy", 180)
+        raise OpsError(f"HAProxy does not choose {wanted}")
+
+    monkeypatch.setattr(deploy, "bring_up", bring_up)
+    monkeypatch.setattr(deploy.pool, "await_choice", await_choice)
+    with pytest.raises(OpsError, match=r"does not choose \{'web': \{'10.9.0.4'\}\}"):
+        running.execute()
+
+
 def test_what_is_stopped_is_replaced_together_after_what_is_new(running, make_container) -> None:
     running.containers = [
         make_container(name, state="exited", health="") for name in ("postgres-primary", "postgres-replica", "nginx")

@@ -44,7 +44,9 @@ def look(env, make_container, monkeypatch):
     noted = {"one": digests.sealed(KEY, {"SECRET": "a"})}
     state = State(1, KEY, noted, (asdict(release),), {"1": {"name": "acme-dev", "services": {"web": {"cpus": 1}}}})
     declared = Stack(
-        "acme-dev", {"web": Service("web", "acme/web:1", built=True)}, {"name": "acme-dev", "services": {}}
+        "acme-dev",
+        {"web": Service("web", "acme/web:1", built=True, has_health=True)},
+        {"name": "acme-dev", "services": {}},
     )
     folder = str(env.project_dir)
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from ops import engine
-from ops.base.errors import CRASHED, SMOKE, OpsError
+from ops.base.errors import CRASHED, NOT_READY, SMOKE, OpsError
 from ops.engine import Completed, Container
 from ops.parts.haproxy import pool
 from ops.parts.haproxy.pool import Server
 from ops.parts.nginx import edge
+from ops.parts.nginx.edge import Reply
 from ops.rollout import gate, roll
 from ops.rollout.roll import Move, Rollout, move
 from ops.stack.model import Service, Stack
@@ -21,7 +22,7 @@ WEB = Service("web", "acme/web:1", replicas=2, built=True, has_health=True)
 SERVING = "acme_serving"
 ENTRY = {
     "restart": "always",
-    "labels": {"ops.port": "8000"},
+    "labels": {"ops.port": "8000", "ops.ready": "/up"},
     "networks": {"serving": {"aliases": ["web.serving"]}},
 }
 DECLARED = Stack("acme-dev", {"web": WEB}, {"services": {"web": ENTRY}, "networks": {"serving": {"name": SERVING}}})
@@ -36,7 +37,7 @@ class Engine:
         self.fate: Callable[[Container], Container] = lambda each: replace(each, state="running", health="healthy")
         self.dies = ""  # a step during which everything ends
         self.open = 0  # requests in the old containers
-        self.ready = True  # whether new ones answer nginx that they are
+        self.reply = Reply(200, True)  # what new ones answer nginx
 
     def containers(self, _env: object) -> list[Container]:
         return list(self.all)
@@ -126,9 +127,9 @@ def rolling(env, old, monkeypatch):
     monkeypatch.setattr(pool, "take_out", lambda _haproxy, addresses: docker.note("take out", *sorted(addresses)))
     monkeypatch.setattr(pool, "reset", lambda _haproxy: docker.note("reset"))
     monkeypatch.setattr(edge, "ask", lambda *_args: "")
-    monkeypatch.setattr(edge, "ready", lambda _nginx, urls: set(urls) if docker.ready else set())
+    monkeypatch.setattr(edge, "replies", lambda _nginx, urls: dict.fromkeys(urls, docker.reply))
     monkeypatch.setattr(gate, "LOOK_SECONDS", 0.01)
-    for name in ("_DRAIN_PAUSE", "_START_PAUSE"):
+    for name in ("_DRAIN_PAUSE", "_START_PAUSE", "_LISTEN_SECONDS"):
         monkeypatch.setattr(roll, name, 0.01)
     env.values.update(ROLLOUT_STEADY_SECONDS="0", ROLLOUT_DRAIN_SECONDS="1")
     docker.rollout = Rollout(env, None, DECLARED, [move(WEB, old[:2], lambda _each: False)], 1)
@@ -172,10 +173,55 @@ def test_one_that_answers_nginx_need_not_wait_for_its_health_check(rolling) -> N
 
 
 def test_one_that_neither_answers_nor_is_healthy_is_waited_for_and_leads_back(rolling) -> None:
-    rolling.fate, rolling.ready = lambda each: replace(each, state="running", health="starting"), False
-    with pytest.raises(OpsError, match=r"web was not healthy within 1 s \(it is starting\)"):
+    rolling.fate = lambda each: replace(each, state="running", health="starting")
+    rolling.reply = Reply(503, True)
+    with pytest.raises(OpsError, match=r"web was not healthy within 1 s \(it is starting\): it answers /up with 503"):
         rolling.rollout.run()
     assert rolling.lines == [*BESIDE, *BACK]
+
+
+def says(rolling, ready: str, has_health: bool) -> None:
+    """web has this label ops.ready, and a health check or none."""
+    entry = {**ENTRY, "labels": {"ops.port": "3000", "ops.ready": ready}}
+    service = replace(WEB, has_health=has_health)
+    document = {**DECLARED.document, "services": {"web": entry}}
+    rolling.rollout.declared = replace(DECLARED, services={"web": service}, document=document)
+    rolling.rollout.moves = [replace(each, service=service) for each in rolling.rollout.moves]
+    rolling.fate = lambda each: replace(each, state="running", health="healthy" if has_health else "")
+
+
+@pytest.mark.parametrize(
+    ("ready", "has_health", "reply"),
+    [("/up", False, Reply(200, True)), ("tcp", False, Reply(0, True)), ("healthcheck", True, Reply(404, True))],
+)
+def test_each_way_to_be_ready(rolling, ready: str, has_health: bool, reply: Reply) -> None:
+    says(rolling, ready, has_health)
+    rolling.reply = reply
+    rolling.rollout.run()
+    assert {each.id for each in rolling.all} == {*NEW, "nginx", "haproxy"}
+
+
+@pytest.mark.parametrize(("ready", "has_health"), [("/up", False), ("tcp", False), ("healthcheck", True)])
+def test_a_port_that_nobody_listens_on_leads_back_and_is_named(rolling, ready: str, has_health: bool) -> None:
+    says(rolling, ready, has_health)
+    rolling.reply = Reply()
+    with pytest.raises(OpsError, match="does not answer on port 3000; its label ops.port must be the port") as caught:
+        rolling.rollout.run()
+    assert caught.value.code == NOT_READY
+    assert rolling.lines == [*BESIDE, *BACK]
+
+
+def test_one_without_a_health_check_gets_no_requests_before_it_answers(rolling, monkeypatch) -> None:
+    says(rolling, "/up", has_health=False)
+    asked: list[int] = []
+
+    def replies(_nginx: Container, urls: list[str]) -> dict[str, Reply]:
+        asked.append(("let in", *NEW) in rolling.lines)
+        return dict.fromkeys(urls, Reply(503 if len(asked) < 5 else 200, True))
+
+    monkeypatch.setattr(edge, "replies", replies)
+    rolling.rollout.run()
+    assert len(asked) >= 5 and not any(asked)
 
 
 def test_open_requests_are_waited_for_but_not_for_ever(rolling, capsys) -> None:

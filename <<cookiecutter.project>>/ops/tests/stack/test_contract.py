@@ -80,8 +80,93 @@ def test_a_job_that_cannot_be_meant(entry: dict, message: str, remedy: str) -> N
     assert found.remedy.startswith(remedy)
 
 
+SERVING = {"serving": {"aliases": ["shop.serving"]}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message", "remedy"),
+    [
+        (
+            {"healthcheck": None},
+            "shop has no health check, so nobody can tell when it is ready.",
+            "Add a healthcheck to",
+        ),
+        (
+            {"healthcheck": {"disable": True}, "labels": {"ops.port": "3000"}, "networks": SERVING},
+            "shop has no health check, so nobody can tell when it is ready.",
+            "Add a healthcheck to it, or the label ops.ready: /path (answers 200 when ready) or ops.ready: tcp.",
+        ),
+        (
+            {"labels": {"ops.ready": "/up"}},
+            'shop has the label ops.ready: "/up", but no ops.port to ask at.',
+            "Add ops.port",
+        ),
+        (
+            {"labels": {"ops.route": "/shop"}},
+            "shop has the label ops.route, but no ops.port, so it gets no",
+            "Add ops.port",
+        ),
+        (
+            {"labels": {"ops.smoke": "login", "ops.port": "3000"}, "networks": SERVING},
+            'label ops.smoke of shop is "login"; it must be a path',
+            "Correct it.",
+        ),
+        (
+            {"labels": {"ops.smoke": "/me four", "ops.port": "3000"}, "networks": SERVING},
+            'label ops.smoke of shop is "/me four"; it must be a path',
+            "Correct it.",
+        ),
+        (
+            {"labels": {"ops.database-connections": "many"}},
+            'label ops.database-connections of shop is "many"; it must be a whole number.',
+            "Correct it.",
+        ),
+        (
+            {"labels": {"ops.rollout": "recreate"}},
+            'label ops.rollout of shop is "recreate"; it must be rolling',
+            "Corr",
+        ),
+        (
+            {"volumes": [{"type": "volume", "source": "shop_data", "target": "/data"}]},
+            "shop has a volume (shop_data) and does not say whether two of its containers may use that at once",
+            "Add the label ops.rollout: restart when they must not",
+        ),
+        (
+            {"labels": {"ops.port": "http"}, "networks": SERVING},
+            'label ops.port of shop is "http"; it must',
+            "Correct it.",
+        ),
+        (
+            {"labels": {"ops.port": "3000"}},
+            "shop has the label ops.port, but not the name shop.serving",
+            "Write, in its",
+        ),
+    ],
+)
+def test_what_is_refused(entry: dict, message: str, remedy: str) -> None:
+    (found,) = problems(**entry)
+    assert found.message.startswith(message)
+    assert found.remedy.startswith(remedy)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"healthcheck": None, "labels": {"ops.ready": "healthcheck"}},
+        {"healthcheck": None, "labels": {"ops.ready": "tcp", "ops.port": "3000"}, "networks": SERVING},
+        {"healthcheck": None, "labels": {"ops.ready": "/up", "ops.port": "3000"}, "networks": SERVING},
+        {"healthcheck": None, "labels": {"ops.tier": "data"}},
+        {"healthcheck": None, "restart": "no", "labels": {"ops.job": "manual"}},
+        {"labels": {"ops.rollout": "rolling"}, "volumes": [{"type": "volume", "source": "v", "target": "/d"}]},
+        {"labels": {"ops.smoke": "/me 401", "ops.port": "3000"}, "networks": SERVING},
+    ],
+)
+def test_what_is_accepted(entry: dict) -> None:
+    assert problems(**entry) == []
+
+
 def test_one_mistake_is_a_sentence_and_several_are_a_list() -> None:
-    entry = {"image": "x", "restart": "no"}
+    entry = {"image": "x", "restart": "no"}  # a job that does not say when
     one = model.parse({"name": "acme-dev", "services": {"shop": entry}})
     with pytest.raises(OpsError) as caught:
         contract.refuse(one)
@@ -97,6 +182,7 @@ def test_one_mistake_is_a_sentence_and_several_are_a_list() -> None:
 
 def test_every_label_of_the_table_is_known() -> None:
     text = (Path(__file__).parents[3] / "docs/architecture.md").read_text(encoding="utf-8")
-    written = set(re.findall(r"`(ops\.[a-z.-]+)", text.partition("### Labels")[2].partition("\n## ")[0]))
+    table = text.partition("### Labels")[2].partition("\n| label")[2].partition("\n\n")[0]
+    written = set(re.findall(r"`(ops\.[a-z.-]+)", table))
     assert len(written) > 10
     assert written - labels.KNOWN == set()

@@ -32,7 +32,8 @@ def test_all_that_can_be_said() -> None:
 
 def test_what_is_usual() -> None:
     found = pools.declared(stack(web=service("web"), worker={"labels": {"ops.stateful": "x"}}, job={}))
-    assert found == {"web": Pool("web", 8000, "/health/ready")}
+    assert found == {"web": Pool("web", 8000, "healthcheck")}
+    assert (found["web"].path, Pool("web", 80, "tcp").path, Pool("web", 80, "/up").path) == ("", "", "/up")
     assert found["web"].alias == "web.serving"
 
 
