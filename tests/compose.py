@@ -17,7 +17,11 @@ from dotenv import dotenv_values
 Model = dict[str, Any]
 
 # Named in COMPOSE_FILE where an environment wants them.
-OPTIONAL_FILES = ("docker-compose.failover.yml", "docker-compose.rabbitmq-cluster.yml")
+OPTIONAL_FILES = (
+    "docker-compose.postgres-failover.yml",
+    "docker-compose.redis-failover.yml",
+    "docker-compose.rabbitmq-cluster.yml",
+)
 # What comes with them in .env.
 OPTIONAL_SETTINGS = {
     "REDIS_SENTINELS": ",".join(f"redis-sentinel-{number}:26379" for number in (1, 2, 3)),

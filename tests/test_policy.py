@@ -26,7 +26,7 @@ SERVICES = template.services()
 OURS = {"web", "api", "auth-service", "notification-service", "migrate"}
 # Built here too, on what others make, and holding data.
 STATEFUL = {"postgres-primary": "postgres", "postgres-replica": "postgres", "etcd": "etcd"}
-FAILOVER = "docker-compose.failover.yml"
+FAILOVER = ["docker-compose.postgres-failover.yml", "docker-compose.redis-failover.yml"]
 ONE_SHOT = {"migrate", "elasticsearch-setup"}
 SWITCHES = ("MONITORING_ENABLED", "LOGGING_ENABLED", "DASHBOARDS_ENABLED")
 
@@ -259,16 +259,16 @@ def test_the_comparison_notices_a_wrong_network() -> None:
 
 
 @each_environment
-def test_failover_is_one_setting(project: Path, environment: str) -> None:
+def test_failover_is_a_matter_of_settings(project: Path, environment: str) -> None:
     """In or out of COMPOSE_FILE: staging and prod have it, dev does not, and each resolves the other way round too.
 
     Without the sentinels' names it does not: a service would take the first primary for the only one.
     """
     files = dotenv_values(project / "config" / environment / ".env")["COMPOSE_FILE"].split(":")
-    assert (FAILOVER in files) == (environment != "dev")
-    other = [file for file in files if file != FAILOVER]
+    assert [file for file in files if file in FAILOVER] == ([] if environment == "dev" else FAILOVER)
+    other = [file for file in files if file not in FAILOVER]
     if environment == "dev":
-        other.insert(other.index("docker-compose.database.yml") + 1, FAILOVER)
+        other += FAILOVER
     file = ("--file=" + each for each in other)
     options = (*file, "config", "--format", "json")
     sentinels = compose.OPTIONAL_SETTINGS["REDIS_SENTINELS"]
@@ -449,7 +449,9 @@ def test_profile_is_that_of_its_tier(service: dict[str, Any], name: str) -> None
         "elasticsearch-setup": "logging-true-true",
         "otel-collector": "logging-true-true",
     }
-    expected = tiers.get(name, "monitoring-true") if SERVICES[name] == "docker-compose.monitoring.yml" else None
+    # What reads the metrics of a part is in the part's own file, and leaves with it.
+    watches = SERVICES[name] == "docker-compose.monitoring.yml" or "-exporter" in name
+    expected = tiers.get(name, "monitoring-true") if watches else None
     assert service.get("profiles", []) == ([expected] if expected else [])
     # the deploy of the site does not fail with what only watches it, and knows it by this label
     assert ((service.get("labels") or {}).get("ops.tier") == "monitoring") == bool(expected)

@@ -139,6 +139,9 @@ def plain(project: Project, options: argparse.Namespace) -> list[list[str]]:
     return Bench(project, options).entries(SERVICES)
 
 
+PARTS_OF_DATA = ("postgres", "redis", "rabbitmq")
+
+
 def _files(*names: str) -> str:
     """COMPOSE_FILE of a stack under load with these files."""
     files = (f"docker-compose.{name}.yml" for name in ("services", *names, "load"))
@@ -147,7 +150,11 @@ def _files(*names: str) -> str:
 
 def failover(project: Project, options: argparse.Namespace) -> list[list[str]]:
     """Patroni and Sentinel, and the control."""
-    project.set(ENVIRONMENT, COMPOSE_FILE=_files("database", "failover"), REDIS_SENTINELS=SENTINELS)
+    project.set(
+        ENVIRONMENT,
+        COMPOSE_FILE=_files(*PARTS_OF_DATA, "postgres-failover", "redis-failover"),
+        REDIS_SENTINELS=SENTINELS,
+    )
     deploy(project)
     bench = Bench(project, options)
     rows = [*bench.entries(FAILOVER), bench.control()]
@@ -158,7 +165,7 @@ def failover(project: Project, options: argparse.Namespace) -> list[list[str]]:
 
 def logging(project: Project, options: argparse.Namespace) -> list[list[str]]:
     """What watches the stack. Grafana and Kibana are not to be had here."""
-    files = _files("database", "monitoring")
+    files = _files(*PARTS_OF_DATA, "monitoring")
     project.set(ENVIRONMENT, COMPOSE_FILE=files, MONITORING_ENABLED="true", LOGGING_ENABLED="true")
     deploy(project)
     return Bench(project, options).entries(LOGGING)

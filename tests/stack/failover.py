@@ -18,7 +18,7 @@ from . import rollouts
 from .project import Project, docker, eventually
 from .rollouts import ENVIRONMENT
 
-FAILOVER = "docker-compose.failover.yml"
+FAILOVER = ("docker-compose.postgres-failover.yml", "docker-compose.redis-failover.yml")
 SENTINELS = "redis-sentinel-1:26379,redis-sentinel-2:26379,redis-sentinel-3:26379"
 SERVICES = ("postgres-primary", "postgres-replica")
 NODES = "postgres-primary:5432,postgres-replica:5432"
@@ -29,9 +29,11 @@ def prepare(project: Project, failover: bool = True, replicas: int = 2) -> None:
     """Make staging fit for load, with automatic failover or with the plain pairs. `replicas` of each service."""
     rollouts.prepare(project, replicas)
     if failover:
-        files = project.settings(ENVIRONMENT)["COMPOSE_FILE"].split(":")
-        files.insert(files.index("docker-compose.database.yml") + 1, FAILOVER)
-        project.set(ENVIRONMENT, COMPOSE_FILE=":".join(files), REDIS_SENTINELS=SENTINELS)
+        files = project.settings(ENVIRONMENT)["COMPOSE_FILE"]
+        for each in FAILOVER:
+            pair = each.replace("-failover", "")
+            files = files.replace(f"{pair}:", f"{pair}:{each}:")
+        project.set(ENVIRONMENT, COMPOSE_FILE=files, REDIS_SENTINELS=SENTINELS)
 
 
 # ── who writes ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -40,7 +40,7 @@ def start(project: Project, failover: bool = True) -> None:
     if failover and "failover" not in project.settings()["COMPOSE_FILE"]:
         files = project.settings()["COMPOSE_FILE"]
         project.set(
-            COMPOSE_FILE=files.replace("database.yml", "database.yml:docker-compose.failover.yml"),
+            COMPOSE_FILE=files.replace("redis.yml", "redis.yml:docker-compose.redis-failover.yml"),
             REDIS_SENTINELS=",".join(f"{name}:26379" for name in SENTINELS),
         )
     project.invoke("secret-init")

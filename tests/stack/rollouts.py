@@ -91,7 +91,7 @@ def prepare(project: Project, replicas: int = 2) -> None:
         SMTP_HOST="mail",
         SMTP_PORT="1025",
         SMTP_TLS="none",
-        COMPOSE_FILE="docker-compose.yml:docker-compose.services.yml:docker-compose.database.yml:docker-compose.load.yml",
+        COMPOSE_FILE="docker-compose.yml:docker-compose.postgres.yml:docker-compose.redis.yml:docker-compose.rabbitmq.yml:docker-compose.services.yml:docker-compose.load.yml",
         REDIS_SENTINELS="",
         **{f"{name}_REPLICAS": str(replicas) for name in ("WEB", "API", "AUTH", "NOTIFICATION")},
     )

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes what depends on the environment's settings (the site's name, how many of each there must be), then starts Prometheus:
-# its configuration knows environment variables in external_labels only.
+# Writes what depends on the environment's settings (its parts, the site's name, how many of each there must be), then starts
+# Prometheus: its configuration knows environment variables in external_labels only.
 set -eu
 
 replicas() { # JOB COUNT
@@ -22,6 +22,14 @@ replicas() { # JOB COUNT
         printf '      - record: stack:backup_max_age_seconds\n        expr: vector(%d)\n' $((BACKUP_MAX_AGE_HOURS * 3600))
     fi
 } > /run/prometheus/expected.yml
+
+# A part that is not there is nothing to miss.
+mkdir -p /run/prometheus/parts
+for part in /etc/prometheus/parts/*.yml; do
+    case ":$COMPOSE_FILE:" in
+        *":docker-compose.${part##*/}:"*) cp "$part" /run/prometheus/parts/ ;;
+    esac
+done
 
 # nginx answers only to the site's name
 printf '[{"targets": ["http://nginx:8080/health", "https://nginx:8443/health"], "labels": {"__param_hostname": "%s"}}]\n' "$DOMAIN" \

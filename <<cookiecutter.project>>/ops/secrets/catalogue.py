@@ -71,7 +71,7 @@ CATALOGUE: tuple[Secret, ...] = (
     _role("METRICS_DB_PASSWORD", "metrics (pg_monitor)", "postgres-exporter-primary", "postgres-exporter-replica"),
     Secret(
         "PATRONI_PASSWORD",
-        "the PostgreSQL nodes' orders to each other (switchover, restart), with docker-compose.failover.yml",
+        "the PostgreSQL nodes' orders to each other (switchover, restart), with docker-compose.postgres-failover.yml",
         ("postgres-primary", "postgres-replica"),
         "both Patroni nodes reload their configuration",
     ),

@@ -41,7 +41,7 @@ from ops.state import lock, releases
 
 COMMAND = "upgrade-database"
 PRIMARY = "postgres-primary"
-_FAILOVER = "docker-compose.failover.yml"
+_FAILOVER = "docker-compose.postgres-failover.yml"
 # The label that says what an image of ours with PostgreSQL was built on.
 _BASE = "ops.base"
 _DUMP, _ROLES = f"{STAGING}/dump", f"{STAGING}/roles.sql"

@@ -1,7 +1,7 @@
 """PostgreSQL: which node is the primary, asked of the nodes themselves, and how the other one follows.
 
 The names of the services are names of nodes; what a node is at this moment only the node knows. With
-docker-compose.failover.yml Patroni decides who is the primary, without it a person does.
+docker-compose.postgres-failover.yml Patroni decides who is the primary, without it a person does.
 """
 
 from __future__ import annotations
