@@ -1,7 +1,7 @@
 """A service for tests of the edge, in the standard library alone: it says what reached it, upgrades, and sends events.
 
 `/close` hangs up without an answer, `/events` sends one event, waits a minute and sends another, `/download` has a
-policy of its own, `/ws` becomes an echo of bytes. Everything else answers with the request as JSON.
+policy of its own, `…/ws` becomes an echo of bytes. Everything else answers with the request as JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 
 _WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _INSIDE = "X-Served-By: container\r\nX-Cache: hit\r\nX-Database: replica\r\n"
@@ -21,7 +22,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     first, *lines = head.rstrip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     path = first.split()[1].partition("?")[0]
-    if path == "/ws" and headers.get("upgrade") == "websocket":
+    if path.endswith("/ws") and headers.get("upgrade") == "websocket":
         digest = hashlib.sha1(headers["sec-websocket-key"].encode() + _WEBSOCKET).digest()
         accept = base64.b64encode(digest).decode()
         upgraded = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
@@ -43,7 +44,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def main() -> None:
     """Serve on the port of the stack's services."""
-    async with await asyncio.start_server(serve, "127.0.0.1", 8000) as server:
+    async with await asyncio.start_server(serve, os.environ.get("HOST", "127.0.0.1"), 8000) as server:
         await server.serve_forever()
 
 
