@@ -281,6 +281,25 @@ def test_failover_is_a_matter_of_settings(project: Path, environment: str) -> No
     assert ("build" in services["postgres-primary"]) == (environment == "dev")
 
 
+@pytest.mark.parametrize(
+    "parts", [*itertools.product((False, True), repeat=4)], ids=lambda parts: "".join(map(str, map(int, parts)))
+)
+def test_every_part_may_be_left_out(project: Path, parts: tuple[bool, ...], tmp_path: Path) -> None:
+    """A part is there when COMPOSE_FILE names its file: beside one small service, each combination resolves."""
+    own = tmp_path / "docker-compose.services.yml"
+    own.write_text("services: {hello: {image: hello}}\n", encoding="utf-8")
+    names = ("postgres", "redis", "rabbitmq", "monitoring")
+    files = [f"docker-compose.{name}.yml" for name, there in zip(names, parts, strict=True) if there]
+    switches = dict.fromkeys(SWITCHES, str(parts[-1]).lower())
+    settings = {"COMPOSE_FILE": ":".join(["docker-compose.yml", *files, str(own)]), **switches}
+    done = compose.config(project, "prod", "config", "--format", "json", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    services = json.loads(done.stdout)["services"]
+    there = {name for name in names[:3] if any(service.split("-")[0] == name for service in services)}
+    assert there == {name for name, wanted in zip(names[:3], parts, strict=False) if wanted}
+    assert any("exporter" in service for service in services) == parts[-1]
+
+
 def test_a_mirror_has_every_image_under_the_name_that_docker_hub_gives_it(project: Path) -> None:
     """Official ones as `library/NAME`: Docker Hub knows them without as well, a pull-through cache does not."""
     settings = compose.OPTIONAL_SETTINGS | {
