@@ -1,14 +1,17 @@
-"""Bring the schemas of all services up to date: `python -m stack migrate`."""
+"""Bring schemas up to date: `python -m stack migrate`. The variable MIGRATE names the services, separated by commas."""
 
 import os
 import re
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic import command
 from alembic.config import Config
+from pydantic import create_model
 from sqlalchemy import Connection, create_engine, exc, pool, text
 
 from stack import log
@@ -28,9 +31,12 @@ class MigrateSettings(DatabaseSettings):
     service_name: str = "migrate"
     database_user: str = "per-schema"
     migrate_deadline: float = 120
-    auth_db_password: Secret
-    api_db_password: Secret
-    notification_db_password: Secret
+
+
+def settings_of(services: Sequence[str]) -> type[MigrateSettings]:
+    """The settings with the password of each owner, which is called as its service: the secret SHOP_DB_PASSWORD."""
+    passwords: dict[str, Any] = {f"{service}_db_password": (Secret, ...) for service in services}
+    return create_model("MigrateSettings", __base__=MigrateSettings, **passwords)
 
 
 def alembic_config(service: str, connection: Connection | None = None) -> Config:
@@ -74,10 +80,13 @@ def upgrade(service: str, connection: Connection) -> tuple[str, str]:
 
 def main() -> int:
     """Exit status 0 when every schema is at its newest version. The last line says why it is not."""
-    settings = load(MigrateSettings)
+    services = os.environ.get("MIGRATE", "").replace(",", " ").split()
+    settings = load(settings_of(services))
     log.configure(settings.service_name, settings.log_level)
+    if not services:
+        log.get().critical("setting MIGRATE is missing: the services whose schemas are migrated, such as shop,stock")
+        return 1
     ends = time.monotonic() + settings.migrate_deadline
-    services = os.environ.get("MIGRATE", "auth,api,notification").split(",")
     return 0 if all(_migrate(service, settings, ends) for service in services) else 1
 
 

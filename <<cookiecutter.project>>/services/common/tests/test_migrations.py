@@ -92,6 +92,7 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 def test_a_wrong_password_is_told_at_once_in_one_sentence(cluster, secrets, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MIGRATE", "auth,api")
     monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.standby}:5432,{cluster.primary}:5432")
     monkeypatch.setenv("DATABASE_NAME", "locked")
     monkeypatch.setattr(migrate, "REFUSED_SECONDS", 0.5)
@@ -107,6 +108,7 @@ def test_a_wrong_password_is_told_at_once_in_one_sentence(cluster, secrets, monk
 
 
 def test_a_server_that_is_away_is_told_once_until_the_end(secrets, monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIGRATE", "auth,api")
     monkeypatch.setenv("DATABASE_HOSTS", str(tmp_path))
     monkeypatch.setenv("MIGRATE_DEADLINE", "3")
     assert migrate.main() == 1
@@ -119,6 +121,7 @@ def test_a_migration_that_fails_says_why_in_its_last_line(cluster, secrets, monk
     def broken(service: str, connection) -> None:
         connection.exec_driver_sql("alter table auth.users add column email text")
 
+    monkeypatch.setenv("MIGRATE", "auth,api")
     monkeypatch.setenv("DATABASE_HOSTS", f"{cluster.primary}:5432")
     monkeypatch.setattr(migrate, "upgrade", broken)
     assert migrate.main() == 1
@@ -126,3 +129,18 @@ def test_a_migration_that_fails_says_why_in_its_last_line(cluster, secrets, monk
     assert "Traceback" in json.loads(traceback)["exception"]
     assert json.loads(last)["event"] == 'migration failed: column "email" of relation "users" already exists'
     assert len(last) < 300
+
+
+def test_each_service_has_a_password_of_its_own(secrets, monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setenv("MIGRATE", "shop, stock")
+    monkeypatch.setenv("DATABASE_HOSTS", str(tmp_path))
+    (secrets / "SHOP_DB_PASSWORD").write_text("secret")
+    with pytest.raises(SystemExit):
+        migrate.main()
+    assert "secret STOCK_DB_PASSWORD is missing" in str(_lines(capsys)[-1]["event"])
+
+
+def test_no_service_to_migrate_is_said(secrets, monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATABASE_HOSTS", str(tmp_path))
+    assert migrate.main() == 1
+    assert str(_lines(capsys)[-1]["event"]).startswith("setting MIGRATE is missing")
