@@ -495,6 +495,85 @@ def upgrade_database(_context, env=ENV, image="", back=False, tidy=False, yes=Fa
     upgrading.command(load(env), image, back=back, tidy=tidy, assume_yes=yes)
 
 
+# ── your own services ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(
+    name="name of the service: a-z, 0-9 and single hyphens",
+    from_="what it is made of: python, node or go (a working service is written), dockerfile (yours) or image",
+    image="with --from image: the reference, such as ghcr.io/acme/shop:1.4.2",
+    route="public path: /shop",
+    host="host name of its own: shop.example.com",
+    port="port on which it takes requests (python: 8000, node: 3000, go: 8080)",
+    ready="how to see that it takes requests: a path that answers 200, or tcp",
+    schema="a schema and a role of its own in the common database",
+    database="a database and a role of its own",
+    queue="a user, an exchange and a queue of its own in RabbitMQ",
+    cache="let it use Redis as a cache",
+    volume="folder in the container whose files are kept and backed up: /data",
+    job="it runs to its end, by `invoke run`",
+    schedule='it runs to its end at these times: "0 3 * * *"',
+    internal="other services call it, as http://internal:8081/NAME/",
+    env="environment in the commands that it prints",
+    positional="name",
+)
+def service_add(
+    _context,
+    name,
+    from_="",
+    image="",
+    route="",
+    host="",
+    port=0,
+    ready="",
+    schema=False,
+    database=False,
+    queue=False,
+    cache=False,
+    volume="",
+    job=False,
+    schedule="",
+    internal=False,
+    env=ENV,
+):
+    """Add a service: service-add shop --from node --route /shop.
+
+    Writes services/NAME (python, node, go) and an entry in docker-compose.services.yml, and says what to run next.
+    Nothing is written when something about it is wrong.
+    """
+    from ops.adopt import add, entry
+
+    wanted = entry.Wanted(
+        name, from_, image, route, host, port, ready, schema, database, queue, cache, volume, job, schedule, internal
+    )
+    add.add(load(env), wanted)
+
+
+@command(
+    name="name of the service",
+    env="environment in the commands that it prints",
+    yes=YES_HELP,
+    positional="name",
+)
+def service_remove(_context, name, env=ENV, yes=False):
+    """Take a service out of docker-compose.services.yml; says what stays, and how to delete that."""
+    from ops.adopt import remove
+
+    remove.remove(load(env), name, assume_yes=yes)
+
+
+@command(
+    name="name of the new environment: a-z and 0-9",
+    from_="the environment that it is like: a folder of config/",
+    positional="name",
+)
+def environment_add(_context, name, from_="staging"):
+    """Add an environment: environment-add qa --from staging. It has a name, ports, secrets and data of its own."""
+    from ops.adopt import environment
+
+    environment.add(load(from_), name)
+
+
 # ── secrets ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

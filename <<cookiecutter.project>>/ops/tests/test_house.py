@@ -7,7 +7,7 @@ from pathlib import Path
 
 OPS = Path(__file__).resolve().parents[1]
 # From the top down: a package may import from those that stand after it.
-PACKAGES = ("commands", "data", "security", "rollout", "parts", "secrets", "state", "stack", "engine", "base")
+PACKAGES = ("commands", "adopt", "data", "security", "rollout", "parts", "secrets", "state", "stack", "engine", "base")
 
 
 def imported(source: str) -> set[str]:

@@ -1,0 +1,131 @@
+"""`invoke service-remove`: the entry of a service out of docker-compose.services.yml. What it owns stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ops.adopt import check, composefile
+from ops.adopt.check import FILE, refuse_unless
+from ops.base import console
+from ops.base.environments import Environment
+from ops.base.errors import USAGE, OpsError
+from ops.base.files import replace_file
+from ops.stack.model import Stack
+
+
+def remove(env: Environment, name: str, assume_yes: bool = False) -> None:
+    """Take the entry of a service out. Raises OpsError (USAGE) when it is no service of the team's own, or another one
+    needs it; then nothing was changed."""
+    text = check.text_of(env.project_dir)
+    here = composefile.names(text, "services")
+    before = check.edited(env, text)
+    known = any(name in stack.services for stack in before.values())
+    refuse_unless(
+        name in here,
+        f"{name} is a part of the stack, not a service of {FILE}." if known else f"There is no service {name}.",
+        f"Services of {FILE}: {', '.join(here) or 'none'}.",
+    )
+    for stack in before.values():
+        if needed := sorted(needing(stack, name)):
+            raise OpsError(f"{name} cannot be removed: {'; '.join(needed)}.", "Change or remove that first.", USAGE)
+    changed = composefile.remove(text, "services", name)
+    gone = [*_unused(text, changed, before, name)]
+    for section, each in gone:
+        changed = composefile.remove(changed, section, each)
+    check.compare(before, check.edited(env, changed), [name])
+    console.say(f"{FILE}: {name} goes{''.join(f', and {each} in {section}' for section, each in gone)}.")
+    stays = list(remaining(env, before, name, gone))
+    if stays:
+        console.say("\nThis stays until you delete it yourself:")
+        for what, how in stays:
+            console.say(f"  {what}\n    {how}")
+    if not console.confirm(f"\nRemove {name}?", assume_yes):
+        raise OpsError("Nothing was changed.")
+    target = env.project_dir / FILE
+    replace_file(target, changed, target.stat().st_mode & 0o777)
+    console.say(f"\nwrote {FILE}. Next, in each environment, which stops and removes its containers:")
+    console.say(f"  invoke deploy --env {env.name}")
+
+
+def needing(stack: Stack, name: str) -> Iterator[str]:
+    """What would be missing a service, in words."""
+    entries: Mapping[str, Any] = stack.document["services"]
+    for other, each in entries.items():
+        if other == name:
+            continue
+        if name in (each.get("depends_on") or {}):
+            yield f"{other} depends on it (depends_on)"
+        for key in ("network_mode", "pid", "ipc"):
+            if each.get(key) == f"service:{name}":
+                yield f"{other} shares its {key.removesuffix('_mode')} ({key})"
+        if any(str(source).partition(":")[0] == name for source in each.get("volumes_from") or ()):
+            yield f"{other} uses its volumes (volumes_from)"
+        if any(str(link).partition(":")[0] == name for link in each.get("links") or ()):
+            yield f"{other} is linked to it (links)"
+        for variable, value in (each.get("environment") or {}).items():
+            if f":8081/{name}" in str(value) or f"://{name}:" in str(value):
+                yield f"{other} calls it ({variable})"
+
+
+def _unused(text: str, changed: str, before: Mapping[str, Stack], name: str) -> Iterator[tuple[str, str]]:
+    """Volumes and secrets of the file that nothing uses without the service: (section, name)."""
+    for section, used in (("volumes", _volumes), ("secrets", _secrets)):
+        for each in composefile.names(changed, section):
+            users = {
+                other
+                for stack in before.values()
+                for other, entry in stack.document["services"].items()
+                if each in used(entry)
+            }
+            if users == {name}:
+                yield section, each
+
+
+def _volumes(entry: Mapping[str, Any]) -> set[str]:
+    return {str(each.get("source", "")) for each in entry.get("volumes") or () if each["type"] == "volume"}
+
+
+def _secrets(entry: Mapping[str, Any]) -> set[str]:
+    return {str(each["source"]) for each in entry.get("secrets") or ()}
+
+
+def remaining(
+    env: Environment, before: Mapping[str, Stack], name: str, gone: list[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """What a service leaves behind: what it is, and the command that deletes it in this environment."""
+    stack = next(iter(before.values()))
+    entry = stack.document["services"][name]
+    folder = _source(env, entry)
+    if folder:
+        yield f"its source, {folder}", f"git rm -r {folder}"
+    labels = {key: str(value) for key, value in (entry.get("labels") or {}).items()}
+    psql = f"invoke psql --env {env.name} --"
+    if role := labels.get("ops.schema"):
+        drop = f'DROP SCHEMA "{role}" CASCADE; DROP OWNED BY "{role}"; DROP ROLE "{role}"'
+        yield f"its schema and role {role} in PostgreSQL", f"{psql} -c '{drop}'"
+    if role := labels.get("ops.database"):
+        drop = f"-c 'DROP DATABASE \"{role}\" WITH (FORCE)' -c 'DROP ROLE \"{role}\"'"
+        yield f"its database and role {role} in PostgreSQL", f"{psql} {drop}"
+    if user := labels.get("ops.rabbitmq"):
+        yield (
+            f"its user {user} in RabbitMQ, and its queues",
+            f"docker exec {env.project}-rabbitmq-1 rabbitmqctl delete_user {user} # and delete_queue for each queue",
+        )
+    for section, each in gone:
+        if section == "volumes":
+            yield f"the volume {each}, with its files", f"docker volume rm {env.project}_{each}"
+        else:
+            yield f"the secret {each}", f"rm config/*/secrets/{each}"
+
+
+def _source(env: Environment, entry: Mapping[str, Any]) -> str:
+    """The folder of a service's source, relative to the project; "" where it has none of its own."""
+    build = entry.get("build") or {}
+    context = str(build.get("context", ""))
+    services = env.project_dir / "services"
+    if context == str(services):
+        package = (build.get("args") or {}).get("SERVICE", "")
+        return f"services/{package}" if package and (services / package).is_dir() else ""
+    root = f"{env.project_dir}/"
+    return context.removeprefix(root) if context.startswith(root) else ""

@@ -1,0 +1,3 @@
+module newservice
+
+go 1.26.0

@@ -1,0 +1,4 @@
+/** What the job does; how many things it did. */
+export async function work() {
+  return 0;
+}
