@@ -10,7 +10,7 @@ from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
 from ops.base.files import complete_file
 from ops.parts import routes
-from ops.stack import model
+from ops.stack import model, owned
 from ops.stack.model import Stack
 
 FILE = "docker-compose.services.yml"
@@ -38,6 +38,7 @@ def edited(env: Environment, text: str) -> dict[str, Stack]:
             replaced = ":".join(complete.name if file == FILE else file for file in files)
             found[name] = model.load(environments.override(each, "COMPOSE_FILE", replaced), all_profiles=True)
             routes.render(found[name])
+            owned.declared(found[name], each.values.get("POSTGRES_USER", ""), each.values.get("POSTGRES_DB", ""))
         return found
 
 
