@@ -1,11 +1,15 @@
 """The backup archive: one plain tar file in which every byte is accounted for.
 
-    postgres.dump    pg_dump, custom format
-    redis.rdb        Redis snapshot
-    rabbitmq.json    queues, exchanges, bindings, policies
-    uploads.tar.gz   what people uploaded
-    manifest.json    format version, environment, versions, size and SHA-256 of the members, what they contain
-    SHA256SUMS       checksums of all of the above
+    postgres.dump            pg_dump, custom format, of the common database
+    databases/NAME.dump      the same, of a database that a service has for itself
+    redis.rdb                Redis snapshot
+    rabbitmq.json            queues, exchanges, bindings, policies
+    volumes/NAME.tar.gz      the files of a volume
+    manifest.json            format version, environment, versions, size and SHA-256 of the members, what they contain
+    SHA256SUMS               checksums of all of the above
+
+Of the parts that a stack does not have there is no member. Format 1, which is still read, had the members
+postgres.dump, redis.rdb, rabbitmq.json and uploads.tar.gz, the volume web_uploads, and always all of them.
 
 The last two come last because only then they are known. `tar -xf ARCHIVE && sha256sum -c SHA256SUMS` is enough to use
 one without these tools. Headers and padding follow from names, sizes and the time in the manifest, so `verify` rebuilds
@@ -20,8 +24,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,8 +34,14 @@ from typing import IO, Any, BinaryIO
 
 from ops.base.errors import OpsError
 
-FORMAT = 1
-MEMBERS = ("postgres.dump", "redis.rdb", "rabbitmq.json", "uploads.tar.gz")
+FORMAT = 2
+POSTGRES, REDIS, RABBITMQ = "postgres.dump", "redis.rdb", "rabbitmq.json"
+# The members of format 1.
+UPLOADS = "uploads.tar.gz"
+MEMBERS = (POSTGRES, REDIS, RABBITMQ, UPLOADS)
+_MEMBER = re.compile(
+    rf"{'|'.join(map(re.escape, MEMBERS))}|databases/[a-z0-9_-]+\.dump|volumes/[\w.-]+\.tar\.gz", re.ASCII
+)
 MANIFEST = "manifest.json"
 CHECKSUMS = "SHA256SUMS"
 
@@ -75,6 +86,31 @@ class Manifest:
         return self.members[name].counts
 
 
+def database(name: str) -> str:
+    """The member that holds a database which a service has for itself."""
+    return f"databases/{name}.dump"
+
+
+def volume(name: str) -> str:
+    """The member that holds a volume."""
+    return f"volumes/{name}.tar.gz"
+
+
+def volumes(members: Iterable[str]) -> dict[str, str]:
+    """The members that hold volumes, by the volume as the Compose files call it."""
+    found = {
+        name.removeprefix("volumes/").removesuffix(".tar.gz"): name for name in members if name.startswith("volumes/")
+    }
+    return {**found, **({"web_uploads": UPLOADS} if UPLOADS in members else {})}
+
+
+def databases(members: Iterable[str]) -> dict[str, str]:
+    """The members that hold databases which services have for themselves, by the database."""
+    return {
+        name.removeprefix("databases/").removesuffix(".dump"): name for name in members if name.startswith("databases/")
+    }
+
+
 def file_name(facts: Facts) -> str:
     """The name of the archive file: sorts by time within an environment."""
     return f"{facts.project}-{facts.environment}-{facts.created_at:%Y%m%dT%H%M%SZ}.tar"
@@ -117,9 +153,8 @@ class Writer:
     @contextlib.contextmanager
     def member(self, name: str) -> Iterator[Sink]:
         """The next member, which the caller writes to; its size need not be known."""
-        expected = MEMBERS[len(self._members)]
-        if name != expected:
-            raise ValueError(f"{expected} comes before {name}")
+        if name in self._members or not _MEMBER.fullmatch(name):
+            raise ValueError(f"not a new member of an archive: {name}")
         sink = self._begin()
         yield sink
         self._finish(name, sink)
@@ -138,14 +173,16 @@ class Writer:
         """A member written before, to look into it."""
         self._file.flush()
         start = 0
-        for other in MEMBERS[: MEMBERS.index(name)]:
+        for other in self._members:
+            if other == name:
+                break
             start += _BLOCK + _padded(self._members[other].size)
         return io.BufferedReader(_Window(self._file.fileno(), start + _BLOCK, self._members[name].size), _CHUNK)
 
     def close(self) -> None:
         """Write what can only be known now, and make sure that all of it is on the disk."""
-        if missing := MEMBERS[len(self._members) :]:
-            raise ValueError(f"not written: {', '.join(missing)}")
+        if not self._members:
+            raise ValueError("nothing was written")
         manifest = _manifest_text(self._facts, self._members)
         checksums = _checksums_text(self._members, manifest)
         for name, text in ((MANIFEST, manifest), (CHECKSUMS, checksums)):
@@ -284,29 +321,32 @@ def _verify(path: Path, file: BinaryIO) -> Manifest:
     headers: dict[str, bytes] = {}
     found: dict[str, Member] = {}
     texts: dict[str, bytes] = {}
-    for name in (*MEMBERS, MANIFEST, CHECKSUMS):
-        header = _exactly(path, file, _BLOCK, f"it ends before {name}")
+    while CHECKSUMS not in texts:
+        header = _exactly(path, file, _BLOCK, f"it ends before {CHECKSUMS if MANIFEST in texts else MANIFEST}")
         try:
             info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
-            raise Damaged(path, f"the header of {name} is not readable") from error
-        if info.name != name:
+            raise Damaged(path, "the header of a member is not readable") from error
+        name = info.name
+        if not (name == CHECKSUMS if MANIFEST in texts else name == MANIFEST or _MEMBER.fullmatch(name)):
             raise Damaged(path, f"{name} is not where it should be")
+        if name in headers:
+            raise Damaged(path, f"{name} is in it twice")
         headers[name] = header
-        if name in MEMBERS:
-            found[name] = Member(info.size, _digest(path, file, info.size, name))
-        else:
+        if name in {MANIFEST, CHECKSUMS}:
             if not 0 <= info.size <= _LARGEST_TEXT:
                 raise Damaged(path, f"{name} has an impossible size")
             texts[name] = _exactly(path, file, info.size, f"it ends within {name}")
+        else:
+            found[name] = Member(info.size, _digest(path, file, info.size, name))
         if any(_exactly(path, file, -info.size % _BLOCK, f"it ends after {name}")):
             raise Damaged(path, f"something stands between {name} and what follows it")
     if file.read(len(_END) + 1) != _END:
         raise Damaged(path, "its end is not the end that was written")
-    manifest = _parse(path, texts[MANIFEST])
+    manifest = _parse(path, texts[MANIFEST], tuple(found))
     stated = {name: (member.size, member.sha256) for name, member in manifest.members.items()}
     actual = {name: (member.size, member.sha256) for name, member in found.items()}
-    if differing := [name for name in MEMBERS if stated.get(name) != actual[name]]:
+    if differing := [name for name in found if stated.get(name) != actual[name]]:
         raise Damaged(path, f"{differing[0]} is not what the manifest says")
     if texts[CHECKSUMS] != _checksums_text(manifest.members, texts[MANIFEST]):
         raise Damaged(path, "the manifest does not fit its checksum")
@@ -320,13 +360,13 @@ def _verify(path: Path, file: BinaryIO) -> Manifest:
     return manifest
 
 
-def _parse(path: Path, text: bytes) -> Manifest:
+def _parse(path: Path, text: bytes, found: tuple[str, ...]) -> Manifest:
     try:
         document = json.loads(text)
         version = document["format"]
-        if version != FORMAT:
+        if version not in {1, FORMAT}:
             raise OpsError(
-                f"{path} has format {version}; this version of the project reads format {FORMAT}.",
+                f"{path} has format {version}; this version of the project reads formats 1 and {FORMAT}.",
                 "Restore it with the version of the project that wrote it.",
             )
         facts = Facts(
@@ -341,7 +381,7 @@ def _parse(path: Path, text: bytes) -> Manifest:
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(path, "the manifest is not readable") from error
-    if tuple(members) != MEMBERS:
+    if tuple(members) != (MEMBERS if version == 1 else found):
         raise Damaged(path, "the manifest lists other members")
     return Manifest(facts, members)
 

@@ -1,9 +1,9 @@
-"""Backup: what the stack knows, in one archive (see ops/archive.py), taken while it serves.
+"""Backup: what the stack knows, in one archive (see archive.py), taken while it serves.
 
-In it: the PostgreSQL database with the roles that it needs, the Redis keys, RabbitMQ's queues, exchanges, bindings and
-policies, the uploads.
-Not in it: secrets (password hashes included), other databases of the same server, which are named, messages that wait
-in a queue, metrics and logs.
+In it: the common PostgreSQL database and every database that a service has for itself, with the roles that they need,
+the Redis keys, RabbitMQ's queues, exchanges, bindings and policies, and the volumes that have the label `ops.backup`.
+Not in it, and named: other databases of the same server, other volumes of the services, and parts that the stack does
+not have. Not in it either: secrets (password hashes included), messages that wait in a queue, metrics and logs.
 """
 
 from __future__ import annotations
@@ -33,17 +33,22 @@ from ops.base.errors import OpsError
 from ops.base.files import replace_file
 from ops.data import archive
 from ops.engine import Container
-from ops.parts import postgres, rabbitmq, redis
+from ops.parts import postgres, provision, rabbitmq, redis
+from ops.parts.nginx import edge
+from ops.stack import model
+from ops.stack.model import Stack
+from ops.stack.owned import Owned, Volume
 
-POSTGRES, REDIS, RABBITMQ, UPLOADS = archive.MEMBERS
+POSTGRES, REDIS, RABBITMQ = archive.POSTGRES, archive.REDIS, archive.RABBITMQ
 
 # Users and permissions are made from secrets and the committed definitions; runtime parameters (shovels, federation)
 # carry passwords in their addresses.
 _DEFINITIONS = ("vhosts", "exchanges", "queues", "bindings", "policies")
 
-UPLOADS_FOLDER = "/app/uploads"
+# Where a helper container has a volume.
+FOLDER = "/volume"
 # What a restore keeps there while it is at work.
-UPLOADS_ASIDE = ".restore-"
+ASIDE = ".restore-"
 
 _CHUNK = 1 << 20
 # Beyond what is estimated, so that the disk is not full to the last byte afterwards.
@@ -54,12 +59,52 @@ Tick = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Result:
-    """A finished backup: bytes, seconds, and what is in it by member."""
+    """A finished backup: bytes, seconds, what is in it by member, and what is not, in words."""
 
     path: Path
     size: int
     seconds: float
     counts: Mapping[str, Mapping[str, Any]]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The servers to ask, each None where the stack does not have the part, and what the services own."""
+
+    declared: Stack
+    owned: Owned
+    primary: Container | None
+    cache: Container | None
+    broker: Container | None
+
+    @property
+    def left_out(self) -> list[str]:
+        """Parts that the stack does not have."""
+        named = (("PostgreSQL", self.primary), ("Redis", self.cache), ("RabbitMQ", self.broker))
+        return [name for name, container in named if container is None]
+
+
+def find(
+    env: Environment,
+    containers: Sequence[Container],
+    cache: Callable[[Environment, Sequence[Container]], Container] = redis.primary,
+) -> Parts:
+    """The parts of the stack that hold data. cache: which node of Redis. Raises OpsError when one of them does not run,
+    or what the labels say cannot be meant."""
+    declared = model.load(env)
+    owned = provision.declared(env, declared)
+
+    def there(nodes: Sequence[str]) -> bool:
+        return any(node in declared.services for node in nodes)
+
+    return Parts(
+        declared,
+        owned,
+        postgres.primary(env, containers) if there(postgres.NODES) else None,
+        cache(env, containers) if there(redis.NODES) else None,
+        rabbitmq.node(env, containers) if there(rabbitmq.NODES) else None,
+    )
 
 
 def _silent(_words: str) -> None:
@@ -74,30 +119,38 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     """
     began = time.monotonic()
     containers = engine.containers(env)
-    primary = postgres.primary(env, containers)
-    broker = rabbitmq.node(env, containers)
-    cache = _redis_source(env, containers)
+    parts = find(env, containers, _redis_source)
+    primary, cache, broker = parts.primary, parts.cache, parts.broker
     tick("looking at what there is")
-    definitions = _definitions(broker)
-    facts = archive.Facts(
-        project_name(env),
-        env.name,
-        datetime.now(UTC).replace(microsecond=0),
-        {
-            "postgres": sql(env, primary, "SHOW server_version").split()[0],
-            "redis": redis.info(cache, "server")["redis_version"],
-            "rabbitmq": str(definitions["rabbitmq_version"]),
-        },
-    )
+    definitions = _definitions(broker) if broker else {}
+    versions = {}
+    if primary:
+        versions["postgres"] = sql(env, primary, "SHOW server_version").split()[0]
+    if cache:
+        versions["redis"] = redis.info(cache, "server")["redis_version"]
+    if broker:
+        versions["rabbitmq"] = str(definitions["rabbitmq_version"])
+    facts = archive.Facts(project_name(env), env.name, datetime.now(UTC).replace(microsecond=0), versions)
+    present = {each["Name"] for each in engine.inspect([each.real for each in parts.owned.volumes], "volume")}
+    volumes = [each for each in parts.owned.volumes if each.real in present]
+    on_server = json.loads(sql(env, primary, _DATABASES)) if primary else []
+    databases = [name for name in parts.owned.databases if name in on_server]
+    if not (versions or volumes):
+        raise OpsError(f"There is nothing to back up in {env.name}: it has no database, cache, broker or volume.")
     folder = env.project_dir / "backups" / env.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_space(env, folder, primary, cache, containers)
+    _check_space(env, folder, parts, [env.values.get("POSTGRES_DB", ""), *databases], volumes)
     try:
         with archive.create(folder, facts) as writer:
-            _write_postgres(env, primary, writer, tick)
-            _write_redis(cache, writer, tick)
-            _write_rabbitmq(definitions, writer)
-            _write_uploads(env, containers, writer, tick)
+            if primary:
+                for name in ("", *databases):
+                    _write_postgres(env, primary, writer, tick, name)
+            if cache:
+                _write_redis(cache, writer, tick)
+            if broker:
+                _write_rabbitmq(definitions, writer)
+            for volume in volumes:
+                _write_volume(parts.declared, volume, writer, tick)
             tick("reading it back")
     except OSError as error:
         raise OpsError(
@@ -106,7 +159,15 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
         ) from error
     path = folder / archive.file_name(facts)
     _note_success(env, facts.created_at)
-    return Result(path, path.stat().st_size, time.monotonic() - began, writer.counts)
+    others = [name for name in on_server if name not in {*databases, env.values.get("POSTGRES_DB", ""), "postgres"}]
+    left_out = (
+        *(f"{name}: the stack has none" for name in parts.left_out),
+        *(f"database {name}: no label ops.database declares it" for name in others),
+        *(f"database {name}: it does not exist yet" for name in parts.owned.databases if name not in databases),
+        *(f"volume {name}: no label ops.backup names it" for name in parts.owned.not_backed_up),
+        *(f"volume {each.name}: it does not exist yet" for each in parts.owned.volumes if each not in volumes),
+    )
+    return Result(path, path.stat().st_size, time.monotonic() - began, writer.counts, left_out)
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -116,14 +177,29 @@ def as_json(result: Result) -> dict[str, Any]:
 
 def describe(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a backup holds, a line for each member."""
-    tables = counts[POSTGRES]["rows"]
-    queues, exchanges = (counts[RABBITMQ][name] for name in ("queues", "exchanges"))
-    return [
-        f"PostgreSQL  {amount(sum(tables.values()), 'row')} in {amount(len(tables), 'table')}",
-        f"Redis       {amount(counts[REDIS]['keys'], 'key')}",
-        f"RabbitMQ    {amount(queues, 'queue')}, {amount(exchanges, 'exchange')} (no messages)",
-        f"Uploads     {amount(counts[UPLOADS]['files'], 'file')}, {console.size(counts[UPLOADS]['bytes'])}",
-    ]
+    return [f"{_title(name):<{_WIDTH}}  {_amounts(name, found)}" for name, found in counts.items()]
+
+
+_WIDTH = 20
+
+
+def _title(member: str) -> str:
+    if member in (titles := {POSTGRES: "PostgreSQL", REDIS: "Redis", RABBITMQ: "RabbitMQ"}):
+        return titles[member]
+    for kind, names in (("database", archive.databases([member])), ("volume", archive.volumes([member]))):
+        if names:
+            return f"{kind} {next(iter(names))}"
+    return member
+
+
+def _amounts(member: str, found: Mapping[str, Any]) -> str:
+    if "rows" in found:
+        return f"{amount(sum(found['rows'].values()), 'row')} in {amount(len(found['rows']), 'table')}"
+    if member == REDIS:
+        return amount(found["keys"], "key")
+    if member == RABBITMQ:
+        return f"{amount(found['queues'], 'queue')}, {amount(found['exchanges'], 'exchange')} (no messages)"
+    return f"{amount(found['files'], 'file')}, {console.size(found['bytes'])}"
 
 
 def show(result: Result) -> None:
@@ -132,8 +208,8 @@ def show(result: Result) -> None:
     console.say(f"{relative(result.path)}: {size}, verified, in {seconds}", "green")
     for line in describe(result.counts):
         console.say(f"  {line}")
-    if others := result.counts[POSTGRES].get("other_databases"):
-        console.warn(f"Not in it: other databases of the same server ({', '.join(others)}). Dump them with pg_dump.")
+    for line in result.left_out:
+        console.warn(f"Not in it: {line}.")
     console.say("  Not in it: config/*/secrets. Keep a copy of those where you keep passwords.", "dim")
 
 
@@ -192,15 +268,19 @@ def count_rows(env: Environment, container: Container, database: str = "") -> di
     return dict(json.loads(line) for line in lines)
 
 
-def in_uploads(env: Environment, containers: Sequence[Container], script: str) -> tuple[list[str], dict[str, Any]]:
-    """Command line that runs a shell script in the uploads volume with stdin, and its surroundings.
+def in_volume(declared: Stack, volume: Volume, script: str) -> list[str]:
+    """Command line that runs a shell script in a volume, with stdin, in a container of its own.
 
-    In a web container when one runs; in one for the occasion otherwise, for uploads can be wanted while web is down.
+    Not in one of a service: its image may have no tar, and its memory is for its work. The image is nginx's, which is
+    on the engine by now. As root, so that every file can be read and keeps its owner, with no other right.
     """
-    for each in containers:
-        if each.service == "web" and each.running:
-            return engine.exec_argv(each.id, "sh", "-c", script, stdin=True), {}
-    return one_off_argv(env, "web", script), engine.surroundings(env)
+    rights = (word for right in ("CHOWN", "DAC_OVERRIDE", "FOWNER") for word in ("--cap-add", right))
+    return engine.docker_argv(
+        *("run", "--rm", "--interactive", "--network", "none", "--read-only", "--user", "0:0", "--cap-drop", "ALL"),
+        *rights,
+        *("--security-opt", "no-new-privileges", "--volume", f"{volume.real}:{FOLDER}", "--workdir", FOLDER),
+        *("--entrypoint", "sh", declared.services[edge.SERVICE].image, "-c", f"set -eu; {script}"),
+    )
 
 
 def one_off_argv(env: Environment, service: str, script: str) -> list[str]:
@@ -266,17 +346,22 @@ def _redis_source(env: Environment, containers: Sequence[Container]) -> Containe
 
 
 def _check_space(
-    env: Environment, folder: Path, primary: Container, cache: Container, containers: Sequence[Container]
+    env: Environment, folder: Path, parts: Parts, databases: Sequence[str], volumes: Sequence[Volume]
 ) -> None:
     before = sorted(folder.glob(f"{project_name(env)}-{env.name}-*.tar"))
     if before:
         # Compressed as the next one will be; it may have grown.
         needed = before[-1].stat().st_size * 3 // 2
     else:
-        argv, options = in_uploads(env, containers, f"du -sk {UPLOADS_FOLDER}")
-        listed = engine.run(argv, timeout=None, **options).stdout.split()
-        needed = int(listed[0]) * 1024 + int(sql(env, primary, "SELECT pg_database_size(current_database())"))
-        needed += int(redis.info(cache, "memory")["used_memory"])
+        needed = 0
+        for volume in volumes:
+            listed = engine.run(in_volume(parts.declared, volume, "du -sk ."), timeout=None).stdout.split()
+            needed += int(listed[0]) * 1024
+        for name in databases if parts.primary else ():
+            assert parts.primary
+            needed += int(sql(env, parts.primary, "SELECT pg_database_size(current_database())", database=name))
+        if parts.cache:
+            needed += int(redis.info(parts.cache, "memory")["used_memory"])
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE_BYTES:
         raise OpsError(
@@ -288,26 +373,30 @@ def _check_space(
 # ── PostgreSQL ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write_postgres(env: Environment, primary: Container, writer: archive.Writer, tick: Tick) -> None:
-    user, database = env.values["POSTGRES_USER"], env.values["POSTGRES_DB"]
-    with _snapshot(env, primary) as (snapshot, rows), writer.member(POSTGRES) as sink:
+def _write_postgres(env: Environment, primary: Container, writer: archive.Writer, tick: Tick, own: str) -> None:
+    """Dump a database. own: of a service; "": the common one."""
+    user, database = env.values["POSTGRES_USER"], own or env.values["POSTGRES_DB"]
+    name = archive.database(own) if own else POSTGRES
+    with _snapshot(env, primary, database) as (snapshot, rows), writer.member(name) as sink:
         dump = ("pg_dump", "--format=custom", "--compress=zstd", "--no-password", f"--snapshot={snapshot}")
         argv = engine.exec_argv(primary.id, *dump, f"--username={user}", database)
-        receive(argv, sink, "PostgreSQL", tick)
+        receive(argv, sink, f"PostgreSQL, {database}", tick)
     # Reads and decompresses every row: an archive that pg_restore cannot read is none.
-    with writer.readable(POSTGRES) as dumped:
+    with writer.readable(name) as dumped:
         argv = engine.exec_argv(primary.id, "pg_restore", "--file=/dev/null", stdin=True)
-        send(argv, dumped, "reading the PostgreSQL dump", tick)
-    size = int(sql(env, primary, "SELECT pg_database_size(current_database())"))
+        send(argv, dumped, f"reading the dump of {database}", tick)
+
+    def asked(text: str) -> str:
+        return sql(env, primary, text, database=database)
+
     writer.describe(
-        POSTGRES,
+        name,
         {
             "database": database,
-            "database_bytes": size,
+            "database_bytes": int(asked("SELECT pg_database_size(current_database())")),
             "rows": rows,
-            "search_path": sql(env, primary, _SEARCH_PATH),
-            "roles": json.loads(sql(env, primary, _LIST_ROLES)),
-            "other_databases": json.loads(sql(env, primary, _OTHER_DATABASES)),
+            "search_path": asked(_SEARCH_PATH),
+            "roles": json.loads(asked(_LIST_ROLES)),
         },
     )
 
@@ -334,20 +423,19 @@ SELECT coalesce(json_agg(json_build_object('name', r.rolname,
 FROM pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%'
 """
 
-_OTHER_DATABASES = """
-SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database
-WHERE NOT datistemplate AND datname NOT IN (current_database(), 'postgres')
+_DATABASES = """
+SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database WHERE NOT datistemplate
 """
 
 
 @contextmanager
-def _snapshot(env: Environment, primary: Container) -> Iterator[tuple[str, dict[str, int]]]:
+def _snapshot(env: Environment, primary: Container, database: str) -> Iterator[tuple[str, dict[str, int]]]:
     """A snapshot of the database to dump from, and the rows every table has in it."""
     begin = (
         "SET idle_in_transaction_session_timeout = 0;\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
         f"SELECT json_build_array('', pg_export_snapshot());\n{_COUNT_ROWS}\\echo end\n"
     )
-    argv = engine.exec_argv(primary.id, *postgres.psql(env, "--file=-"), stdin=True)
+    argv = engine.exec_argv(primary.id, *postgres.psql(env, "--file=-", database=database), stdin=True)
     pipe = subprocess.PIPE
     with engine.popen(argv, stdin=pipe, stdout=pipe, stderr=pipe) as session:
         stdin, stdout = engine.pipe(session.stdin), engine.pipe(session.stdout)
@@ -465,33 +553,33 @@ def _write_rabbitmq(definitions: Mapping[str, Any], writer: archive.Writer) -> N
     writer.describe(RABBITMQ, {key: len(value) for key, value in kept.items()})
 
 
-# ── uploads ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── volumes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write_uploads(env: Environment, containers: Sequence[Container], writer: archive.Writer, tick: Tick) -> None:
-    # What is being uploaded right now is left out, and may vanish meanwhile (exit code 1); finished files never change.
+def _write_volume(declared: Stack, volume: Volume, writer: archive.Writer, tick: Tick) -> None:
+    # A file may change or vanish meanwhile (exit code 1): a service that needs more than that must see to it itself.
     script = (
-        f"tar -C {UPLOADS_FOLDER} --exclude='./{UPLOADS_ASIDE}*' --exclude='.*.part'"
-        " --warning=no-file-changed --warning=no-file-removed -czf - . || [ $? -eq 1 ]"
+        f"tar --numeric-owner --exclude='./{ASIDE}*' --warning=no-file-changed --warning=no-file-removed -czf - ."
+        " || [ $? -eq 1 ]"
     )
-    argv, options = in_uploads(env, containers, script)
-    with writer.member(UPLOADS) as sink:
-        receive(argv, sink, "uploads", tick, **options)
-    with writer.readable(UPLOADS) as packed:
-        writer.describe(UPLOADS, count_files(packed))
+    name = archive.volume(volume.name)
+    with writer.member(name) as sink:
+        receive(in_volume(declared, volume, script), sink, f"volume {volume.name}", tick)
+    with writer.readable(name) as packed:
+        writer.describe(name, count_files(packed, volume.name))
 
 
-def count_files(packed: IO[bytes]) -> dict[str, int]:
+def count_files(packed: IO[bytes], volume: str) -> dict[str, int]:
     """Files and their bytes in a .tar.gz, all of which is read. Raises OpsError when it is broken."""
     try:
         with gzip.open(packed) as unpacked:
             with tarfile.open(fileobj=unpacked, mode="r|") as tar:
-                sizes = [info.size for info in tar if info.isfile()]
+                sizes = [info.size for info in tar if info.isfile() or info.islnk()]
             # tarfile does not mind a missing end, and gzip's checksum comes after it.
             while unpacked.read(_CHUNK):
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise OpsError(f"The uploads could not be packed: {error}.", "See: invoke logs --service web") from error
+        raise OpsError(f"The volume {volume} could not be packed: {error}.", "Run the command again.") from error
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 

@@ -1,8 +1,10 @@
 """Restore: put the content of an archive in the place of what is there.
 
-Everything is prepared beside what runs while that goes on serving: a second database, a second set of Redis files, a
-second folder of uploads, each compared with the manifest. Only then the services stop, names are swapped, and the
-services start again. The old data is kept until they are healthy; whatever fails before puts it back.
+Everything is prepared beside what runs while that goes on serving: a second one of each database, a second set of Redis
+files, a second folder in each volume, each compared with the manifest. Only then the services stop, names are swapped,
+and the services start again. The old data is kept until they are healthy; whatever fails before puts it back.
+
+What the archive holds and nothing declares any more is left out and named, and so is what is declared and not in it.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import contextlib
 import re
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +27,18 @@ from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
 from ops.data import archive
 from ops.data.archive import Manifest
 from ops.data.backup import (
+    ASIDE,
     POSTGRES,
     RABBITMQ,
     REDIS,
-    UPLOADS,
-    UPLOADS_ASIDE,
-    UPLOADS_FOLDER,
+    Parts,
     Tick,
     available,
     complaint,
     count_rows,
     describe,
-    in_uploads,
+    find,
+    in_volume,
     one_off_argv,
     project_name,
     run_in,
@@ -43,12 +46,13 @@ from ops.data.backup import (
     sql,
 )
 from ops.engine import Container
-from ops.parts import postgres, provision, rabbitmq, redis, services
+from ops.parts import rabbitmq, redis, services
 from ops.parts.postgres import ownership
-from ops.stack import model
-from ops.stack.model import Stack
+from ops.stack.owned import Volume
 from ops.state import lock
 
+# In names of databases: beside the one in use, and put aside. At most 30 characters with the time.
+_BESIDE, _ASIDE = "_restoring_", "_before_restore_"
 # How many backups a message names.
 _SHOWN = 5
 # A restored database is larger than the dump and about as large as the one it was taken from; WAL comes on top.
@@ -60,7 +64,7 @@ class Result:
     """A finished restore, times in seconds; during `interruption` the services were away.
 
     `kept`: the databases that this restore or an earlier one put aside and that are still there. `roles`: roles that
-    it created, without a password.
+    it created, without a password. `left_out`: what was not restored, in words.
     """
 
     path: Path
@@ -69,6 +73,17 @@ class Result:
     counts: Mapping[str, Mapping[str, Any]]
     kept: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that is restored: its name, the member that holds it, and the names that it has on the way."""
+
+    name: str
+    member: str
+    new: str
+    old: str
 
 
 def restore(
@@ -92,7 +107,8 @@ def restore(
     check_fits(env, path, manifest, other_environment)
     # Before anything is looked at: while a person thinks about the question, no deploy may replace what was seen.
     with lock.hold(env, f"restore --env {env.name}") as held:
-        work = _Restore(env, path, manifest, model.load(env), engine.containers(env), keep_old, tick)
+        containers = engine.containers(env)
+        work = _Restore(env, path, manifest, find(env, containers), containers, keep_old, tick)
         work.check()
         if not _agreed(env, path, manifest, work, assume_yes):
             raise OpsError("Nothing was changed.", code=FAILED)
@@ -123,6 +139,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "counts": result.counts,
         "kept_databases": list(result.kept),
         "created_roles": list(result.roles),
+        "left_out": list(result.left_out),
     }
 
 
@@ -136,6 +153,8 @@ def show(result: Result) -> None:
         console.say(
             f"  created the roles {', '.join(result.roles)}, without a password: set one with \\password in psql"
         )
+    for line in result.left_out:
+        console.warn(f"Not restored: {line}.")
     for name in result.kept:
         console.say(f"  {name} was kept. To remove it, on the primary: dropdb {name}")
 
@@ -178,6 +197,8 @@ def _agreed(env: Environment, path: Path, manifest: Manifest, work: _Restore, as
         console.say(f"It replaces what {env.name} holds now, which is lost unless you have a backup of it:", "yellow")
         for line in work.present():
             console.say(f"  {line}")
+        for line in work.left_out:
+            console.say(f"Not restored: {line}.", "yellow")
         console.say(f"{services.names(work.services)} will be stopped for a moment.")
     expect = env.name if env.name == "prod" else ""
     return console.confirm(f"Replace the data of {env.name}?", assume_yes, expect=expect)
@@ -205,13 +226,15 @@ pg_restore --file=- | {
     --username="$1" --dbname="$2"
 """
 
-_RENAME = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN (:'a', :'c') \\g /dev/null
-BEGIN;
-ALTER DATABASE :"a" RENAME TO :"b";
-ALTER DATABASE :"c" RENAME TO :"d";
-COMMIT;
-"""
+_END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({names}) \\g /dev/null"
+
+
+def renaming(pairs: Sequence[tuple[str, str]]) -> str:
+    """A script that renames databases in this order, all or none, after it has ended their sessions."""
+    names = ", ".join(ownership.literal(name) for name, _ in pairs)
+    quoted = [(ownership.identifier(before), ownership.identifier(after)) for before, after in pairs]
+    lines = [f"ALTER DATABASE {before} RENAME TO {after};" for before, after in quoted]
+    return "\n".join([_END_SESSIONS.format(names=names), "BEGIN;", *lines, "COMMIT;"])
 
 
 class _Restore:
@@ -222,28 +245,67 @@ class _Restore:
         env: Environment,
         path: Path,
         manifest: Manifest,
-        declared: Stack,
+        parts: Parts,
         containers: Sequence[Container],
         keep_old: bool,
         tick: Tick,
     ) -> None:
         self.env, self.path, self.manifest, self.keep_old, self._tick = env, path, manifest, keep_old, tick
-        self.declared, self.containers = declared, containers
-        self.broker = rabbitmq.node(env, containers)
-        self.primary = postgres.primary(env, containers)
-        self.cache = redis.primary(env, containers)
-        self.cache_replicas = [each for each in redis.nodes(containers) if each.id != self.cache.id]
-        self.services = [each for each in services.of(declared, containers) if each.running]
-        self.database = env.values["POSTGRES_DB"]
-        self.owned = provision.declared(env, declared)
+        self.parts, self.containers = parts, containers
+        self.declared, self.owned = parts.declared, parts.owned
+        members = manifest.members
+        self.broker = parts.broker if RABBITMQ in members else None
+        self.cache = parts.cache if REDIS in members else None
+        nodes = redis.nodes(containers) if self.cache else []
+        self.cache_replicas = [each for each in nodes if self.cache and each.id != self.cache.id]
+        self.services = [each for each in services.of(self.declared, containers) if each.running]
         # A name has 63 characters at most, and the longest ending here has 30.
-        stamp, stem = f"{datetime.now(UTC):%Y%m%d%H%M%S}", self.database[:33]
-        self.beside, self.aside = f"{stem}_restoring_", f"{stem}_before_restore_"
-        self.new, self.old = self.beside + stamp, self.aside + stamp
+        self.stamp = f"{datetime.now(UTC):%Y%m%d%H%M%S}"
+        self.databases = [*self._wanted_databases()] if parts.primary else []
+        packed = archive.volumes(members)
+        self.volumes = {each: packed[each.name] for each in self.owned.volumes if each.name in packed}
+        self.left_out = tuple(self._left_out())
         self.roles: list[str] = []
         self.doing = "looking around"
         self.undo: list[tuple[str, Callable[[], object]]] = []
         self.touched = False
+
+    def _wanted_databases(self) -> Iterator[Database]:
+        found = archive.databases(self.manifest.members)
+        mine = {name: member for name, member in found.items() if name in self.owned.databases}
+        if POSTGRES in self.manifest.members:
+            mine = {self.env.values["POSTGRES_DB"]: POSTGRES, **mine}
+        for name, member in mine.items():
+            yield Database(name, member, f"{name[:33]}{_BESIDE}{self.stamp}", f"{name[:33]}{_ASIDE}{self.stamp}")
+
+    def _left_out(self) -> Iterator[str]:
+        """What is in the archive and not restored, and what is declared and not in the archive."""
+        members, parts = self.manifest.members, self.parts
+        for title, member, there in (
+            ("PostgreSQL", POSTGRES, parts.primary),
+            ("Redis", REDIS, parts.cache),
+            ("RabbitMQ", RABBITMQ, parts.broker),
+        ):
+            if member in members and there is None:
+                yield f"{title}: the stack has none"
+            elif there and member not in members:
+                yield f"{title}: the backup does not hold it, and it stays as it is"
+        for kind, label, held, declared in (
+            ("database", "ops.database", archive.databases(members), self.owned.databases),
+            ("volume", "ops.backup", archive.volumes(members), [each.name for each in self.owned.volumes]),
+        ):
+            yield from (f"{kind} {name}: no label {label} declares it" for name in held if name not in declared)
+            yield from (
+                f"{kind} {name}: the backup does not hold it, and it stays as it is"
+                for name in declared
+                if name not in held
+            )
+
+    @property
+    def primary(self) -> Container:
+        """The primary; only asked for where there is something to restore into it."""
+        assert self.parts.primary
+        return self.parts.primary
 
     def at(self, doing: str) -> None:
         """Begin a step; the words are for progress and for the message should it fail."""
@@ -266,9 +328,12 @@ class _Restore:
                 f"invoke deploy --env {self.env.name}",
             )
         versions = self.manifest.facts.versions
+        if self.cache:
+            check_version("Redis", versions["redis"], redis.info(self.cache, "server")["redis_version"], 2)
+        if not self.databases:
+            return
         check_version("PostgreSQL", versions["postgres"], self._sql("SHOW server_version").split()[0], 1)
-        check_version("Redis", versions["redis"], redis.info(self.cache, "server")["redis_version"], 2)
-        needed = self.manifest.counts(POSTGRES)["database_bytes"] * _SPACE_FACTOR
+        needed = sum(self.manifest.counts(each.member)["database_bytes"] for each in self.databases) * _SPACE_FACTOR
         listed = run_in(self.primary, ["df", "-Pk", "/var/lib/postgresql"], "PostgreSQL").splitlines()[-1].split()
         free = int(listed[3]) * 1024
         if free < needed:
@@ -279,12 +344,19 @@ class _Restore:
 
     def present(self) -> list[str]:
         """What is there now, a line for each part."""
-        rows = count_rows(self.env, self.primary)
-        return [
-            f"PostgreSQL  {console.amount(sum(rows.values()), 'row')} in {console.amount(len(rows), 'table')}",
-            f"Redis       {console.amount(self._keys(), 'key')}",
-            f"Uploads     {console.amount(self._count_uploads('.'), 'file')}",
-        ]
+        there = set(self._sql("SELECT datname FROM pg_database").splitlines()) if self.databases else set()
+        counts: dict[str, Mapping[str, Any]] = {
+            each.member: {"rows": count_rows(self.env, self.primary, each.name)}
+            for each in self.databases
+            if each.name in there
+        }
+        lines = describe(counts)
+        if self.cache:
+            lines += describe({REDIS: {"keys": self._keys(self.cache)}})
+        for volume, member in self.volumes.items():
+            files, used = self._volume(volume, f"{_COUNT_FILES}; du -sk . | cut -f1").split()
+            lines += describe({member: {"files": int(files), "bytes": int(used) * 1024}})
+        return lines
 
     # ── the whole of it ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -296,20 +368,22 @@ class _Restore:
             try:
                 self._prepare_postgres()
                 self._prepare_redis()
-                self._prepare_uploads()
+                self._prepare_volumes()
                 stopped = time.monotonic()
                 self._stop_services()
                 self._switch_postgres()
                 self._switch_redis()
-                self._switch_uploads()
+                self._switch_volumes()
                 self._import_rabbitmq()
+                self._migrate_in_place()
                 self._start_services()
             except BaseException as error:
                 raise self._failed(error) from error
             interruption = time.monotonic() - stopped
             kept = self._clean_up()
         counts = {name: member.counts for name, member in self.manifest.members.items()}
-        return Result(self.path, time.monotonic() - began, interruption, counts, kept, tuple(self.roles))
+        took = time.monotonic() - began
+        return Result(self.path, took, interruption, counts, kept, tuple(self.roles), self.left_out)
 
     def _failed(self, error: BaseException) -> OpsError:
         """Put back what was there; the error that says what happened and which state holds."""
@@ -324,7 +398,8 @@ class _Restore:
         if not_undone:
             return OpsError(
                 f"{message} What was there could NOT be put back completely. Failed: {'; '.join(not_undone)}.",
-                f"The old data still exists, the database as {self.database} or {self.old}; see docs/recovery.md.",
+                f"The old data still exists, a database under its own name or as NAME{_ASIDE}{self.stamp}; see"
+                " docs/recovery.md.",
                 code,
             )
         if self.touched:
@@ -341,42 +416,82 @@ class _Restore:
     # ── beside what runs ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _prepare_postgres(self) -> None:
-        self.at("restoring PostgreSQL into a new database")
-        # Of a restore that was killed.
-        for name in self._databases(self.beside):
-            self._drop(name)
+        if not self.databases:
+            return
+        self.at("setting privileges")
+        # As a deploy would, and to stay: a dump names the roles of the services.
+        ownership.provide(self.env, self.owned, self.primary)
         self._create_roles()
-        self.undo.append(("removing the new database", lambda: self._drop(self.new)))
-        self._sql('CREATE DATABASE :"name" TEMPLATE template0', name=self.new)
-        user, path = self.env.values["POSTGRES_USER"], self.manifest.counts(POSTGRES).get("search_path", "public")
-        argv = engine.exec_argv(self.primary.id, "bash", "-c", _LOAD, "bash", user, self.new, path, stdin=True)
-        with archive.member(self.path, POSTGRES) as dump:
-            send(argv, dump, "PostgreSQL", self.tell)
-        self.at("comparing the rows with the manifest")
-        wanted, found = self.manifest.counts(POSTGRES)["rows"], count_rows(self.env, self.primary, self.new)
+        for each in self.databases:
+            self._prepare_database(each)
+        self.at("setting privileges and bringing the schema up to date")
+        common = next((each.new for each in self.databases if each.member == POSTGRES), "")
+        # Privileges of a database are not part of its dump.
+        roles = ["bash", "/etc/postgresql/roles.sh"]
+        run_in(self.primary, roles, "roles.sh", variables={"POSTGRES_DB": common} if common else {})
+        ownership.provide(self.env, self.owned, self.primary, common)
+        owners = {each.database: each.name for each in self.owned.roles if each.database}
+        for each in self.databases:
+            if each.name in owners:
+                self._sql('ALTER DATABASE :"name" OWNER TO :"owner"', name=each.new, owner=owners[each.name])
+        # An older backup has an older schema than the services that will use it.
+        for job, variables in self._migrations_beside().items():
+            self._migrate(job, variables)
+        for each in self.databases:
+            self._sql("ANALYZE", database=each.new)
+
+    def _prepare_database(self, database: Database) -> None:
+        self.at(f"restoring {database.name} into a new database")
+        # Of a restore that was killed.
+        for name in self._named(f"{database.name[:33]}{_BESIDE}"):
+            self._drop(name)
+        self.undo.append(("removing the new database", lambda: self._drop(database.new)))
+        self._sql('CREATE DATABASE :"name" TEMPLATE template0', name=database.new)
+        counts = self.manifest.counts(database.member)
+        user, path = self.env.values["POSTGRES_USER"], counts.get("search_path", "public")
+        argv = engine.exec_argv(self.primary.id, "bash", "-c", _LOAD, "bash", user, database.new, path, stdin=True)
+        with archive.member(self.path, database.member) as dump:
+            send(argv, dump, f"PostgreSQL, {database.name}", self.tell)
+        self.at(f"comparing the rows of {database.name} with the manifest")
+        wanted, found = counts["rows"], count_rows(self.env, self.primary, database.new)
         if wanted != found:
             tables = [name for name in {*wanted, *found} if wanted.get(name) != found.get(name)]
             raise OpsError(f"{', '.join(sorted(tables))}: the number of rows is not that of the manifest.")
-        self.at("setting privileges and bringing the schema up to date")
-        # Privileges of a database are not part of its dump.
-        roles = ["bash", "/etc/postgresql/roles.sh"]
-        run_in(self.primary, roles, "roles.sh", variables={"POSTGRES_DB": self.new})
-        ownership.provide(self.env, self.owned, self.primary, self.new)
-        # An older backup has an older schema than the services that will use it.
-        for job in self.declared.migrations:
-            arguments = ("run", "--rm", "--no-deps", "--no-TTY", "--env", f"DATABASE_NAME={self.new}", job)
-            done = engine.compose(self.env, *arguments, check=False, timeout=None)
-            if not done.ok:
-                raise engine.explain(done.stderr) or OpsError(
-                    f"The migrations of {job} refused it; is the backup newer than the project?"
-                    f" {complaint(done.stderr + done.stdout)}"
-                )
-        self._sql("ANALYZE", database=self.new)
+
+    def _migrations_beside(self) -> dict[str, dict[str, str]]:
+        """Migrations that can be pointed at a database by DATABASE_NAME, and what to set for each; they run before the
+        services stop. The others know the database by its name only, and run when it has that."""
+        new = {each.name: each.new for each in self.databases}
+        entries: Mapping[str, Any] = self.declared.document.get("services") or {}
+        names = {
+            job: (entries.get(job, {}).get("environment") or {}).get("DATABASE_NAME", "")
+            for job in self.declared.migrations
+        }
+        return {job: {"DATABASE_NAME": new[name]} for job, name in names.items() if name in new}
+
+    def _migrate(self, job: str, variables: Mapping[str, str]) -> None:
+        options = (word for key, value in variables.items() for word in ("--env", f"{key}={value}"))
+        arguments = ("run", "--rm", "--no-deps", "--no-TTY", *options, job)
+        done = engine.compose(self.env, *arguments, check=False, timeout=None)
+        if not done.ok:
+            raise engine.explain(done.stderr) or OpsError(
+                f"The migrations of {job} refused it; is the backup newer than the project?"
+                f" {complaint(done.stderr + done.stdout)}"
+            )
+
+    def _migrate_in_place(self) -> None:
+        beside = self._migrations_beside()
+        for job in self.declared.migrations if self.databases else ():
+            if job not in beside:
+                self.at(f"running {job}")
+                self._migrate(job, {})
 
     def _create_roles(self) -> None:
         """Create the roles that the dump names and this server lacks, as they were but without a password."""
         present = set(self._sql("SELECT rolname FROM pg_roles").splitlines())
-        missing = [role for role in self.manifest.counts(POSTGRES).get("roles", ()) if role["name"] not in present]
+        # The same in each: roles are the server's.
+        listed = self.manifest.counts(self.databases[0].member).get("roles", ())
+        missing = [role for role in listed if role["name"] not in present]
         self.undo.append(("removing the new roles", self._drop_roles))
         for role in missing:
             if not _ROLE_OPTIONS.fullmatch(role["options"]):
@@ -392,9 +507,11 @@ class _Restore:
             self._sql('DROP ROLE IF EXISTS :"name"', name=self.roles.pop())
 
     def _prepare_redis(self) -> None:
+        if not (cache := self.cache):
+            return
         self.at("putting the Redis snapshot beside the present one")
         folder = "/data/.restore"
-        self.undo.append(("removing the Redis snapshot", lambda: self._in_cache(f"rm -rf {folder}")))
+        self.undo.append(("removing the Redis snapshot", lambda: _in_cache(cache, f"rm -rf {folder}")))
         # The shape of an append-only file with several parts: the base alone, to which the server adds.
         script = (
             f"set -eu; rm -rf {folder}; mkdir {folder}; cd {folder}; cat > appendonly.aof.1.base.rdb;"
@@ -402,18 +519,22 @@ class _Restore:
             " printf 'file appendonly.aof.1.base.rdb seq 1 type b\\n' > appendonly.aof.manifest"
         )
         with archive.member(self.path, REDIS) as snapshot:
-            send(engine.exec_argv(self.cache.id, "sh", "-c", script, stdin=True), snapshot, "Redis", self.tell)
+            send(engine.exec_argv(cache.id, "sh", "-c", script, stdin=True), snapshot, "Redis", self.tell)
 
-    def _prepare_uploads(self) -> None:
-        self.at("unpacking the uploads beside the present ones")
-        self.undo.append(("removing the unpacked uploads", lambda: self._uploads(f"rm -rf {_NEW} {_OLD} {_MOVED}")))
-        script = f"set -eu; cd {UPLOADS_FOLDER}; rm -rf {_NEW}; mkdir {_NEW}; tar -C {_NEW} --no-same-owner -xzf -"
-        argv, options = in_uploads(self.env, self.containers, script)
-        with archive.member(self.path, UPLOADS) as packed:
-            send(argv, packed, "uploads", self.tell, **options)
-        wanted, found = self.manifest.counts(UPLOADS)["files"], self._count_uploads(_NEW)
-        if wanted != found:
-            raise OpsError(f"Unpacked files: {found}; the manifest says {wanted}.")
+    def _prepare_volumes(self) -> None:
+        for volume, member in self.volumes.items():
+            self.at(f"unpacking the volume {volume.name} beside what it holds")
+            self._undo_in(volume, "removing the unpacked files", f"rm -rf {_NEW} {_OLD} {_MOVED}")
+            script = f"rm -rf {_NEW}; mkdir {_NEW}; tar -C {_NEW} --numeric-owner -xzf -"
+            with archive.member(self.path, member) as packed:
+                send(in_volume(self.declared, volume, script), packed, f"volume {volume.name}", self.tell)
+            wanted = self.manifest.counts(member)["files"]
+            found = int(self._volume(volume, f"find {_NEW} -type f -printf . | wc -c"))
+            if wanted != found:
+                raise OpsError(f"Unpacked files of {volume.name}: {found}; the manifest says {wanted}.")
+
+    def _undo_in(self, volume: Volume, words: str, script: str) -> None:
+        self.undo.append((f"{words} of {volume.name}", lambda: self._volume(volume, script)))
 
     # ── the switch ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -429,65 +550,72 @@ class _Restore:
         services.wait_healthy([each for each in self.services if each.ready])
 
     def _switch_postgres(self) -> None:
+        if not self.databases:
+            return
         self.at("swapping the databases")
         # Whether it took place is found by the name, should it be interrupted.
         self.undo.append(("swapping the databases back", self._switch_postgres_back))
-        self._rename((self.database, self.old), (self.new, self.database))
+        self._rename([pair for each in self.databases for pair in ((each.name, each.old), (each.new, each.name))])
 
     def _switch_postgres_back(self) -> None:
-        if self._sql("SELECT count(*) FROM pg_database WHERE datname = :'name'", name=self.old) == "1":
-            self._rename((self.database, self.new), (self.old, self.database))
+        # All or none were renamed.
+        if self._sql("SELECT count(*) FROM pg_database WHERE datname = :'name'", name=self.databases[0].old) == "1":
+            self._rename([pair for each in self.databases for pair in ((each.name, each.new), (each.old, each.name))])
 
-    def _rename(self, *pairs: tuple[str, str]) -> None:
+    def _rename(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Rename databases, all or none. Sessions are ended first; whoever comes back in between makes it try again."""
         for attempt in range(5, 0, -1):
             try:
-                self._sql(_RENAME, **dict(zip("abcd", (name for pair in pairs for name in pair), strict=True)))
+                self._sql(renaming(pairs))
                 return
             except OpsError:
                 if attempt == 1:
                     raise
 
     def _switch_redis(self) -> None:
+        if not (cache := self.cache):
+            return
         self.at("giving Redis its snapshot")
         # Both nodes are about to be silent, and neither must be promoted for it.
         self.undo.append(("letting the sentinels act again", lambda: redis.resume_failover(self.containers)))
         redis.suspend_failover(self.containers)
-        self.undo.append(("giving Redis its old data back", self._switch_redis_back))
-        services.stop([*self.cache_replicas, self.cache])
+        self.undo.append(("giving Redis its old data back", lambda: self._switch_redis_back(cache)))
+        services.stop([*self.cache_replicas, cache])
         put_aside = "rm -rf .before; [ ! -e appendonlydir ] || mv appendonlydir .before"
-        self._one_off(self.cache.service, f"set -eu; cd /data; {put_aside}; mv .restore appendonlydir")
-        self._start_redis()
-        keys, found = self.manifest.counts(REDIS), self._keys()
+        self._one_off(cache.service, f"set -eu; cd /data; {put_aside}; mv .restore appendonlydir")
+        self._start_redis(cache)
+        keys, found = self.manifest.counts(REDIS), self._keys(cache)
         # What expires may have done so since.
         if not keys["keys"] - keys["expiring"] <= found <= keys["keys"]:
             raise OpsError(f"Keys in Redis: {found}; the manifest says {keys['keys']}.")
 
-    def _switch_redis_back(self) -> None:
-        services.stop([*self.cache_replicas, self.cache])
+    def _switch_redis_back(self, cache: Container) -> None:
+        services.stop([*self.cache_replicas, cache])
         script = "cd /data && { [ ! -e .before ] || { rm -rf appendonlydir && mv .before appendonlydir; }; }"
-        self._one_off(self.cache.service, script)
-        self._start_redis()
+        self._one_off(cache.service, script)
+        self._start_redis(cache)
 
-    def _start_redis(self) -> None:
+    def _start_redis(self, cache: Container) -> None:
         # What the replica has is of another history: it copies the primary anew.
         for each in self.cache_replicas:
             self._one_off(each.service, "rm -rf /data/appendonlydir")
-        services.start([self.cache])
-        services.wait_healthy([self.cache])
+        services.start([cache])
+        services.wait_healthy([cache])
         services.start(self.cache_replicas)
 
-    def _switch_uploads(self) -> None:
-        self.at("swapping the uploads")
-        self.undo.append(("swapping the uploads back", self._switch_uploads_back))
-        self._uploads(f"rm -rf {_OLD} {_MOVED}; mkdir {_OLD}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}")
-
-    def _switch_uploads_back(self) -> None:
-        # Only once all the old ones had moved are those that stand there new.
-        put_aside = f"if [ -e {_MOVED} ]; then {_move('.', _NEW)}; rm {_MOVED}; fi"
-        self._uploads(f"if [ -d {_OLD} ]; then {put_aside}; {_move(_OLD, '.')}; fi")
+    def _switch_volumes(self) -> None:
+        for volume in self.volumes:
+            self.at(f"swapping the files of {volume.name}")
+            # Only once all the old ones had moved are those that stand there new.
+            put_aside = f"if [ -e {_MOVED} ]; then {_move('.', _NEW)}; rm {_MOVED}; fi"
+            back = f"if [ -d {_OLD} ]; then {put_aside}; {_move(_OLD, '.')}; fi"
+            self._undo_in(volume, "swapping back the files", back)
+            swap = f"mkdir {_OLD}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}"
+            self._volume(volume, f"rm -rf {_OLD} {_MOVED}; {swap}")
 
     def _import_rabbitmq(self) -> None:
+        if not self.broker:
+            return
         self.at("importing RabbitMQ's definitions")
         with archive.member(self.path, RABBITMQ) as definitions:
             # Adds and changes, never removes: there is nothing to undo.
@@ -503,20 +631,20 @@ class _Restore:
     def _clean_up(self) -> tuple[str, ...]:
         """Remove the old data, or what may be removed of it; a failure here is only untidy."""
         self.tell("removing the old data")
-        steps: list[Callable[[], Any]] = [
-            lambda: redis.resume_failover(self.containers),
-            lambda: self._in_cache("rm -rf /data/.before"),
-            lambda: self._uploads(f"rm -rf {_NEW} {_OLD} {_MOVED}"),
-        ]
-        if not self.keep_old:
-            steps.append(lambda: self._drop(self.old))
+        steps: list[Callable[[], Any]] = []
+        if cache := self.cache:
+            steps += [lambda: redis.resume_failover(self.containers), lambda: _in_cache(cache, "rm -rf /data/.before")]
+        for volume in self.volumes:
+            steps.append(partial(self._volume, volume, f"rm -rf {_NEW} {_OLD} {_MOVED}"))
+        for each in self.databases if not self.keep_old else ():
+            steps.append(partial(self._drop, each.old))
         for step in steps:
             try:
                 step()
             except OpsError as error:
                 console.warn(f"the restore is complete, but not all of the old data could be removed: {error.message}")
         with contextlib.suppress(OpsError):
-            return tuple(self._databases(self.aside))
+            return tuple(name for each in self.databases for name in self._named(f"{each.name[:33]}{_ASIDE}"))
         return ()
 
     # ── small things ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -524,7 +652,7 @@ class _Restore:
     def _sql(self, text: str, *, database: str = "postgres", **variables: str) -> str:
         return sql(self.env, self.primary, text, database=database, **variables)
 
-    def _databases(self, start: str) -> list[str]:
+    def _named(self, start: str) -> list[str]:
         """Names of the databases that begin so, oldest first."""
         query = "SELECT datname FROM pg_database WHERE starts_with(datname, :'start') ORDER BY datname"
         return self._sql(query, start=start).split()
@@ -532,31 +660,27 @@ class _Restore:
     def _drop(self, database: str) -> None:
         self._sql('DROP DATABASE IF EXISTS :"name" WITH (FORCE)', name=database)
 
-    def _keys(self) -> int:
-        return int(run_in(self.cache, redis.argv("DBSIZE"), "Redis"))
-
-    def _in_cache(self, script: str) -> None:
-        run_in(self.cache, ["sh", "-c", script], "Redis")
+    def _keys(self, cache: Container) -> int:
+        return int(run_in(cache, redis.argv("DBSIZE"), "Redis"))
 
     def _one_off(self, service: str, script: str) -> None:
         _checked(one_off_argv(self.env, service, script), service, **engine.surroundings(self.env))
 
-    def _uploads(self, script: str) -> str:
-        # Which web containers run changes in the course of a restore.
-        script = f"set -eu; cd {UPLOADS_FOLDER}; {script}"
-        argv, options = in_uploads(self.env, engine.containers(self.env), script)
-        return _checked(argv, "uploads", **options)
-
-    def _count_uploads(self, folder: str) -> int:
-        return int(self._uploads(f"find {folder} -path './{UPLOADS_ASIDE}*' -prune -o -type f -printf . | wc -c"))
+    def _volume(self, volume: Volume, script: str) -> str:
+        return _checked(in_volume(self.declared, volume, script), f"volume {volume.name}")
 
 
-_NEW, _OLD, _MOVED = f"{UPLOADS_ASIDE}new", f"{UPLOADS_ASIDE}old", f"{UPLOADS_ASIDE}moved"
+_NEW, _OLD, _MOVED = f"{ASIDE}new", f"{ASIDE}old", f"{ASIDE}moved"
+_COUNT_FILES = f"find . -path './{ASIDE}*' -prune -o -type f -printf . | wc -c"
+
+
+def _in_cache(cache: Container, script: str) -> None:
+    run_in(cache, ["sh", "-c", script], "Redis")
 
 
 def _move(source: str, target: str) -> str:
     """Shell command that moves everything but our own folders from one folder to another, hidden files too."""
-    return f"find {source} -mindepth 1 -maxdepth 1 ! -name '{UPLOADS_ASIDE}*' -exec mv -t {target} -- {{}} +"
+    return f"find {source} -mindepth 1 -maxdepth 1 ! -name '{ASIDE}*' -exec mv -t {target} -- {{}} +"
 
 
 def _checked(argv: Sequence[str], what: str, **options: Any) -> str:

@@ -37,13 +37,17 @@ MIGRATION, MANUAL = "migration", "manual"
 SCHEDULE = "ops.schedule"
 SCHEDULED = "schedule"
 
+# RUNNING: it need not stop while data is replaced.
+RESTORE = "ops.restore"
+RUNNING = "running"
+
 # Every label that anything here reads. A new one is added here, and to the table.
 KNOWN = PARTS | {
     *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, SMOKE, ROLLOUT),
     *(JOB, SCHEDULE, "ops.schedule.timezone", "ops.schedule.overlap", "ops.schedule.missed", "ops.schedule.limit"),
     *("ops.schema", "ops.database", "ops.database-connections"),
     *("ops.rabbitmq", "ops.rabbitmq.definitions"),
-    *("ops.backup", "ops.restore"),
+    *("ops.backup", RESTORE),
     "ops.metrics",
     "ops.base",  # of a server's image of ours: what it was built on
 }

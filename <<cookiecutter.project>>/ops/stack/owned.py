@@ -113,6 +113,9 @@ def declared(stack: Stack, superuser: str = "", database: str = "") -> Owned:
     for name, entry in entries.items():
         if name not in own and (found := [label for label in LABELS if label in _labels(entry)]):
             raise _wrong(name, found[0], _labels(entry)[found[0]], "it is for services of your own, not for a part")
+    for name, entry in own.items():
+        if (said := _labels(entry).get(labels.RESTORE, labels.RUNNING)) != labels.RUNNING:
+            raise _wrong(name, labels.RESTORE, said, "it must be running, or not be there: then the service is stopped")
     volumes = _volumes(stack, own)
     return Owned(
         roles=tuple(_roles(own, {superuser, database} - {""})),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,9 +101,9 @@ def make_container() -> Callable[..., Container]:
 
 @pytest.fixture
 def make_stack() -> Callable[..., Stack]:
-    """A stack of the given services."""
+    """A stack of the given services. document: what they were read from."""
 
-    def make(*services: Service) -> Stack:
-        return Stack("acme-dev", {each.name: each for each in services}, {})
+    def make(*services: Service, document: Mapping[str, Any] | None = None) -> Stack:
+        return Stack("acme-dev", {each.name: each for each in services}, document or {})
 
     return make

@@ -497,9 +497,10 @@ class Changeover:
     def _migrate(self) -> None:
         """Bring the schema of an older database up to the services that will use it."""
         self.at("bringing the schema up to date")
-        done = engine.compose(self.env, "run", "--rm", "--no-deps", "--no-TTY", "migrate", check=False, timeout=None)
-        if not done.ok:
-            raise engine.explain(done.stderr) or OpsError(f"migrate: {backup.complaint(done.stderr + done.stdout)}")
+        for job in model.load(self.env).migrations:
+            done = engine.compose(self.env, "run", "--rm", "--no-deps", "--no-TTY", job, check=False, timeout=None)
+            if not done.ok:
+                raise engine.explain(done.stderr) or OpsError(f"{job}: {backup.complaint(done.stderr + done.stdout)}")
 
     def _services(self) -> list[Container]:
         return services.of(model.load(self.env), engine.containers(self.env))

@@ -22,13 +22,14 @@ CONTENT = {
     "postgres.dump": b"PGDMP" + bytes(range(256)) * 9,
     "redis.rdb": b"REDIS0012" + b"\0" * 500,
     "rabbitmq.json": b'{"queues": []}',
-    "uploads.tar.gz": b"",
+    "databases/my-blog.dump": b"PGDMP" * 100,
+    "volumes/web_uploads.tar.gz": b"",
 }
 
 
 def write(folder, content=CONTENT, facts=FACTS):
     with archive.create(folder, facts) as writer:
-        for name in archive.MEMBERS:
+        for name in content:
             with writer.member(name) as sink:
                 for start in range(0, len(content[name]), 100):
                     sink.write(content[name][start : start + 100])
@@ -66,7 +67,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
 
 def test_a_member_can_be_looked_into_before_the_end(tmp_path):
     with archive.create(tmp_path, FACTS) as writer:
-        for name in archive.MEMBERS:
+        for name in CONTENT:
             with writer.member(name) as sink:
                 sink.write(CONTENT[name])
             with writer.readable(name) as file:
@@ -162,11 +163,45 @@ def test_missing_extra_and_swapped_members_are_refused(tmp_path, change):
         archive.verify(rebuilt(write(tmp_path), change))
 
 
+def test_an_archive_of_format_1_is_still_read(tmp_path):
+    """As earlier versions wrote it: four members, always."""
+
+    def earlier(members):
+        content = dict(zip(archive.MEMBERS, (b"dump", b"snapshot", b"{}", b"packed"), strict=True))
+        found = {name: archive.Member(len(each), hashlib.sha256(each).hexdigest()) for name, each in content.items()}
+        manifest = archive._manifest_text(FACTS, found).replace(b'"format": 2', b'"format": 1')
+        members.clear()
+        members.update(content)
+        members.update({archive.MANIFEST: manifest, archive.CHECKSUMS: archive._checksums_text(found, manifest)})
+
+    path = rebuilt(write(tmp_path), earlier)
+    manifest = archive.verify(path)
+    assert archive.volumes(manifest.members) == {"web_uploads": "uploads.tar.gz"}
+    assert archive.databases(manifest.members) == {}
+    with archive.member(path, "uploads.tar.gz") as file:
+        assert file.read() == b"packed"
+
+
+def test_members_are_found_by_what_they_hold():
+    assert archive.volumes(CONTENT) == {"web_uploads": "volumes/web_uploads.tar.gz"}
+    assert archive.databases(CONTENT) == {"my-blog": "databases/my-blog.dump"}
+    assert archive.volume("web_uploads") in CONTENT and archive.database("my-blog") in CONTENT
+
+
+@pytest.mark.parametrize("name", ["postgres.dump", "../x", "volumes/../x.tar.gz", "other.txt", "databases/a b.dump"])
+def test_no_other_member_is_written_and_none_twice(tmp_path, name):
+    with pytest.raises(ValueError, match="not a new member"), archive.create(tmp_path, FACTS) as writer:
+        with writer.member("postgres.dump"):
+            pass
+        with writer.member(name):
+            pass
+
+
 def test_a_later_format_is_told_apart_from_damage(tmp_path):
     def later(members):
-        members["manifest.json"] = members["manifest.json"].replace(b'"format": 1', b'"format": 2')
+        members["manifest.json"] = members["manifest.json"].replace(b'"format": 2', b'"format": 3')
 
-    with pytest.raises(OpsError, match="format 2") as caught:
+    with pytest.raises(OpsError, match="format 3") as caught:
         archive.verify(rebuilt(write(tmp_path), later))
     assert not isinstance(caught.value, archive.Damaged)
 
@@ -195,7 +230,7 @@ def test_a_failure_midway_leaves_nothing(tmp_path):
 
 
 def test_an_unfinished_archive_is_not_published(tmp_path):
-    with pytest.raises(ValueError, match="not written"), archive.create(tmp_path, FACTS):
+    with pytest.raises(ValueError, match="nothing was written"), archive.create(tmp_path, FACTS):
         pass
     assert names(tmp_path) == []
 

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import json
 import struct
 import tarfile
 from datetime import UTC, datetime
@@ -12,8 +13,13 @@ import pytest
 
 from ops import engine
 from ops.base.errors import OpsError
-from ops.data import backup
-from ops.parts import redis
+from ops.data import archive, backup
+from ops.parts import postgres, redis
+from ops.stack import model
+from ops.stack.model import Service, Stack
+from ops.stack.owned import Owned, Volume
+
+FILES = Volume("files", "acme-dev_files", ("shop",))
 
 
 def property_(name, value):
@@ -77,9 +83,9 @@ def packed(*files):
     return buffer.getvalue()
 
 
-def test_uploads_are_counted():
+def test_files_of_a_volume_are_counted():
     content = packed(("./ab/one", 1000), ("./two words", 24))
-    assert backup.count_files(io.BytesIO(content)) == {"files": 2, "bytes": 1024}
+    assert backup.count_files(io.BytesIO(content), "files") == {"files": 2, "bytes": 1024}
 
 
 @pytest.mark.parametrize(
@@ -87,9 +93,9 @@ def test_uploads_are_counted():
     [b"", b"nonsense" * 100, packed(("a", 50_000))[:-30], gzip.compress(b"x" * 5000)],
     ids=["empty", "nonsense", "cut off", "not a tar"],
 )
-def test_broken_uploads_are_refused(content):
-    with pytest.raises(OpsError, match="could not be packed"):
-        backup.count_files(io.BytesIO(content))
+def test_a_broken_volume_is_refused(content):
+    with pytest.raises(OpsError, match="volume files could not be packed"):
+        backup.count_files(io.BytesIO(content), "files")
 
 
 def test_services_that_are_down_are_named(env, make_container):
@@ -102,12 +108,12 @@ def test_services_that_are_down_are_named(env, make_container):
         backup.running(env, found, "rabbitmq", "redis-primary")
 
 
-def test_uploads_can_be_reached_without_web(env, make_container):
-    argv, _ = backup.in_uploads(env, [make_container("web", 2)], "ls")
-    assert argv == ["docker", "exec", "--interactive", "acme-dev-web-2", "sh", "-c", "ls"]
-    argv, options = backup.in_uploads(env, [make_container("web", state="exited")], "ls")
-    assert argv[-9:] == ["run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh", "web", "-c", "ls"]
-    assert options["cwd"] == env.project_dir
+def test_a_volume_is_reached_without_its_services(make_stack):
+    """Their images may hold no tar, and they may not run."""
+    argv = backup.in_volume(make_stack(Service("nginx", "nginx:1")), FILES, "ls")
+    assert argv[:3] == ["docker", "run", "--rm"]
+    assert "acme-dev_files:/volume" in argv and "--network" in argv
+    assert argv[-4:] == ["sh", "nginx:1", "-c", "set -eu; ls"]
 
 
 @pytest.mark.parametrize(
@@ -147,24 +153,120 @@ def test_data_goes_through_whole():
     assert said.split()[0] == hashlib.sha256(content).hexdigest()
 
 
-def test_too_little_room_is_refused(env, monkeypatch, make_container):
+def test_too_little_room_is_refused(env, monkeypatch, make_stack):
     folder = env.project_dir / "backups/dev"
     folder.mkdir(parents=True)
     (folder / "acme-dev-20261123T140000Z.tar").write_bytes(bytes(4096))
     free = 100 << 20
     monkeypatch.setattr(backup.shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
-    container = make_container("postgres-primary")
-    backup._check_space(env, folder, container, container, [])
+    parts = backup.Parts(make_stack(), Owned(), None, None, None)
+    backup._check_space(env, folder, parts, [], [])
     free = 1 << 20
     with pytest.raises(OpsError, match=r"has 1\.0 MiB free"):
-        backup._check_space(env, folder, container, container, [])
+        backup._check_space(env, folder, parts, [], [])
 
 
-def test_nothing_is_left_when_a_service_is_down(env, monkeypatch, make_container):
+def test_nothing_is_left_when_a_service_is_down(env, monkeypatch, make_container, make_stack):
+    monkeypatch.setattr(
+        model, "load", lambda _env: make_stack(Service("postgres-primary", ""), Service("rabbitmq", ""))
+    )
     monkeypatch.setattr(engine, "containers", lambda _env: [make_container("rabbitmq")])
     with pytest.raises(OpsError, match="PostgreSQL is not running"):
         backup.create(env)
     assert not (env.project_dir / "backups").exists()
+
+
+@pytest.fixture
+def backing_up(env, monkeypatch, make_container):
+    """Backs up a stack of these services; what is packed of each member is its name."""
+    env.values.update(POSTGRES_DB="appdb", POSTGRES_USER="admin")
+    shop = {
+        "labels": {"ops.database": "shop", "ops.backup": "files"},
+        "secrets": [{"source": "SHOP_DB_PASSWORD"}],
+        "volumes": [{"type": "volume", "source": name, "target": f"/{name}"} for name in ("files", "cache")],
+    }
+    volumes = {"files": {"name": "acme-dev_files"}, "cache": {"name": "acme-dev_cache"}}
+
+    def run(*parts, present=(), databases=("appdb", "postgres"), own=True):
+        services = [*map(lambda name: Service(name, f"{name}:1"), ("nginx", *parts))]
+        document = {"services": {"shop": shop} if own else {}, "volumes": volumes}
+        stack = Stack("acme-dev", {each.name: each for each in services}, document)
+        containers = [make_container(name) for name in parts]
+
+        def member(name, writer):
+            with writer.member(name) as sink:
+                sink.write(name.encode())
+            writer.describe(name, {})
+
+        monkeypatch.setattr(model, "load", lambda _env: stack)
+        monkeypatch.setattr(engine, "containers", lambda _env: containers)
+        monkeypatch.setattr(
+            engine, "inspect", lambda names, _kind: [{"Name": each} for each in names if each in present]
+        )
+        monkeypatch.setattr(postgres, "primary", lambda _env, found: found[0])
+        monkeypatch.setattr(backup, "_redis_source", lambda _env, found: found[0])
+        monkeypatch.setattr(backup, "sql", lambda _env, _node, text, **_: (
+            json.dumps(databases) if "datname" in text else "18.6"))  # fmt: skip
+        monkeypatch.setattr(redis, "info", lambda *_: {"redis_version": "8.2.9"})
+        monkeypatch.setattr(backup, "_definitions", lambda _broker: {"rabbitmq_version": "4.3.6"})
+        monkeypatch.setattr(backup, "_check_space", lambda *_: None)
+        monkeypatch.setattr(backup, "_write_postgres", lambda _env, _node, writer, _tick, own: member(
+            archive.database(own) if own else backup.POSTGRES, writer))  # fmt: skip
+        monkeypatch.setattr(backup, "_write_redis", lambda _node, writer, _tick: member(backup.REDIS, writer))
+        monkeypatch.setattr(backup, "_write_rabbitmq", lambda _found, writer: member(backup.RABBITMQ, writer))
+        monkeypatch.setattr(backup, "_write_volume", lambda _stack, volume, writer, _tick: member(
+            archive.volume(volume.name), writer))  # fmt: skip
+        return backup.create(env)
+
+    return run
+
+
+def test_a_backup_holds_every_database_and_volume_that_is_declared(backing_up):
+    result = backing_up(
+        *("postgres-primary", "redis-primary", "rabbitmq"),
+        present=("acme-dev_files",),
+        databases=("appdb", "legacy", "postgres", "shop"),
+    )
+    assert list(result.counts) == [
+        *("postgres.dump", "databases/shop.dump", "redis.rdb", "rabbitmq.json", "volumes/files.tar.gz")
+    ]
+    assert result.left_out == (
+        "database legacy: no label ops.database declares it",
+        "volume cache: no label ops.backup names it",
+    )
+    assert list(archive.verify(result.path).members) == list(result.counts)
+
+
+def test_what_does_not_exist_yet_stops_no_backup(backing_up):
+    result = backing_up("postgres-primary")
+    assert list(result.counts) == ["postgres.dump"]
+    assert result.left_out == (
+        "Redis: the stack has none",
+        "RabbitMQ: the stack has none",
+        "database shop: it does not exist yet",
+        "volume cache: no label ops.backup names it",
+        "volume files: it does not exist yet",
+    )
+
+
+def test_a_stack_without_any_data_has_nothing_to_back_up(backing_up):
+    with pytest.raises(OpsError, match="nothing to back up in dev"):
+        backing_up(own=False)
+
+
+def test_what_an_archive_holds_is_told_member_by_member():
+    counts = {
+        "postgres.dump": {"rows": {"api.items": 3, "api.more": 4}},
+        "databases/shop.dump": {"rows": {"public.orders": 1}},
+        "redis.rdb": {"keys": 2},
+        "rabbitmq.json": {"queues": 5, "exchanges": 2},
+        "uploads.tar.gz": {"files": 1, "bytes": 10},
+        "volumes/files.tar.gz": {"files": 2, "bytes": 2048},
+    }
+    assert [line.split(maxsplit=1)[0] for line in backup.describe(counts)][:2] == ["PostgreSQL", "database"]
+    text = "\n".join(backup.describe(counts))
+    for words in ("7 rows in 2 tables", "database shop", "1 row in 1 table", "volume web_uploads", "volume files"):
+        assert words in text
 
 
 @pytest.mark.parametrize(

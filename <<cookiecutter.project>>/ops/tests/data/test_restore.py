@@ -1,6 +1,7 @@
 """What a restore refuses, and in which order it undoes; the rest is driven against a real engine."""
 
 import contextlib
+import re
 import signal
 import subprocess
 from datetime import UTC, datetime
@@ -12,10 +13,11 @@ import pytest
 from ops import engine
 from ops.base import console
 from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
-from ops.data import archive, restore
+from ops.data import archive, backup, restore
 from ops.data.archive import Facts, Manifest, Member
 from ops.parts import postgres, redis
 from ops.stack.model import Service
+from ops.stack.owned import Owned, Role, Volume
 
 WHEN = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 COUNTS = {
@@ -96,7 +98,7 @@ def test_a_damaged_archive_is_refused_before_anything_else(env, tmp_path, monkey
 def test_prod_wants_its_name_typed(env, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(console, "confirm", lambda *args, **options: asked.append((args, options)))
-    work = SimpleNamespace(present=lambda: ["present"], services=[])
+    work = SimpleNamespace(present=lambda: ["present"], services=[], left_out=["volume files: not declared"])
     restore._agreed(env, tmp_path, manifest(), work, False)
     prod = type(env)("prod", env.project_dir, env.env_file, env.secrets_dir, env.values)
     restore._agreed(prod, tmp_path, manifest(), work, False)
@@ -119,19 +121,23 @@ def test_nothing_is_looked_at_before_the_lock_is_held(env, tmp_path, monkeypatch
     def look(*_args):
         order.append("look")
         return SimpleNamespace(
-            check=lambda: None, present=lambda: [], services=[], run=lambda: order.append("run") or "result"
+            check=lambda: None,
+            present=lambda: [],
+            services=[],
+            left_out=(),
+            run=lambda: order.append("run") or "result",
         )
 
     path = tmp_path / "a.tar"
     path.touch()
     monkeypatch.setattr(restore.lock, "hold", hold)
     monkeypatch.setattr(restore.archive, "verify", lambda _path: manifest())
-    monkeypatch.setattr(restore.model, "load", lambda _env: order.append("declared"))
+    monkeypatch.setattr(restore, "find", lambda _env, _all: order.append("parts"))
     monkeypatch.setattr(engine, "containers", lambda _env: order.append("containers"))
     monkeypatch.setattr(restore, "_Restore", look)
     monkeypatch.setattr(console, "confirm", lambda *_args, **_options: order.append("ask") or True)
     assert restore.restore(env, path) == "result"
-    assert order == ["lock", "declared", "containers", "look", "ask", "check", "run", "unlock"]
+    assert order == ["lock", "containers", "parts", "look", "ask", "check", "run", "unlock"]
 
 
 def test_an_archive_is_found_by_its_bare_name(env):
@@ -236,12 +242,13 @@ def test_a_load_that_fails_on_either_side_fails(tmp_path, failing):
 STEPS = {
     "_prepare_postgres": "removing the new database",
     "_prepare_redis": "removing the Redis snapshot",
-    "_prepare_uploads": "removing the unpacked uploads",
+    "_prepare_volumes": "removing the unpacked files",
     "_stop_services": "starting the services again",
     "_switch_postgres": "swapping the databases back",
     "_switch_redis": "giving Redis its old data back",
-    "_switch_uploads": "swapping the uploads back",
+    "_switch_volumes": "swapping back the files",
     "_import_rabbitmq": "",
+    "_migrate_in_place": "",
     "_start_services": "",
 }
 
@@ -263,7 +270,26 @@ def declared(make_stack):
         Service(
             "migrate", "migrate", built=True, one_shot=True, labels={"ops.job": "migration"}, networks=("database",)
         ),
+        document={"services": {"migrate": {"environment": {"DATABASE_NAME": "appdb"}}}},
     )
+
+
+def restoring(env, declared, containers, members=None, owned=None):
+    """A restore of an archive with these members into this stack."""
+
+    def node(service):
+        return next((each for each in containers if each.service == service), None)
+
+    parts = backup.Parts(
+        declared,
+        owned or Owned(volumes=(Volume("web_uploads", "acme-dev_web_uploads", ("web",)),)),
+        node("postgres-primary"),
+        node("redis-primary"),
+        node("rabbitmq"),
+    )
+    found = manifest() if members is None else Manifest(manifest().facts, members)
+    path = env.project_dir / "a.tar"
+    return restore._Restore(env, path, found, parts, containers, False, lambda _words: None)
 
 
 @pytest.fixture
@@ -271,7 +297,7 @@ def work(env, tmp_path, make_container, declared, monkeypatch):
     """A restore whose steps only note that they were made and undone."""
     services = ("postgres-primary", "redis-primary", "redis-replica", "rabbitmq", "web", "migrate")
     found = [make_container(name) for name in services]
-    one = restore._Restore(env, tmp_path / "a.tar", manifest(), declared, found, False, lambda _words: None)
+    one = restoring(env, declared, found)
     one.done, one.fails = [], {}
 
     def step(name, undone):
@@ -326,29 +352,25 @@ def test_what_cannot_be_undone_is_said_and_the_rest_still_is(work):
     def stuck():
         raise OpsError("no answer.")
 
-    work.fails["_switch_uploads"] = OpsError("the disk is full.")
+    work.fails["_switch_volumes"] = OpsError("the disk is full.")
     work.undo.append(("swapping something back", stuck))
     with pytest.raises(OpsError, match="could NOT be put back completely") as caught:
         work.run()
     assert "swapping something back (no answer.)" in caught.value.message
-    assert work.old in caught.value.remedy
+    assert work.databases[0].old.partition("_before")[2] in caught.value.remedy
     assert "starting the services again" in work.done
 
 
-def test_names_of_databases_are_short_enough(env, tmp_path, make_container, declared):
+def test_names_of_databases_are_short_enough(env, make_container, declared):
     env.values["POSTGRES_DB"] = "a" * 63
-    found = [make_container(name) for name in ("postgres-primary", "redis-primary", "rabbitmq")]
-    work = restore._Restore(env, tmp_path, manifest(), declared, found, False, lambda _words: None)
-    assert len(work.old) <= 63 and len(work.new) <= 63
-    assert work.old != work.new
+    (database,) = restoring(env, declared, [make_container("postgres-primary")]).databases
+    assert len(database.old) <= 63 and len(database.new) <= 63
+    assert database.old != database.new
 
 
-def test_it_needs_a_deployed_environment(env, tmp_path, make_container, declared):
-    with pytest.raises(OpsError, match="rabbitmq is not running"):
-        restore._Restore(env, tmp_path, manifest(), declared, [], False, lambda _words: None)
-    found = [make_container(name) for name in ("postgres-primary", "redis-primary", "rabbitmq")]
+def test_it_needs_a_deployed_environment(env, make_container, declared):
     with pytest.raises(OpsError, match="was not deployed completely: migrate never ran") as caught:
-        restore._Restore(env, tmp_path, manifest(), declared, found, False, lambda _words: None).check()
+        restoring(env, declared, [make_container("postgres-primary")]).check()
     assert caught.value.remedy == "invoke deploy --env dev"
 
 
@@ -405,7 +427,7 @@ def steps(monkeypatch):
     monkeypatch.setattr(restore, "run_in", lambda node, argv, what, **_: found.note(node.service, *argv))
     monkeypatch.setattr(restore, "one_off_argv", lambda _env, service, script: [service, script])
     monkeypatch.setattr(restore, "_checked", lambda argv, what, **_: found.note("one-off", *argv))
-    monkeypatch.setattr(restore, "in_uploads", lambda _env, _all, script: (["uploads", script], {}))
+    monkeypatch.setattr(restore, "in_volume", lambda _stack, volume, script: [volume.name, script])
     monkeypatch.setattr(engine, "containers", lambda _env: [])
     monkeypatch.setattr(redis, "info", lambda *_: {"redis_version": "8.2.9"})
     monkeypatch.setattr(redis, "argv", lambda *words: ["redis-cli", *words])
@@ -423,7 +445,7 @@ def real(env, tmp_path, make_container, declared, steps):
     """A restore whose steps do what they do."""
     names = ("postgres-primary", "redis-primary", "redis-replica", "rabbitmq", "web", "migrate")
     found = [make_container(name) for name in names]
-    return restore._Restore(env, tmp_path / "a.tar", manifest(), declared, found, False, lambda _words: None)
+    return restoring(env, declared, found)
 
 
 def needing(work, kibibytes):
@@ -451,20 +473,28 @@ def test_an_archive_of_a_newer_server_is_refused(real, part, version):
         real.check()
 
 
-def test_databases_are_renamed_both_or_none(real, steps):
+def renames(steps):
+    """Pairs of names, in each script that renames databases."""
+    texts = [line[1] for line in steps if line[0] == "sql" and "RENAME" in line[1]]
+    return [re.findall(r'ALTER DATABASE "(\w+)" RENAME TO "(\w+)"', text) for text in texts]
+
+
+def test_databases_are_renamed_all_or_none(real, steps):
+    (database,) = real.databases
     real._switch_postgres()
-    names = (("a", "appdb"), ("b", real.old), ("c", real.new), ("d", "appdb"))
-    assert list(steps) == [("sql", restore._RENAME, *names)]
+    assert renames(steps) == [[("appdb", database.old), (database.new, "appdb")]]
+    (text,) = (line[1] for line in steps)
+    assert text.index("pg_terminate_backend") < text.index("BEGIN;") < text.index("ALTER") < text.index("COMMIT;")
+    assert f"IN ('appdb', '{database.new}')" in text
     del steps[:]
     real.undo[-1][1]()
-    back = (("a", "appdb"), ("b", real.new), ("c", real.old), ("d", "appdb"))
-    assert [line for line in steps if line[1] == restore._RENAME] == [("sql", restore._RENAME, *back)]
+    assert renames(steps) == [[("appdb", database.new), (database.old, "appdb")]]
 
 
 def test_a_swap_that_did_not_take_place_is_not_undone(real, steps):
     steps.answers["datname"] = "0"
     real._switch_postgres_back()
-    assert not any(line[1] == restore._RENAME for line in steps)
+    assert renames(steps) == []
 
 
 @pytest.mark.parametrize(("failures", "fails"), [(4, False), (5, True)])
@@ -511,12 +541,74 @@ def test_migrations_bring_an_older_schema_up_to_date(real, steps, monkeypatch):
     monkeypatch.setattr(restore, "count_rows", lambda *_: {"api.items": 3})
     monkeypatch.setattr(engine, "compose", lambda _env, *line, **_: lines.append(line) or done)
     real._prepare_postgres()
-    assert lines == [("run", "--rm", "--no-deps", "--no-TTY", "--env", f"DATABASE_NAME={real.new}", "migrate")]
+    new = f"DATABASE_NAME={real.databases[0].new}"
+    assert lines == [("run", "--rm", "--no-deps", "--no-TTY", "--env", new, "migrate")]
     assert steps[-1] == ("sql", "ANALYZE")
     assert ("postgres-primary", "bash", "/etc/postgresql/roles.sh") in steps
     done.ok = False
     with pytest.raises(OpsError, match="The migrations of migrate refused it.*column exists"):
         real._prepare_postgres()
+
+
+def test_a_migration_that_knows_its_database_by_name_runs_when_it_has_that(real, steps, monkeypatch):
+    """A foreign one would otherwise migrate the database that is in use."""
+    lines, done = [], SimpleNamespace(ok=True, stdout="", stderr="")
+    monkeypatch.setattr(engine, "compose", lambda _env, *line, **_: lines.append(line) or done)
+    real.declared.document["services"]["migrate"] = {"environment": {"DATABASE_URL": "postgres://shop@db/appdb"}}
+    assert real._migrations_beside() == {}
+    real._migrate_in_place()
+    assert lines == [("run", "--rm", "--no-deps", "--no-TTY", "migrate")]
+    real.declared.document["services"]["migrate"] = {"environment": {"DATABASE_NAME": "appdb"}}
+    real._migrate_in_place()
+    assert len(lines) == 1
+
+
+def test_a_database_of_a_service_is_restored_with_its_owner(env, make_container, declared, steps, monkeypatch):
+    members = {
+        "postgres.dump": Member(1, "", COUNTS["postgres.dump"]),
+        "databases/shop.dump": Member(1, "", {"database": "shop", "database_bytes": 5, "rows": {"public.orders": 1}}),
+        "databases/gone.dump": Member(1, "", {"database": "gone", "database_bytes": 5, "rows": {}}),
+    }
+    owned = Owned(roles=(Role("shop", "SHOP_DB_PASSWORD", "shop", ("shop",)), Role("new", "X", "new", ("new",))))
+    found = [make_container(name) for name in ("postgres-primary", "redis-primary", "migrate")]
+    rows = {"shop": {"public.orders": 1}}
+    monkeypatch.setattr(restore.archive, "member", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(restore, "send", lambda *_, **__: None)
+    monkeypatch.setattr(
+        restore, "count_rows", lambda _env, _node, name: rows.get(name.partition("_")[0], {"api.items": 3})
+    )
+    provided = []
+    monkeypatch.setattr(restore.ownership, "provide", lambda _env, _owned, _node, name="": provided.append(name))
+    monkeypatch.setattr(engine, "compose", lambda *_, **__: SimpleNamespace(ok=True))
+    one = restoring(env, declared, found, members, owned)
+    one._prepare_postgres()
+    common, shop = one.databases
+    assert provided == ["", common.new], "the roles that the dumps name, then what the new database lacks"
+    assert ("sql", 'ALTER DATABASE :"name" OWNER TO :"owner"', ("name", shop.new), ("owner", "shop")) in steps
+    del steps[:]
+    one._switch_postgres()
+    assert renames(steps) == [[("appdb", common.old), (common.new, "appdb"), ("shop", shop.old), (shop.new, "shop")]], (
+        "together, or a service would see one of today and one of then"
+    )
+    assert set(one.left_out) == {
+        "Redis: the backup does not hold it, and it stays as it is",
+        "database gone: no label ops.database declares it",
+        "database new: the backup does not hold it, and it stays as it is",
+    }
+
+
+def test_parts_that_the_stack_does_not_have_are_left_out_and_named(env, make_container, declared, steps):
+    one = restoring(env, declared, [make_container("web"), make_container("migrate")], owned=Owned())
+    assert one.left_out == (
+        "PostgreSQL: the stack has none",
+        "Redis: the stack has none",
+        "RabbitMQ: the stack has none",
+        "volume web_uploads: no label ops.backup declares it",
+    )
+    one.check()
+    assert one.present() == []
+    one.run()
+    assert [line[0] for line in steps] == ["stop", "start", "wait_healthy", "wait_healthy"]
 
 
 def test_rows_that_are_missing_are_named(real, steps, monkeypatch):
@@ -527,11 +619,11 @@ def test_rows_that_are_missing_are_named(real, steps, monkeypatch):
         real._prepare_postgres()
 
 
-def test_uploads_are_swapped_and_swapped_back(real, steps):
-    real._switch_uploads()
+def test_files_are_swapped_and_swapped_back(real, steps):
+    real._switch_volumes()
     real.undo[-1][1]()
     forth, back = (line[2] for line in steps)
-    assert forth.startswith(f"set -eu; cd {restore.UPLOADS_FOLDER}; rm -rf {restore._OLD}") and restore._MOVED in forth
+    assert forth.startswith(f"rm -rf {restore._OLD}") and restore._MOVED in forth
     assert f"[ -e {restore._MOVED} ]" in back and f"[ -d {restore._OLD} ]" in back
 
 
@@ -540,7 +632,7 @@ def test_what_is_left_of_the_old_data_goes_or_is_a_warning(real, steps, capsys):
     real._clean_up()
     assert steps[0] == ("resume",)
     assert steps[1] == ("redis-primary", "sh", "-c", "rm -rf /data/.before")
-    assert steps[2][:2] == ("one-off", "uploads") and f"rm -rf {restore._NEW}" in steps[2][2]
+    assert steps[2][:2] == ("one-off", "web_uploads") and f"rm -rf {restore._NEW}" in steps[2][2]
     assert steps[3][:2] == ("sql", 'DROP DATABASE IF EXISTS :"name" WITH (FORCE)')
     assert "the restore is complete, but not all of the old data could be removed: no answer" in capsys.readouterr().err
 

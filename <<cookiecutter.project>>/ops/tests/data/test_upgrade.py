@@ -18,7 +18,7 @@ from ops.parts.nginx import maintenance
 from ops.parts.postgres import majors
 from ops.parts.postgres.majors import Image, Server
 from ops.parts.postgres.volume import Change, Holding
-from ops.stack.model import Service
+from ops.stack.model import Service, Stack
 from ops.state import releases
 
 OLD, NEW = "postgres:17.6", "postgres:18.6"
@@ -445,8 +445,11 @@ def test_only_servers_of_another_major_are_started_and_a_standby_may_copy(runnin
 def test_migrations_of_an_older_database(running, monkeypatch) -> None:
     lines, done = [], engine.Completed((), 0, "", "")
     monkeypatch.setattr(engine, "compose", lambda _env, *line, **_: lines.append(line) or done)
+    jobs = [Service(name, "", one_shot=True, labels={"ops.job": "migration"}) for name in ("migrate", "shop-migrate")]
+    stack = Stack("acme-dev", {each.name: each for each in jobs}, {})
+    monkeypatch.setattr(steps.model, "load", lambda _env: stack)
     Changeover._migrate(running)
-    assert lines == [("run", "--rm", "--no-deps", "--no-TTY", "migrate")]
+    assert lines == [("run", "--rm", "--no-deps", "--no-TTY", name) for name in ("migrate", "shop-migrate")]
     done = engine.Completed((), 1, "", "column exists")
     with pytest.raises(OpsError, match="migrate: .*column exists"):
         Changeover._migrate(running)

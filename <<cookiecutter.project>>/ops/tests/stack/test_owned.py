@@ -123,3 +123,9 @@ def test_a_volume_of_a_part_is_refused() -> None:
 def test_a_part_owns_nothing() -> None:
     with pytest.raises(OpsError, match="for services of your own"):
         declared(postgres=service("X_DB_PASSWORD", part="postgres", schema="x"))
+
+
+def test_what_a_restore_may_leave_running_is_said_in_one_word() -> None:
+    declared(shop=service(restore="running"))
+    with pytest.raises(OpsError, match='shop has the label ops.restore: "yes"; it must be running'):
+        declared(shop=service(restore="yes"))
