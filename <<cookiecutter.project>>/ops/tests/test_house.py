@@ -7,7 +7,20 @@ from pathlib import Path
 
 OPS = Path(__file__).resolve().parents[1]
 # From the top down: a package may import from those that stand after it.
-PACKAGES = ("commands", "adopt", "data", "security", "rollout", "parts", "secrets", "state", "stack", "engine", "base")
+PACKAGES = (
+    "commands",
+    "adopt",
+    "data",
+    "security",
+    "rollout",
+    "parts",
+    "secrets",
+    "state",
+    "stack",
+    "engine",
+    "base",
+    "scheduler",
+)
 
 
 def imported(source: str) -> set[str]:
