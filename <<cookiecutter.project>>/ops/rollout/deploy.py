@@ -25,8 +25,8 @@ from ops.parts import postgres, prometheus, provision, redis, routes
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
+from ops.rollout import announce, gate, jobs, plan, preflight
 from ops.rollout import canary as trial
-from ops.rollout import gate, jobs, plan, preflight
 from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.observe import Survey, note, survey
 from ops.rollout.plan import Operation, Phase, Plan
@@ -44,8 +44,9 @@ _NICE = 10
 @dataclass
 class Deployment:
     """One deploy. doing: what it is at, for the message after Ctrl-C; took: seconds by service; unwell: parts of
-    monitoring that are not healthy; canary: the share of the requests, in percent, that new containers get for a trial
-    (0: all of them); promoting: whether the trial that is under way ends with this deploy."""
+    monitoring that are not healthy; release: its number, 0 before it has one; canary: the share of the requests, in
+    percent, that new containers get for a trial (0: all of them); promoting: whether the trial that is under way ends
+    with this deploy."""
 
     env: Environment
     held: lock.Lock
@@ -59,6 +60,7 @@ class Deployment:
     not_undone: list[str] = field(default_factory=list)
     took: dict[str, float] = field(default_factory=dict)
     unwell: tuple[str, ...] = ()
+    release: int = 0
 
     @property
     def timeout(self) -> float:
@@ -78,9 +80,17 @@ class Deployment:
         made = self._prepare(seen)
         self._check(decided)
         agreed = self._agree(decided)
-        made |= self._make_certificate()
         changes = {name: each.cause or each.word for name, each in decided.of_services().items()}
         success = releases.CANARY if self.canary else releases.DEPLOYED
+        with announce.announced(self, changes, success):
+            self._deploy(decided, made, agreed, changes, success)
+
+    def _deploy(
+        self, decided: Plan, made: bool, agreed: Collection[str], changes: Mapping[str, str], success: str
+    ) -> None:
+        """Carry out what was decided and agreed to. made: whether files that are mounted were made meanwhile."""
+        env = self.env
+        made |= self._make_certificate()
         with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command, success):
             self._fetch(decided)
             self._finish_jobs(decided)
@@ -115,12 +125,13 @@ class Deployment:
         console.say(f"watching for {minutes:.0f} minutes, then it is promoted")
         if name := trial.watch(self.env, declared, 60 * minutes, self.held.check):
             trial.show(self.env, declared, engine.containers(self.env))
-            self.abort_canary()
-            raise OpsError(
-                f"The canary of {name} answered more errors than what it was to replace.",
-                "The old containers serve everything again. Fix the cause and begin again.",
-                SMOKE,
-            )
+            with announce.failing(self, [name]):
+                self.abort_canary()
+                raise OpsError(
+                    f"The canary of {name} answered more errors than what it was to replace.",
+                    "The old containers serve everything again. Fix the cause and begin again.",
+                    SMOKE,
+                )
         self.canary, self.promoting = 0, True
         self.run()
 
@@ -149,6 +160,7 @@ class Deployment:
         After a failure our images get their tags back from those that run, so that nothing starts from the failed ones.
         """
         release = releases.begin(self.env, document, command, changes)
+        self.release = release.number
         try:
             yield
         except BaseException as error:
@@ -156,7 +168,7 @@ class Deployment:
             reason = str(error).partition("\n")[0]
 
             def note() -> None:
-                releases.finish(self.env, release, result, reason=reason, seconds=self._elapsed())
+                releases.finish(self.env, release, result, reason=reason, seconds=self.elapsed())
 
             failed = undo.every(
                 [
@@ -171,9 +183,10 @@ class Deployment:
         # Those of a rollback: nobody goes back to an older database server by it.
         names = {name for name, each in model.parse(document).services.items() if each.own}
         running = {each.service: each.image_id for each in engine.containers(self.env) if each.service in names}
-        releases.finish(self.env, release, success, seconds=self._elapsed(), images=running)
+        releases.finish(self.env, release, success, seconds=self.elapsed(), images=running)
 
-    def _elapsed(self) -> float:
+    def elapsed(self) -> float:
+        """Seconds since it began."""
         return time.monotonic() - self.began
 
     def _check(self, decided: Plan) -> None:

@@ -21,7 +21,7 @@ from ops.base.errors import OpsError
 from ops.base.findings import FAILED, OK, WARNING, Check
 from ops.engine import Container
 from ops.parts.nginx import settings as nginx
-from ops.rollout import host
+from ops.rollout import hooks, host
 from ops.rollout.plan import Plan
 from ops.stack.model import Port, Stack
 from ops.state import elsewhere, memory
@@ -321,6 +321,7 @@ def run(
     return [
         *check_versions(info, compose.result()),
         *check_settings(env),
+        *hooks.check(env),
         *(host.check_addresses(env, ports) if here else ()),
         *host.check_ca_bundle(env),
         *(host.check_overcommit(env, stack) if here else ()),

@@ -10,7 +10,7 @@ from typing import Any
 from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED
-from ops.rollout import canary, plan, preflight
+from ops.rollout import canary, hooks, plan, preflight
 from ops.rollout.observe import survey
 from ops.rollout.plan import Operation, Plan
 
@@ -55,6 +55,7 @@ def as_document(env: Environment, decided: Plan, refused: Sequence[findings.Chec
             }
             for each in decided.operations
         ],
+        "hooks": [] if decided.idle else hooks.present(env, hooks.OF_DEPLOY),
         "refused": [asdict(each) for each in refused],
     }
 
@@ -66,6 +67,8 @@ def show(env: Environment, decided: Plan, refused: Sequence[findings.Check] = ()
         return
     rows = [row for each in decided.operations for row in _rows(each)]
     console.print_table(("WHAT", "SERVICE", "WHY"), [tuple(console.plain(cell) for cell in row) for row in rows])
+    if found := hooks.present(env, hooks.OF_DEPLOY):
+        console.say(f"\nhooks: {', '.join(found)}")
     if not refused:
         option = f" --canary {share}" if share else ""
         console.say(f"\nnothing was changed; `invoke deploy{option} --env {env.name}` does this, in this order")

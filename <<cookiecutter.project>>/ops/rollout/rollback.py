@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ops import engine
-from ops.base import console
+from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
 from ops.engine import Container
-from ops.rollout import canary
+from ops.rollout import announce, canary, hooks
 from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
 from ops.rollout.roll import Move, move
@@ -45,10 +45,13 @@ def rollback(env: Environment, number: int | None = None) -> None:
         canary.refuse(env, declared, now)
         hashes = by_container(now, lambda folder: releases.hashes(env, target, folder))
         moves = backwards(declared, model.load(env), now, hashes, target)
+        findings.refuse(hooks.check(env))
         if not moves:
             console.say(f"nothing to change: {env.name} runs release {target.number}", "green")
             return
-        _roll_out(work, moves, declared, target)
+        work.command = f"rollback to {target.number}"
+        with announce.announced(work, [each.service.name for each in moves], releases.DEPLOYED, back=True):
+            _roll_out(work, moves, declared, target)
         note(env, declared, [each.id for each in now])
         names = ", ".join(each.service.name for each in moves)
         console.say(f"{env.name} is back on release {target.number}: {names}", "green")

@@ -108,6 +108,14 @@ CATALOGUE: tuple[Secret, ...] = (
         shared=True,
     ),
     Secret(
+        "DEPLOY_WEBHOOK_URL",
+        "where deploys are announced, such as an incoming webhook of Slack; empty: nowhere",
+        (),
+        "make a new address at the receiver and type it here; the next deploy uses it",
+        length=0,
+        optional=True,
+    ),
+    Secret(
         "GRAFANA_PASSWORD",
         "Grafana user admin",
         ("grafana",),

@@ -69,6 +69,7 @@ def test_for_programs(env, previewing, seen, capsys) -> None:
     assert document == {
         "environment": "dev",
         "idle": False,
+        "hooks": [],
         "operations": [
             {
                 "phase": "rollout",
