@@ -21,7 +21,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser import Parser
 
 # What ops/ needs beside invoke, by the names of the modules (requirements.in has those of the packages).
-MODULES = ("cronsim", "cryptography", "dotenv", "rich")
+MODULES = ("cronsim", "cryptography", "dotenv", "rich", "tzdata")
 
 # The environment of commands that name none.
 ENV = os.environ.get("STACK_ENV") or "dev"
@@ -31,7 +31,15 @@ RESTART_HELP = "restart databases and nginx without asking, where a change needs
 JSON_HELP = "print JSON for programs instead of a table"
 
 # What a word after a command means when it belongs to no option: "logs api" is "logs --service api".
-MEANT = {"logs": "--service", "rollback": "--to"}
+MEANT = {"logs": "--service", "rollback": "--to", "psql": "--database"}
+# What stands after `--`, word by word: Invoke would join the words, and so lose their quotes.
+AFTER_DASHES: list[str] = []
+# The commands that do something with it.
+EXAMPLES = {
+    "run": "invoke run api -- python -V",
+    "psql": "invoke psql -- --command 'SELECT 1'",
+    "redis-cli": "invoke redis-cli -- INFO",
+}
 
 
 class Usage(ParseError, Exit):
@@ -52,6 +60,8 @@ class CommandLine(Parser):
 
     def parse_argv(self, argv: list[str]) -> Any:
         """Raises Usage when the line cannot be read."""
+        if "--" in argv:
+            AFTER_DASHES[:] = argv[argv.index("--") + 1 :]
         try:
             return super().parse_argv(spelled_out(argv, self.contexts))
         except ParseError as error:
@@ -86,11 +96,12 @@ def explained(error: ParseError, commands: list[str]) -> str:
     if not unknown:
         return f"error: {error}"
     command = error.context.name if error.context else None
+    after = f"What {command} runs stands after --: {EXAMPLES[command]}" if command in EXAMPLES else ""
     if not unknown.startswith("-"):
         words = f'"{unknown}" is neither a command nor an environment.'
-        return suggestion(words, unknown, [*commands, *environments()])
+        return suggestion(words, unknown, [*commands, *environments()], after or "See: invoke --list")
     known = [flag for flag in error.context.flags if flag.startswith("--")] if error.context else []
-    remedy = f"See: invoke --help {command}" if command else ""
+    remedy = after or (f"See: invoke --help {command}" if command else "")
     # Options are longer than what they differ in: --environment is --env.
     return suggestion(f'There is no option "{unknown}".', unknown, known, remedy, 0.5)
 
@@ -429,6 +440,57 @@ def doctor(_context, env=ENV):
     from ops.commands import doctor as commands
 
     return 0 if commands.doctor(load(env)) else 1
+
+
+# ── inside the containers ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(
+    service="a service of your own, or a job",
+    env=ENV_HELP,
+    entrypoint="let the image's entrypoint start COMMAND (--no-entrypoint: start COMMAND itself)",
+    positional="service",
+)
+def run(_context, service, env=ENV, entrypoint=True):
+    """Run a command in a one-off container: run api -- COMMAND.
+
+    The container has the service's image, settings, secrets and networks, gets no requests, and is removed when the
+    command has ended; its exit code is that of the command. Without a command it does what the service does: so a job
+    is run by hand.
+    """
+    from ops.commands import inside
+
+    inside.run(load(env), service, AFTER_DASHES, entrypoint)
+
+
+@command(service="a service", env=ENV_HELP, new="in a new container, not in one that serves", positional="service")
+def shell(_context, service, env=ENV, new=False):
+    """Open a shell in a running container of a service: shell api."""
+    from ops.commands import inside
+
+    inside.shell(load(env), service, new)
+
+
+@command(database="name of a database (default: POSTGRES_DB)", env=ENV_HELP)
+def psql(_context, database="", env=ENV):
+    """Open psql on PostgreSQL's primary, as the superuser.
+
+    What follows -- is for psql: invoke psql -- --command 'SELECT 1'. It reads SQL from a pipe, too.
+    """
+    from ops.commands import inside
+
+    inside.psql(load(env), database, AFTER_DASHES)
+
+
+@command(env=ENV_HELP)
+def redis_cli(_context, env=ENV):
+    """Open redis-cli on Redis' primary, with every right.
+
+    What follows -- is for redis-cli: invoke redis-cli -- INFO memory.
+    """
+    from ops.commands import inside
+
+    inside.redis_cli(load(env), AFTER_DASHES)
 
 
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

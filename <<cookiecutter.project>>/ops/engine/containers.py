@@ -108,11 +108,14 @@ def canonical(reference: str) -> str:
     return f"{name}:latest"
 
 
-def containers(env: Environment) -> list[Container]:
-    """Every container of the project, stopped ones too, one-off ones (`docker compose run`) not."""
+def containers(env: Environment, *, one_off: bool = False) -> list[Container]:
+    """Every container of the project, stopped ones too.
+
+    one_off: those of `invoke run` and `docker compose run` instead: they are beside the replicas, and none of them.
+    """
     listed = cli.docker(
         *("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_HELD}project={env.project}"),
-        *("--filter", f"label={_HELD}oneoff=False"),
+        *("--filter", f"label={_HELD}oneoff={one_off}"),
     )
     return look(listed.stdout.split())
 

@@ -7,12 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ops.base.errors import INTERRUPTED, REFUSED, OpsError
 from ops.engine import local
@@ -100,8 +101,7 @@ def popen(
             start_new_session=True,
         )
     except FileNotFoundError:
-        remedy = "Install Docker Engine 25 or newer with Compose 2.32 or newer." if argv[0] == DOCKER else ""
-        raise OpsError(f"{argv[0]} is not installed or not on PATH.", remedy, REFUSED) from None
+        raise _absent(argv[0]) from None
     with _children_lock:
         _children.add(child)
     try:
@@ -115,6 +115,11 @@ def popen(
     finally:
         with _children_lock:
             _children.discard(child)
+
+
+def _absent(program: str) -> OpsError:
+    remedy = "Install Docker Engine 25 or newer with Compose 2.32 or newer." if program == DOCKER else ""
+    return OpsError(f"{program} is not installed or not on PATH.", remedy, REFUSED)
 
 
 def _following(program: str, environment: Mapping[str, str] | None) -> Sequence[str]:
@@ -187,6 +192,26 @@ def show(argv: Sequence[str], **options: Any) -> int:
     """Run a command that writes to our own output (logs), and return its exit code; options as of `popen`."""
     with popen(argv, **options) as child:
         return child.wait()
+
+
+def become(argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> NoReturn:
+    """Go on as another program: the terminal, signals and the exit code are its own from here on.
+
+    Raises OpsError when the program is not installed, or when the engine is on another machine.
+    """
+    variables = dict(os.environ if environment is None else environment)
+    if argv[0] == DOCKER:
+        local.require(variables)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python ignores it, and a program inherits that.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        if cwd:
+            os.chdir(cwd)
+        os.execvpe(argv[0], list(argv), variables)
+    except FileNotFoundError:
+        raise _absent(argv[0]) from None
 
 
 def logged(argv: Sequence[str], log: Path, tick: Callable[[str], None], **options: Any) -> int:

@@ -1,7 +1,7 @@
 """When a scheduled job runs, as the labels of its service say: read alike by the commands and the scheduler.
 
-Cron expressions mean what they mean to Debian's cron: 0 and 7 are Sunday, and where both a day of the month and a day of
-the week are given, either is enough.
+Cron expressions mean what they mean to Debian's cron: 0 and 7 are Sunday, and where both a day of the month and of the
+week are given, either is enough.
 """
 
 from __future__ import annotations

@@ -20,6 +20,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     *(
         "deploy",
+        "run",
+        "shell",
+        "psql",
+        "redis-cli",
         "update",
         "scale",
         "stop",
@@ -189,6 +193,8 @@ def test_a_word_without_its_option(typed: str, meant: str) -> None:
         (["deploy", "--environment", "prod"], "Did you mean --env?"),
         (["help"], "See: invoke --list"),
         (["deploy", "--zzzz"], "See: invoke --help deploy"),
+        (["run", "api", "ls"], "What run runs stands after --: invoke run api -- python -V"),
+        (["psql", "--command", "SELECT 1"], "What psql runs stands after --: invoke psql -- --command 'SELECT 1'"),
     ],
 )
 def test_a_line_that_cannot_be_read(args: list[str], words: str) -> None:
@@ -205,6 +211,25 @@ def test_help_for_a_reader_that_has_seen_enough(args: list[str]) -> None:
     done = subprocess.run(command, cwd=PROJECT, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("typed", "service", "words"),
+    [
+        (["run", "api", "--", "sh", "-c", "echo 'a  b' | wc"], "api", ["sh", "-c", "echo 'a  b' | wc"]),
+        (["run", "api", "--env", "prod", "--", "logs", "prod", "--", "--env"], "api", ["logs", "prod", "--", "--env"]),
+        (["run", "api", "prod"], "api", []),
+        (["run", "api", "--"], "api", []),
+    ],
+)
+def test_what_stands_after_two_dashes_is_kept_word_by_word(
+    typed: list[str], service: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "AFTER_DASHES", [])
+    contexts = Collection.from_module(tasks).to_contexts()
+    parsed = tasks.CommandLine(contexts=contexts).parse_argv(typed)
+    assert (parsed[0].name, parsed[0].args.service.value, tasks.AFTER_DASHES) == ("run", service, words)
+    assert [each.name for each in parsed] == ["run"]
 
 
 def test_the_number_of_a_release_needs_no_option() -> None:

@@ -1,0 +1,171 @@
+"""Commands inside containers: a one-off container of a service, a shell, psql, redis-cli.
+
+Each ends by becoming `docker`: the terminal, signals and the exit code are those of the command inside. Nothing is
+locked: a one-off container is no replica, so deploy, scale and rollback neither count nor replace it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from ops import engine
+from ops.base.environments import Environment
+from ops.base.errors import REFUSED, USAGE, OpsError
+from ops.engine import Container
+from ops.parts import postgres, redis
+from ops.stack import labels, model
+from ops.stack.model import Service, Stack
+from ops.state.releases import author
+
+# Who started a one-off container.
+LABEL = "ops.by"
+# The better shell of the two that an image may have.
+_SHELL = ("sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh")
+
+
+def run(env: Environment, name: str, command: Sequence[str], entrypoint: bool = True) -> NoReturn:
+    """Run a command in a one-off container of a service, or the service's own command when there is none.
+
+    entrypoint: let the image's entrypoint start the command, as the service itself is started. Raises OpsError when the
+    service cannot be run this way, or the environment does not run.
+    """
+    declared = model.load(env)
+    service = find(env, declared, name)
+    _refuse_part(service)
+    containers = _running(env)
+    if not command:
+        _refuse_second(service, containers)
+    _refuse_without_image(env, service)
+    _become_compose(env, one_off_argv(env, name, command, entrypoint, is_terminal()))
+
+
+def shell(env: Environment, name: str, new: bool = False) -> NoReturn:
+    """A shell in a container of a service. new: in a one-off one, beside those that run. Raises OpsError."""
+    declared = model.load(env)
+    service = find(env, declared, name)
+    containers = _running(env)
+    if new:
+        _refuse_part(service)
+        _refuse_without_image(env, service)
+        _become_compose(env, one_off_argv(env, name, _SHELL, False, is_terminal()))
+    mine = [each for each in containers if each.service == name]
+    if not mine:
+        remedy = f"In a container of its own: invoke shell {name} --new --env {env.name}" if service.own else ""
+        raise OpsError(f"{name} does not run in {env.name}.", remedy, REFUSED)
+    if not engine.exec_(mine[0].id, ["sh", "-c", "true"], check=False).ok:
+        raise OpsError(f"The image of {name} has no shell.", "See what it writes: invoke logs " + name, REFUSED)
+    _become_exec(mine[0], *_SHELL)
+
+
+def psql(env: Environment, database: str, arguments: Sequence[str]) -> NoReturn:
+    """psql on the primary, wherever it is, as the superuser. database: "" is the stack's own. Raises OpsError."""
+    primary = postgres.primary(env, _running(env))
+    usual = env.values.get("POSTGRES_DB", "postgres")
+    if database:
+        done = engine.exec_(primary.id, postgres.psql(env, "--command", _DATABASES, database="postgres"))
+        _refuse_unknown("database", database, done.stdout.split())
+    _become_exec(
+        primary,
+        # There is no place for a history file in the container.
+        *("psql", "--set=HISTFILE=/dev/null", f"--username={env.values.get('POSTGRES_USER', 'postgres')}"),
+        *(f"--dbname={database or usual}", *arguments),
+    )
+
+
+_DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
+
+
+def redis_cli(env: Environment, arguments: Sequence[str]) -> NoReturn:
+    """redis-cli on the primary, with every right; the password is on no command line. Raises OpsError."""
+    _become_exec(redis.primary(env, _running(env)), "sh", "/etc/redis/cli.sh", *arguments)
+
+
+# ── what is started ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def one_off_argv(env: Environment, service: str, command: Sequence[str], entrypoint: bool, terminal: bool) -> list[str]:
+    """The Compose command for a one-off container, which has no published port and none of the service's names.
+
+    Its own name says whose it is, and that another one may run beside it.
+    """
+    first, rest = ((), command) if entrypoint or not command else (("--entrypoint", command[0]), command[1:])
+    return engine.compose_argv(
+        env,
+        *("run", "--rm", "--no-deps", "--pull", "never", "--quiet-pull"),
+        *(() if terminal else ("--no-TTY",)),
+        *("--name", f"{env.project}-{service}-run-{os.getpid()}", "--label", f"{LABEL}={author()}"),
+        *(*first, service, *rest),
+    )
+
+
+def is_terminal() -> bool:
+    """Whether a person is at both ends: what is piped must not be changed by a terminal in between."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _become_compose(env: Environment, argv: Sequence[str]) -> NoReturn:
+    engine.become(argv, **engine.surroundings(env))
+
+
+def _become_exec(container: Container, *command: str) -> NoReturn:
+    options = ("--interactive", *(("--tty",) if is_terminal() else ()))
+    engine.become(engine.docker_argv("exec", *options, container.id, *command))
+
+
+# ── what is refused ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find(env: Environment, declared: Stack, name: str) -> Service:
+    """The declared service of a name. Raises OpsError (usage) when there is none, with the one that may be meant."""
+    if name not in declared.services:
+        _refuse_unknown("service", name, list(declared.services))
+    return declared.services[name]
+
+
+def _refuse_unknown(kind: str, name: str, known: Sequence[str]) -> None:
+    if name in known:
+        return
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}."
+    raise OpsError(f'There is no {kind} "{name}".', remedy, USAGE)
+
+
+def _running(env: Environment) -> list[Container]:
+    """The containers that run. Raises OpsError when none does."""
+    found = [each for each in engine.containers(env) if each.running]
+    if not found:
+        raise OpsError(f"{env.name} is not running.", f"Start it: invoke deploy --env {env.name}", REFUSED)
+    return found
+
+
+def _refuse_part(service: Service) -> None:
+    """A second container of a database would write to the first one's files."""
+    if not service.own:
+        raise OpsError(
+            f"{service.name} is a part of the stack, not a service of your own: a second one must not run beside it.",
+            f"In the one that runs: invoke shell {service.name}",
+            USAGE,
+        )
+
+
+def _refuse_second(service: Service, containers: Sequence[Container]) -> None:
+    if service.job == labels.SCHEDULED and any(each.service == service.name for each in containers):
+        raise OpsError(
+            f"{service.name} is running right now: its schedule started it.",
+            f"See: invoke logs {service.name}, invoke status",
+            REFUSED,
+        )
+
+
+def _refuse_without_image(env: Environment, service: Service) -> None:
+    """Compose would build or pull it, in the middle of what a person is waiting for."""
+    if not engine.image_ids([service.image]):
+        raise OpsError(
+            f"The image of {service.name} is not on this machine: {service.image}.",
+            f"invoke deploy --env {env.name}",
+            REFUSED,
+        )
