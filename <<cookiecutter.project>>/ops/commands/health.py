@@ -16,7 +16,7 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import OpsError
 from ops.engine import Container
-from ops.parts import registry
+from ops.parts import jobs, registry
 from ops.parts.probes import Check, Probe, Seen, Status
 from ops.stack import model
 from ops.stack.model import Service, Stack
@@ -152,8 +152,11 @@ def check_containers(declared: Stack, containers: list[Container], now: float) -
     found: dict[str, list[Container]] = {}
     for each in containers:
         found.setdefault(each.service, []).append(each)
+    yield from jobs.checks(declared, containers, now)
     for service in declared.services.values():
         here = found.pop(service.name, [])
+        if service.name in declared.scheduled:
+            continue
         for each in here:
             yield _check_container(each, service, now)
         # Those that exist and do not run have just said so themselves.

@@ -6,13 +6,15 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
+from ops import engine
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import OpsError
+from ops.commands import inside
 from ops.engine import Container
-from ops.parts import postgres, redis
+from ops.parts import jobs, postgres, redis
 from ops.parts.haproxy import pool
 from ops.parts.haproxy.health import named, why
 from ops.parts.nginx import maintenance
@@ -76,9 +78,31 @@ def _standing(name: str, service: model.Service | None, mine: Sequence[Container
     )
 
 
+_RESULTS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def show_jobs(scheduled: Sequence[jobs.Standing]) -> None:
+    """Print how the scheduled jobs stand, if there are some."""
+    if scheduled:
+        console.say()
+        console.print_table(
+            ("JOB", "RESULT", "LAST RUN", "TOOK", "NEXT RUN"),
+            [
+                (
+                    each.service,
+                    f"[{_RESULTS[each.status]}]{console.plain(each.result)}[/]",
+                    each.last,
+                    console.duration(each.took) if each.last else "",
+                    each.following,
+                )
+                for each in scheduled
+            ],
+        )
+
+
 def _job_state(job: Container) -> str:
     if job.state != "exited":
-        return job.state
+        return "never ran" if job.state == "created" else job.state
     return "done" if job.exit_code == 0 else f"failed ({job.exit_code})"
 
 
@@ -109,9 +133,18 @@ def out_of_pool(seen: Glance) -> list[str]:
 def status(env: Environment, as_json: bool = False) -> None:
     """Show how every service stands."""
     seen = glance(env)
-    rows = standings(seen.stack, seen.containers, time.time(), roles_of(env, seen.containers))
+    now = time.time()
+    rows = standings(seen.stack, seen.containers, now, roles_of(env, seen.containers))
+    scheduled = jobs.standings(seen.stack, seen.containers, now)
+    beside = [each for each in engine.one_offs(env) if each.running]
     if as_json:
-        document = {"environment": env.name, "project": env.project, "services": [row.__dict__ for row in rows]}
+        document = {
+            "environment": env.name,
+            "project": env.project,
+            "services": [row.__dict__ for row in rows],
+            "jobs": [asdict(each) for each in scheduled],
+            "one_off": [{"name": each.name, "by": each.labels.get(inside.LABEL, "")} for each in beside],
+        }
         console.say(json.dumps(document, indent=2))
         return
     columns = ("SERVICE", "RUNNING", "STATE", "ROLE", "UP", "RESTARTS", "IMAGE", "PORTS")
@@ -130,6 +163,10 @@ def status(env: Environment, as_json: bool = False) -> None:
     ]
     # A name that is cut off says less than a column that is left out; --json has all of them.
     console.print_table(*console.fitting(columns, cells, ("IMAGE", "RESTARTS", "PORTS"), console.width()))
+    show_jobs(scheduled)
+    for each in beside:
+        who = f" by {by}" if (by := each.labels.get(inside.LABEL)) else ""
+        console.say(f"\nrun beside {each.service}{who} for {console.duration(now - each.started)}: {each.name}")
     canary.show(env, seen.stack, seen.containers)
     for line in out_of_pool(seen):
         console.say(f"\n{line}", "yellow")

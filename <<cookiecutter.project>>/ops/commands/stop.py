@@ -42,7 +42,8 @@ def stop(env: Environment) -> None:
 
 
 def _running(env: Environment) -> list[Container]:
-    return [each for each in engine.containers(env) if each.state in {"running", "restarting", "paused"}]
+    found = [*engine.containers(env), *engine.one_offs(env)]
+    return [each for each in found if each.state in {"running", "restarting", "paused"}]
 
 
 def _declared(env: Environment) -> model.Stack | None:

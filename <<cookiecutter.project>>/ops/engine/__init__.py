@@ -27,6 +27,7 @@ from ops.engine.containers import (
     inspect,
     logs,
     look,
+    one_offs,
     processors,
     timestamp,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "logged",
     "logs",
     "look",
+    "one_offs",
     "overridden",
     "pipe",
     "plain_command",

@@ -30,6 +30,7 @@ class Container:
     config_hash: str
     created: float
     started: float
+    finished: float = 0.0
     exit_code: int = 0
     restarts: int = 0
     oom_killed: bool = False
@@ -108,11 +109,17 @@ def canonical(reference: str) -> str:
     return f"{name}:latest"
 
 
-def containers(env: Environment, *, one_off: bool = False) -> list[Container]:
-    """Every container of the project, stopped ones too.
+def containers(env: Environment) -> list[Container]:
+    """Every container of the project, stopped ones too, one-off ones not."""
+    return _listed(env, one_off=False)
 
-    one_off: those of `invoke run` and `docker compose run` instead: they are beside the replicas, and none of them.
-    """
+
+def one_offs(env: Environment) -> list[Container]:
+    """The containers of `invoke run` and `docker compose run`: they are beside the replicas, and none of them."""
+    return _listed(env, one_off=True)
+
+
+def _listed(env: Environment, one_off: bool) -> list[Container]:
     listed = cli.docker(
         *("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_HELD}project={env.project}"),
         *("--filter", f"label={_HELD}oneoff={one_off}"),
@@ -143,6 +150,7 @@ def container(inspected: Mapping[str, Any]) -> Container:
         config_hash=labels.get(f"{_HELD}config-hash", ""),
         created=timestamp(inspected.get("Created", "")),
         started=timestamp(state.get("StartedAt", "")),
+        finished=timestamp(state.get("FinishedAt", "")),
         exit_code=state.get("ExitCode", 0),
         restarts=inspected.get("RestartCount", 0),
         oom_killed=bool(state.get("OOMKilled")),

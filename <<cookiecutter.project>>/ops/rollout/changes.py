@@ -73,6 +73,9 @@ def compare(
     outdated: set[str] = set()
     for name, service in stack.services.items():
         mine = by_service[name]
+        if name in stack.scheduled:
+            changes[name] = Change(name, *_scheduled(mine, drifts))
+            continue
         if service.on_demand:
             changes[name] = Change(name, UNCHANGED)
             continue
@@ -128,6 +131,18 @@ def _one_shot(containers: Sequence[Container], drifts: Mapping[str, Drift]) -> t
         return RUN, NEW_IMAGE
     if last.state != "exited" or last.exit_code:
         return RUN, "did not end well last time"
+    return UNCHANGED, ""
+
+
+def _scheduled(containers: Sequence[Container], drifts: Mapping[str, Drift]) -> tuple[str, str]:
+    """A scheduled job needs a container that the scheduler can start; files are mounted anew with every start."""
+    if not containers:
+        return CREATE, ""
+    for each in containers:
+        if drifts[each.id].configuration:
+            return RECREATE, NEW_CONFIGURATION
+        if drifts[each.id].image:
+            return RECREATE, NEW_IMAGE
     return UNCHANGED, ""
 
 

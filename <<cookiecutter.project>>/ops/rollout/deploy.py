@@ -328,6 +328,7 @@ class Deployment:
             return
         self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
         self._await_requests([each.subject for each in of(Phase.SERVICES)], stack)
+        self._schedule(of(Phase.SCHEDULED_JOBS))
         self._bring_up_monitoring(of(Phase.MONITORING), decided.seen)
         self._remove(decided.of(Phase.LEFTOVERS))
 
@@ -382,6 +383,15 @@ class Deployment:
             self.env, name, f"The services were not touched{': the old version keeps running' if running else ''}."
         )
         self.took[name] = time.monotonic() - began
+
+    def _schedule(self, operations: Sequence[Operation]) -> None:
+        """Make the containers of scheduled jobs. One that runs is not replaced; its end is waited for."""
+        self._remove(operations)
+        for each in operations:
+            if isinstance(each, plan.Schedule):
+                self.doing = f"scheduling {each.subject}"
+                self.held.check()
+                jobs.schedule(self.env, each.subject, each.containers, self.timeout)
 
     def _renew_edge(self, operations: Sequence[Operation], seen: Survey) -> None:
         """Bring HAProxy and nginx to what is declared, each when the way around it stands: before nginx sends requests
@@ -543,8 +553,8 @@ class Deployment:
             console.say("nothing left to do")
             return
         rows = "\n".join(f"  {each.word} {each.subject}{f': {each.cause}' if each.cause else ''}" for each in left)
-        if all(each.phase == Phase.MONITORING for each in left):
-            console.warn(f"Left to do for monitoring:\n{rows}")
+        if all(each.phase in {Phase.MONITORING, Phase.SCHEDULED_JOBS} for each in left):
+            console.warn(f"Left to do, and it can wait:\n{rows}")
             return
         raise OpsError(
             f"{self.env.name} is deployed, but something has changed meanwhile. Left to do:\n{rows}",

@@ -1,5 +1,7 @@
 """Jobs: services that run to their end, such as migrations. One of a kind at a time, and none outlives its deploy.
 
+A deploy makes the containers of scheduled jobs, and never starts one.
+
 A migration may take hours: it has no limit unless MIGRATION_TIMEOUT sets one. Whatever ends the wait stops the job
 cleanly before the lock is free, so that no other deploy meets it in the middle of an ALTER.
 """
@@ -7,12 +9,13 @@ cleanly before the lock is free, so that no other deploy meets it in the middle 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ops import engine
 from ops.base import console, undo
 from ops.base.environments import Environment
 from ops.base.errors import MIGRATION, OpsError
+from ops.base.waiting import until
 from ops.engine import Container
 from ops.rollout import gate
 
@@ -53,6 +56,24 @@ def finish(env: Environment, job: Container, remedy: str = "") -> None:
     if code != 0:
         lines = "\n".join(f"  {gate.shorten(line)}" for line in engine.logs(job.id, _LINES))
         raise Failed(f"{job.service} failed with exit code {code}. Its last lines:\n{lines}", remedy, MIGRATION)
+
+
+def schedule(env: Environment, name: str, before: Sequence[str], timeout: float) -> bool:
+    """Make the container of a scheduled job; whether that was possible. before: ids of what it replaces; timeout:
+    seconds to wait for the end of one that runs."""
+
+    def removed() -> bool:
+        # Without force: the engine refuses to remove what runs, and it may have been started a moment ago.
+        return not before or engine.docker("rm", *before, check=False).ok or not engine.inspect(before)
+
+    if not removed():
+        with console.activity(f"waiting for {name} to end, which is to be replaced"):
+            gone = until(removed, timeout, _LOOK_SECONDS)
+        if not gone:
+            console.warn(f"{name} still runs. The next deploy replaces it.")
+            return False
+    engine.compose(env, "up", "--no-start", "--no-deps", "--no-build", "--pull", "never", name, timeout=_START_SECONDS)
+    return True
 
 
 def _wait(job: Container, limit: float, tick: Callable[[str], None]) -> int:

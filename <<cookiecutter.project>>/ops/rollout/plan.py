@@ -37,8 +37,9 @@ class Phase(IntEnum):
     EDGE = 8  # nginx and HAProxy: whatever is rolled out is taken in and out by them
     ROLLOUT = 9
     SERVICES = 10
-    MONITORING = 11
-    LEFTOVERS = 12  # what they are no longer needed by may have been replaced only now
+    SCHEDULED_JOBS = 11
+    MONITORING = 12
+    LEFTOVERS = 13  # what they are no longer needed by may have been replaced only now
 
 
 # What these bring is known only when they are done: then the rest is decided anew.
@@ -169,6 +170,14 @@ class Run(Operation):
 
 
 @dataclass(frozen=True)
+class Schedule(Operation):
+    """Make the container of a scheduled job, for the scheduler to start. containers: what it replaces."""
+
+    containers: tuple[str, ...] = field(kw_only=True)
+    word, done = "schedule", "scheduled"
+
+
+@dataclass(frozen=True)
 class Reload(Operation):
     """Let a service take its changed configuration without a new container."""
 
@@ -248,6 +257,7 @@ def decide(seen: Survey) -> Plan:
         *_provisions(seen),
         *_outsiders(seen),
         *_services(seen, found, drifts),
+        *_unscheduled(seen),
         *_leftovers(found),
     ]
     return Plan(seen, tuple(sorted(operations, key=lambda each: (each.phase, _turn(each)))))
@@ -306,6 +316,9 @@ def _services(seen: Survey, found: Changes, drifts: Mapping[str, Drift]) -> list
             # A job of an optional tier holds nobody up.
             if name in stack.migrations:
                 operations.append(AwaitJob(Phase.RUNNING_JOBS, name, causes, container=mine[-1].id))
+        elif name in stack.scheduled:
+            made = tuple(each.id for each in mine)
+            operations.append(Schedule(Phase.SCHEDULED_JOBS, name, causes, containers=made))
         elif name in rolling and any(each.running for each in mine):
             kind = RollOutMore if change.kind == changes.SCALE else RollOut
             step = move(rolling[name], mine, lambda each: each.id not in aside)
@@ -410,6 +423,17 @@ def _tidying(found: Changes) -> list[Operation]:
         *_orphans(Phase.TIDY, [each for each in found.orphans if each.ports]),
         *(Remove(Phase.TIDY, each.service, (cause,), containers=(each.id,)) for each in found.discard),
         *(Rename(Phase.TIDY, each.service, (cause,), container=each.id, name=name) for each, name in found.rename),
+    ]
+
+
+def _unscheduled(seen: Survey) -> list[Operation]:
+    """Containers of jobs that only a person runs: the scheduler would go on starting one that it was made for."""
+    return [
+        Remove(Phase.SCHEDULED_JOBS, name, ("no schedule starts it any more",), containers=idle)
+        for name, service in seen.stack.services.items()
+        if service.on_demand
+        and name not in seen.stack.scheduled
+        and (idle := tuple(each.id for each in seen.containers if each.service == name and not each.running))
     ]
 
 

@@ -12,8 +12,8 @@ import time
 from prometheus_client import REGISTRY, start_http_server
 
 from ops.scheduler.engine import Engine, EngineError
-from ops.scheduler.jobs import Action, Job, Watch
 from ops.scheduler.metrics import Jobs
+from ops.scheduler.watch import Action, Job, Watch
 
 PORT = 8000
 # Between two looks: while a job runs or waits, its end is noticed soon; otherwise only its next time matters.

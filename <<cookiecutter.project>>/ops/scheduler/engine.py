@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ops.scheduler import schedule
-from ops.scheduler.jobs import Job
+from ops.scheduler.watch import Job
 
 # Of Engine 25, the oldest that the stack supports.
 _API = "/v1.44/containers"

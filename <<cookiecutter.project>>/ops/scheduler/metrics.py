@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ops.scheduler.jobs import Job, Watch
+from ops.scheduler.watch import Job, Watch
 
 _PREFIX = "scheduled_job"
 

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 LABEL = "ops.schedule"
-_OPTIONS = ("timezone", "overlap", "missed", "limit")
 
 SKIP, WAIT, RUN = "skip", "wait", "run"
 # A job that hangs would keep all later runs from starting, hence a limit even where nobody sets one.
@@ -64,7 +63,8 @@ class Schedule:
 def parse(labels: Mapping[str, str]) -> Schedule | None:
     """The schedule that the labels of a service or a container say; None when they say none.
 
-    Raises ScheduleError when they do not make sense, or when it would never run.
+    Options that do not exist are left to ops/stack/contract.py. Raises ScheduleError when the others do not make sense,
+    or when it would never run.
     """
     options = {key.removeprefix(f"{LABEL}."): value for key, value in labels.items() if key.startswith(f"{LABEL}.")}
     if LABEL not in labels:
@@ -73,10 +73,6 @@ def parse(labels: Mapping[str, str]) -> Schedule | None:
                 f"{LABEL}.{min(options)} is set, and {LABEL} is not", f'Add {LABEL}, such as "0 3 * * *", or remove it.'
             )
         return None
-    for option in options:
-        if option not in _OPTIONS:
-            known = ", ".join(f"{LABEL}.{each}" for each in _OPTIONS)
-            raise ScheduleError(f"there is no label {LABEL}.{option}", f"Known: {known}.")
     _refuse_other(options, "overlap", (SKIP, WAIT))
     _refuse_other(options, "missed", (SKIP, RUN))
     limit = options.get("limit", str(LIMIT_SECONDS))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ops.base.errors import USAGE, OpsError
+from ops.scheduler.schedule import ScheduleError
 from ops.stack import labels, pools
 from ops.stack.model import Service, Stack
 
@@ -39,6 +40,7 @@ def problems(stack: Stack) -> Iterator[Problem]:
         yield from _unknown(service)
         yield from _forms(service)
         yield from _job(service, entry)
+        yield from _schedule(service)
         if service.own and not service.one_shot:
             yield from _ready(service)
             yield from _replacement(service)
@@ -46,6 +48,7 @@ def problems(stack: Stack) -> Iterator[Problem]:
         pools.declared(stack)
     except OpsError as error:
         yield Problem(error.message.removeprefix("The Compose files: "), error.remedy)
+    yield from _no_scheduler(stack)
 
 
 def _unknown(service: Service) -> Iterator[Problem]:
@@ -132,4 +135,23 @@ def _job(service: Service, entry: Mapping[str, Any]) -> Iterator[Problem]:
             f"Give it the label {labels.JOB}: {labels.MIGRATION} (before a rollout), {labels.JOB}: {labels.MANUAL} (by"
             f' `invoke run {service.name}`) or {labels.SCHEDULE}: "0 3 * * *"; or restart: unless-stopped when it is to'
             " keep running.",
+        )
+
+
+def _schedule(service: Service) -> Iterator[Problem]:
+    try:
+        found = service.schedule
+    except ScheduleError as error:
+        yield Problem(f"{service.name}: {error.problem}.", error.remedy)
+        return
+    if found and service.replicas > 1:
+        yield Problem(f"{service.name} is a scheduled job with {service.replicas} replicas.", "It can have one only.")
+
+
+def _no_scheduler(stack: Stack) -> Iterator[Problem]:
+    if stack.scheduled and labels.SCHEDULER not in stack.services:
+        names = ", ".join(stack.scheduled)
+        yield Problem(
+            f"{names} would never run: there is no scheduler.",
+            "Add :docker-compose.scheduler.yml to COMPOSE_FILE in the .env file.",
         )

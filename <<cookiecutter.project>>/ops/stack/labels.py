@@ -36,6 +36,8 @@ JOB = "ops.job"
 MIGRATION, MANUAL = "migration", "manual"
 SCHEDULE = "ops.schedule"
 SCHEDULED = "schedule"
+# The service that starts scheduled jobs.
+SCHEDULER = "scheduler"
 
 # RUNNING: it need not stop while data is replaced.
 RESTORE = "ops.restore"

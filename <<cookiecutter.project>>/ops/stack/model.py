@@ -11,6 +11,8 @@ from typing import Any
 from ops import engine
 from ops.base.environments import Environment, relative
 from ops.base.errors import USAGE, OpsError
+from ops.scheduler import schedule
+from ops.scheduler.schedule import Schedule
 from ops.stack import labels
 
 
@@ -82,6 +84,11 @@ class Service:
         return said if said in {labels.MIGRATION, labels.MANUAL} else ""
 
     @property
+    def schedule(self) -> Schedule | None:
+        """Its times, if it is a scheduled job. Raises ScheduleError when the labels do not make sense."""
+        return schedule.parse(self.labels)
+
+    @property
     def on_demand(self) -> bool:
         """It is a job that no deploy runs: it waits for a person, or for its time."""
         return self.job in {labels.MANUAL, labels.SCHEDULED}
@@ -124,6 +131,11 @@ class Stack:
     def migrations(self) -> list[str]:
         """Jobs that must have ended before a rollout."""
         return [name for name, each in self.services.items() if each.job == labels.MIGRATION]
+
+    @property
+    def scheduled(self) -> dict[str, Service]:
+        """Jobs that the scheduler starts at their times."""
+        return {name: each for name, each in self.services.items() if each.job == labels.SCHEDULED and each.replicas}
 
     @property
     def foundation(self) -> dict[str, Service]:

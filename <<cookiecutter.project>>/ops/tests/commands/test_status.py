@@ -6,10 +6,13 @@ import json
 
 import pytest
 
+from ops import engine
 from ops.base import console
 from ops.commands import status
+from ops.parts.nginx import maintenance
 from ops.rollout import gate, observe
 from ops.stack.model import Service
+from ops.state import lock
 
 
 def test_how_services_stand(make_stack, make_container) -> None:
@@ -76,3 +79,23 @@ def test_a_narrow_table_leaves_columns_out_before_it_cuts_names() -> None:
     narrow = (["SERVICE", "STATE", "PORTS"], [[rows[0][0], rows[0][1], "1->2"]])
     assert console.fitting(columns, rows, ("IMAGE", "PORTS"), 80) == narrow
     assert console.fitting(columns, rows, ("IMAGE", "PORTS"), 20)[0] == ["SERVICE", "STATE"]
+
+
+def test_jobs_and_one_off_containers(env, make_stack, make_container, monkeypatch, capsys) -> None:
+    labels = {"ops.schedule": "0 3 * * *"}
+    declared = make_stack(Service("report", "acme/report:1", one_shot=True, labels=labels))
+    job = make_container("report", state="exited", health="", exit_code=3, labels=labels, finished=2000.0)
+    seen = observe.Glance(declared, [job])
+    beside = make_container("api", name="acme-dev-api-run-7", labels={"ops.by": "ann@host"})
+    monkeypatch.setattr(status, "glance", lambda env: seen)
+    monkeypatch.setattr(engine, "one_offs", lambda env: [beside])
+    monkeypatch.setattr(lock, "holder", lambda env: None)
+    monkeypatch.setattr(maintenance, "since", lambda env: 0)
+    status.status(env)
+    said = capsys.readouterr().out
+    assert "failed with exit code 3" in said and "03:00 UTC" in said
+    assert "run beside api by ann@host for" in said and "acme-dev-api-run-7" in said
+    status.status(env, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["jobs"][0]["status"] == "fail"
+    assert document["one_off"] == [{"name": "acme-dev-api-run-7", "by": "ann@host"}]

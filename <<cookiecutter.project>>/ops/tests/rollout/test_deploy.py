@@ -615,7 +615,7 @@ def test_what_is_left_after_a_deploy_is_named(env, running, whole, capsys) -> No
 def test_what_is_left_of_monitoring_is_a_warning(running, whole, capsys) -> None:
     whole(seen(running, "web"), seen(running, "grafana"))
     said = capsys.readouterr()
-    assert "warning: Left to do for monitoring:\n  replace grafana: new configuration" in said.err
+    assert "warning: Left to do, and it can wait:\n  replace grafana: new configuration" in said.err
     assert "nothing left to do" not in said.out
 
 

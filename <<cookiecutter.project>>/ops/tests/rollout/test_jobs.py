@@ -146,3 +146,61 @@ def test_one_that_was_removed_meanwhile(env, docker, monkeypatch) -> None:
     with pytest.raises(OpsError, match="acme-dev-migrate-1 was removed while it ran") as caught:
         jobs.run(env, "migrate")
     assert caught.value.code == MIGRATION
+
+
+# ── scheduled jobs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Scheduling:
+    """An engine with a container of a scheduled job that runs for so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+        self.lines: list[tuple[str, ...]] = []
+
+    def docker(self, *args: str, check: bool) -> Completed:
+        assert args == ("rm", "old") and not check
+        self.looks -= 1
+        return Completed((), 0 if self.looks < 0 else 1, "", "")
+
+    def compose(self, _env: object, *args: str, timeout: float) -> Completed:
+        self.lines.append(args)
+        return Completed((), 0, "", "")
+
+
+MADE = [("up", "--no-start", "--no-deps", "--no-build", "--pull", "never", "report")]
+
+
+def scheduling(monkeypatch, looks: int) -> Scheduling:
+    made = Scheduling(looks)
+    monkeypatch.setattr(engine, "docker", made.docker)
+    monkeypatch.setattr(engine, "compose", made.compose)
+    monkeypatch.setattr(engine, "inspect", lambda ids: [{}])
+    monkeypatch.setattr(jobs, "_LOOK_SECONDS", 0.001)
+    return made
+
+
+def test_a_scheduled_job_is_made_and_not_started(env, monkeypatch) -> None:
+    made = scheduling(monkeypatch, 0)
+    assert jobs.schedule(env, "report", [], 5)
+    assert made.lines == MADE
+
+
+def test_one_that_runs_is_replaced_when_it_has_ended(env, monkeypatch) -> None:
+    made = scheduling(monkeypatch, 3)
+    assert jobs.schedule(env, "report", ["old"], 5)
+    assert (made.lines, made.looks) == (MADE, -1)
+
+
+def test_one_that_does_not_end_is_left_to_the_next_deploy(env, monkeypatch, capsys) -> None:
+    made = scheduling(monkeypatch, 10_000)
+    assert not jobs.schedule(env, "report", ["old"], 0.05)
+    assert made.lines == []
+    assert "report still runs. The next deploy replaces it." in capsys.readouterr().err
+
+
+def test_one_that_is_gone_needs_no_removal(env, monkeypatch) -> None:
+    made = scheduling(monkeypatch, 10_000)
+    monkeypatch.setattr(engine, "inspect", lambda ids: [])
+    assert jobs.schedule(env, "report", ["old"], 5)
+    assert made.lines == MADE

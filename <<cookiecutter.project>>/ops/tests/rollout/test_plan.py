@@ -290,3 +290,64 @@ def test_what_services_own_is_made_before_the_data_tier_restarts_and_before_migr
     assert words(decided) == ["provision web", "restart postgres", "provision web", "run migrate"]
     assert [each.part for each in decided.every(plan.Provision)] == ["PostgreSQL", "RabbitMQ"]
     assert decided.operations[0].cause == "role web may not connect yet"
+
+
+# ── scheduled jobs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REPORT = Service("report", "acme/report:dev", one_shot=True, labels={"ops.schedule": "0 3 * * *"})
+MANUAL = Service("report", "acme/report:dev", one_shot=True, labels={"ops.job": "manual"})
+
+
+def scheduled(see, service: Service, *containers, **told) -> plan.Plan:
+    """The plan for a stack with a job, and these containers of it."""
+    seen = see(**told)
+    stack = Stack(
+        "acme-dev",
+        {**seen.stack.services, service.name: service},
+        {"services": {**seen.stack.document["services"], service.name: {}}},
+    )
+    hashes = {**seen.hashes, **{each.id: told.get("hashes", {}).get(service.name, "hash") for each in containers}}
+    return plan.decide(
+        replace(
+            seen,
+            stack=stack,
+            hashes=hashes,
+            containers=[*seen.containers, *containers],
+            image_ids={**seen.image_ids, service.image: "sha256:1"},
+        )
+    )
+
+
+def test_a_scheduled_job_gets_a_container_and_is_not_started(see) -> None:
+    decided = scheduled(see, REPORT)
+    assert words(decided) == ["schedule report"]
+    (operation,) = decided.every(plan.Schedule)
+    assert (operation.phase, operation.containers) == (Phase.SCHEDULED_JOBS, ())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "created", "health": "", "restart_policy": "no"},
+        {"state": "exited", "health": "", "exit_code": 3, "restart_policy": "no"},
+        {"state": "running", "health": ""},
+    ],
+)
+def test_a_scheduled_job_that_is_as_declared_is_left_alone(see, make_container, changes: dict) -> None:
+    """Also when its last run failed: a deploy does not repeat it."""
+    assert scheduled(see, REPORT, make_container("report", **changes)).idle
+
+
+def test_a_scheduled_job_that_changed_is_made_anew(see, make_container) -> None:
+    old = make_container("report", state="exited", health="")
+    decided = scheduled(see, REPORT, old, hashes={"report": "new"})
+    (operation,) = decided.every(plan.Schedule)
+    assert (operation.containers, operation.causes) == ((old.id,), (NEW_CONFIGURATION,))
+
+
+@pytest.mark.parametrize("service", [MANUAL, replace(REPORT, replicas=0)])
+def test_what_has_no_schedule_any_more_is_not_started_any_more(see, make_container, service: Service) -> None:
+    old = make_container("report", state="exited", health="")
+    decided = scheduled(see, service, old)
+    assert words(decided) == ["remove report"]
+    assert scheduled(see, service, make_container("report", state="running")).idle

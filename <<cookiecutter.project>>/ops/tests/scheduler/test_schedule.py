@@ -111,7 +111,6 @@ def test_an_unknown_time_zone_is_refused(zone: str) -> None:
         ({"overlap": "kill"}, 'overlap must be skip or wait, not "kill"'),
         ({"missed": "yes"}, 'missed must be skip or run, not "yes"'),
         ({"limit": "1h"}, 'limit must be a whole number of seconds, not "1h"'),
-        ({"timezome": "UTC"}, "no label ops.schedule.timezome"),
     ],
 )
 def test_what_else_can_be_wrong_is_named(labels: dict[str, str], words: str) -> None:

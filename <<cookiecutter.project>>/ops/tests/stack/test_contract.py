@@ -15,7 +15,8 @@ from ops.stack.contract import Problem
 def problems(**entry: object) -> list[Problem]:
     """The mistakes of a service `shop` with this entry in the resolved Compose files."""
     usual = {"image": "acme/shop:1", "healthcheck": {"test": ["CMD", "true"]}}
-    return list(contract.problems(model.parse({"name": "acme-dev", "services": {"shop": usual | entry}})))
+    services = {"shop": usual | entry, "scheduler": {"image": "acme/scheduler:1", "labels": {"ops.part": "scheduler"}}}
+    return list(contract.problems(model.parse({"name": "acme-dev", "services": services})))
 
 
 def test_a_plain_service_is_fine() -> None:
@@ -26,7 +27,7 @@ def test_a_plain_service_is_fine() -> None:
     ("label", "remedy"),
     [
         ("ops.prot", "Write ops.port."),
-        ("ops.schedule.timezon", "Write ops.schedule.timezone."),
+        ("ops.scheduel", "Write ops.schedule."),
         ("ops.wholly-unheard-of", 'docs/architecture.md, "Labels", lists those that do.'),
     ],
 )
@@ -163,6 +164,39 @@ def test_what_is_refused(entry: dict, message: str, remedy: str) -> None:
 )
 def test_what_is_accepted(entry: dict) -> None:
     assert problems(**entry) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"ops.schedule": "0 3 30 2 *"}, 'shop: ops.schedule: "0 3 30 2 *" never comes.'),
+        ({"ops.schedule": "0 25 * * *"}, 'shop: ops.schedule: "0 25 * * *" is not a cron expression: bad hour.'),
+        (
+            {"ops.schedule": "0 3 * * *", "ops.schedule.timezone": "Mars/Olympus"},
+            'shop: ops.schedule.timezone: there is no time zone "Mars/Olympus".',
+        ),
+        (
+            {"ops.schedule": "0 3 * * *", "ops.schedule.timezon": "UTC"},
+            "shop has the label ops.schedule.timezon, which",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_meant(said: dict[str, str], message: str) -> None:
+    (found,) = problems(restart="no", labels=said)
+    assert found.message.startswith(message)
+    assert found.remedy
+
+
+def test_a_scheduled_job_has_one_container() -> None:
+    (found,) = problems(restart="no", labels={"ops.schedule": "0 3 * * *"}, deploy={"replicas": 2})
+    assert found.message == "shop is a scheduled job with 2 replicas."
+
+
+def test_a_schedule_needs_the_scheduler() -> None:
+    entry = {"image": "x", "restart": "no", "labels": {"ops.schedule": "0 3 * * *"}}
+    (found,) = contract.problems(model.parse({"name": "acme-dev", "services": {"shop": entry, "till": entry}}))
+    assert found.message == "shop, till would never run: there is no scheduler."
+    assert "docker-compose.scheduler.yml" in found.remedy
 
 
 def test_one_mistake_is_a_sentence_and_several_are_a_list() -> None:

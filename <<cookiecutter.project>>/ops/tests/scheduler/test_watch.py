@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ops.scheduler.jobs import Action, Job, Watch
 from ops.scheduler.schedule import Schedule
+from ops.scheduler.watch import Action, Job, Watch
 
 HOUR = 3600
 NOON = 12 * HOUR
