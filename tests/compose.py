@@ -21,6 +21,7 @@ OPTIONAL_FILES = (
     "docker-compose.postgres-failover.yml",
     "docker-compose.redis-failover.yml",
     "docker-compose.rabbitmq-cluster.yml",
+    "docker-compose.scheduler.yml",
 )
 # What comes with them in .env.
 OPTIONAL_SETTINGS = {

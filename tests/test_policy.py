@@ -27,6 +27,8 @@ OURS = {"web", "api", "auth-service", "notification-service", "migrate"}
 # Built here too, on what others make, and holding data.
 STATEFUL = {"postgres-primary": "postgres", "postgres-replica": "postgres", "etcd": "etcd"}
 FAILOVER = ["docker-compose.postgres-failover.yml", "docker-compose.redis-failover.yml"]
+# The only one that holds the engine's socket.
+PROXY = "engine-proxy"
 ONE_SHOT = {"migrate", "elasticsearch-setup"}
 SWITCHES = ("MONITORING_ENABLED", "LOGGING_ENABLED", "DASHBOARDS_ENABLED")
 
@@ -37,7 +39,10 @@ NO_HEALTH_CHECK = {
     "nginx-exporter": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
     "otel-collector": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
 }
-ROOT = {"otel-collector": "the engine keeps log files readable for root alone; it has no capability at all"}
+ROOT = {
+    "otel-collector": "the engine keeps log files readable for root alone; it has no capability at all",
+    PROXY: "the engine's socket is its owner's; it has no capability at all",
+}
 # Who may be merely started when a service of ours starts: it reconnects, and is not ready meanwhile.
 MAY_COME_LATER = {"redis-primary", "rabbitmq"}
 # Who waits by itself for the other, so that the order does not matter.
@@ -53,6 +58,7 @@ SHARED_USERS = {
     "10001": "made by services/Dockerfile for all of our own services",
     "65534": "the user in the images of Prometheus and Alertmanager, which owns their volumes",
     "101": "the user in the image of nginx",
+    "0": "the two of ROOT: one sees log files of the engine, the other its socket, neither a process of the other",
 }
 
 each_switch = pytest.mark.parametrize("switches", list(itertools.product(("true", "false"), repeat=3)), ids="-".join)
@@ -369,9 +375,13 @@ def test_least_privilege(service: dict[str, Any], name: str) -> None:
 
 
 @each_service
-def test_nobody_holds_the_engine(service: dict[str, Any]) -> None:
-    for volume in service.get("volumes", []):
-        assert "docker.sock" not in volume.get("source", "")
+def test_nobody_holds_the_engine(service: dict[str, Any], name: str) -> None:
+    """But the one that lets nothing pass but four requests about jobs, and that only the scheduler reaches."""
+    sockets = [volume["source"] for volume in service.get("volumes", []) if "docker.sock" in volume.get("source", "")]
+    assert bool(sockets) == (name == PROXY)
+    assert ("jobs" in service["networks"]) == (name in {PROXY, "scheduler"})
+    if name == PROXY:
+        assert [*service["networks"]] == ["jobs"]
 
 
 @each_service
@@ -391,7 +401,8 @@ def test_image_is_pinned(service: dict[str, Any], name: str) -> None:
     if name in OURS:
         assert service["build"]["target"] in {"dev", "production"}
     elif "build" in service:
-        assert service["labels"]["ops.stateful"] == STATEFUL[name]
+        assert service["labels"].get("ops.stateful") == STATEFUL.get(name)
+        assert name in {*STATEFUL, "scheduler"}
         bases = [value for key, value in service["build"]["args"].items() if key.endswith("_IMAGE")]
         assert len(bases) == 1 and re.search(r":v?\d+\.\d+", bases[0])
     else:
@@ -410,10 +421,12 @@ def test_who_sees_the_host_shares_its_user_with_nobody(model: compose.Model, pro
     """Through /proc of the host a process reads memory, environment and secrets of every other one of the same user."""
     users: dict[str, set[str]] = {}
     for name, service in model["services"].items():
-        users.setdefault(str(service["user"]).split(":")[0], set()).add(name)
+        # It is root as well, and sees of the host its socket: no processes, and nobody's files.
+        if name != PROXY:
+            users.setdefault(str(service["user"]).split(":")[0], set()).add(name)
     for name, service in model["services"].items():
         binds = [volume["source"] for volume in service.get("volumes", []) if volume["type"] == "bind"]
-        if any(not Path(source).is_relative_to(project) for source in binds):
+        if name != PROXY and any(not Path(source).is_relative_to(project) for source in binds):
             assert users[str(service["user"]).split(":")[0]] == {name}
 
 

@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 # Which file holds the metrics of which jobs: those of prometheus.yml, and the four services with the label ops.metrics.
 JOBS = {
     "stack": ("web", "api", "auth-service", "notification-service"),
+    "scheduler": ("scheduler",),
     "nginx-exporter": ("nginx",),
     "haproxy": ("haproxy",),
     "blackbox-exporter": ("endpoint", "elasticsearch"),
