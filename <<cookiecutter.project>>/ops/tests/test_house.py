@@ -9,20 +9,7 @@ OPS = Path(__file__).resolve().parents[1]
 # From the top down: a package may import from those that stand after it.
 PACKAGES = (
     "commands",
-PACKAGES = (
-    "commands",
     "adopt",
-    "data",
-    "security",
-    "rollout",
-    "parts",
-    "secrets",
-    "state",
-    "stack",
-    "engine",
-    "base",
-    "scheduler",
-)
     "data",
     "security",
     "rollout",
