@@ -62,15 +62,18 @@ def resolve(project: Path, environment: str, everything: bool = True) -> Model:
     return json.loads(done.stdout)
 
 
-def rendered(project: Path, environment: str) -> dict[str, str]:
-    """The files that a deploy of an environment would render for nginx, HAProxy and Prometheus."""
+def rendered(project: Path, environment: str, more: Model | None = None) -> dict[str, str]:
+    """The files that a deploy of an environment would render for nginx, HAProxy and Prometheus. more: services beside
+    those that it declares."""
+    model = resolve(project, environment)
+    model = {**model, "services": model["services"] | (more or {})}
     script = "import json, sys; from ops.parts import routes; from ops.stack import model; " + (
         "json.dump(routes.render(model.parse(json.load(sys.stdin))), sys.stdout)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=project,
-        input=json.dumps(resolve(project, environment)),
+        input=json.dumps(model),
         capture_output=True,
         text=True,
         check=True,

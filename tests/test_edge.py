@@ -27,6 +27,13 @@ from tests.container import docker
 DOMAIN = {"dev": "localhost", "staging": "staging.acme-stack.example.com", "prod": "acme-stack.example.com"}
 STRANGER = "203.0.113.9"
 PORTS = (8080, 8443, 18080, 18443)
+# A service on a host name of its own, that others call as well.
+SHOP_HOST = "shop.acme-shop.example"
+SHOP = {
+    "image": "acme/shop:1",
+    "labels": {"ops.port": "3000", "ops.ready": "tcp", "ops.host": SHOP_HOST, "ops.internal": "true"},
+    "networks": {"serving": {"aliases": ["shop.serving"]}},
+}
 INTERNALS = ("X-Served-By", "X-Database", "X-Cache")
 
 
@@ -150,7 +157,7 @@ def routes(project: Path, environment: str, tmp_path_factory: pytest.TempPathFac
     """A folder with the routes that a deploy would write, all of them to the service beside nginx."""
     folder = tmp_path_factory.mktemp("routes")
     folder.chmod(0o755)
-    for name, text in compose.rendered(project, environment).items():
+    for name, text in compose.rendered(project, environment, {"shop": SHOP}).items():
         text = re.sub(r"server haproxy:8100 resolve [^;]*;", "server 127.0.0.1:8000;", text)
         (folder / name).write_text(re.sub(r"server \S+ resolve backup;", "", text))
     return folder
@@ -174,6 +181,56 @@ def eventually(holds: Callable[[], bool], name: str) -> None:
 def proxy(address: str) -> bytes:
     """The line of the PROXY protocol by which a balancer names the client."""
     return f"PROXY TCP4 {address} 192.0.2.1 50000 443\r\n".encode()
+
+
+# -- host names of services, and calls between them -------------------------------------------------------------------
+
+
+def test_a_service_has_a_host_name_of_its_own(start: Start) -> None:
+    edge = start()
+    answer = edge.ask("/metrics-of-sales?x=1", sni=SHOP_HOST, Host=SHOP_HOST)
+    assert answer.said["request"] == "GET /metrics-of-sales?x=1 HTTP/1.1"
+    assert (answer.said["headers"]["x-pool"], answer.said["headers"]["host"]) == ("shop", SHOP_HOST)
+    assert answer.headers["Strict-Transport-Security"]
+    # the routes of the domain are not there, nor is what only Prometheus may see
+    assert edge.ask("/api/v1/items", sni=SHOP_HOST, Host=SHOP_HOST).said["headers"]["x-pool"] == "shop"
+    assert edge.ask("/metrics", sni=SHOP_HOST, Host=SHOP_HOST).status == 404
+    assert edge.ask("/").said["headers"]["x-pool"] == "web"
+    redirect = edge.ask("/a?b", port=8080, Host=SHOP_HOST)
+    assert (redirect.status, redirect.headers["Location"]) == (308, f"https://{SHOP_HOST}/a?b")
+
+
+def test_other_names_are_still_refused(start: Start) -> None:
+    edge = start(TRUSTED_PROXIES="172.16.0.0/12 192.168.0.0/16")
+    for name in (f"x.{SHOP_HOST}", "acme-shop.example"):
+        assert edge.ask("/", sni="", Host=name).status == 421
+        assert edge.ask("/", port=8080, Host=name).status == 421
+
+
+@pytest.mark.parametrize(
+    ("path", "reached"),
+    [
+        ("/shop/", "/"),
+        ("/shop/v1/items?a=1&b=%20", "/v1/items?a=1&b=%20"),
+        ("/shop/a%2Fb//c", "/a%2Fb//c"),
+        ("/shop/shop/x", "/shop/x"),
+    ],
+)
+def test_services_call_each_other_by_a_path_that_is_taken_off(start: Start, path: str, reached: str) -> None:
+    done = docker("exec", start().name, "curl", "-sS", "-H", "Host: internal:8081", f"http://127.0.0.1:8081{path}")
+    said = json.loads(done.stdout)
+    assert said["request"] == f"GET {reached} HTTP/1.1"
+    assert said["headers"]["x-pool"] == "shop"
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "status"),
+    [("internal:8081", "/web/", 404), ("internal", "/", 404), ("api.internal", "/shop/", 421)],
+)
+def test_what_is_no_call_to_a_service_is_refused(start: Start, host: str, path: str, status: int) -> None:
+    """web has no label ops.internal, so no service reaches it here."""
+    options = ("-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Host: {host}")
+    assert docker("exec", start().name, "curl", *options, f"http://127.0.0.1:8081{path}").stdout == str(status)
 
 
 # -- whose address counts ---------------------------------------------------------------------------------------------

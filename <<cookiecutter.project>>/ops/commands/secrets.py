@@ -9,6 +9,7 @@ from ops.base import console
 from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, OpsError
 from ops.parts.nginx import edge
+from ops.stack import model, pools
 from ops.state import elsewhere, memory
 
 
@@ -68,7 +69,8 @@ def certificate(env: Environment, self_signed: bool = False) -> None:
     """Show the certificate, made or renewed where that is ours to do; a running nginx takes a new one at once."""
     from ops.secrets import certificates
 
-    shown = certificates.self_sign(env) if self_signed else certificates.ensure(env)
+    hosts = pools.hosts(model.load(env))
+    shown = certificates.self_sign(env, hosts) if self_signed else certificates.ensure(env, hosts)
     verb = "made" if shown.issued else "found"
     console.say(f"{verb} {relative(shown.path)}: {', '.join(shown.names)}; {shown.days_left} days left")
     if shown.issued and (nginx := edge.find(engine.containers(env))):

@@ -40,7 +40,7 @@ class Reader:
 
 READERS = {
     pool.SERVICE: Reader(("pools.cfg",), "/etc/haproxy/routes"),
-    edge.SERVICE: Reader(("http.conf", "site.conf"), "/etc/nginx/routes"),
+    edge.SERVICE: Reader(("http.conf", "site.conf", "internal.conf", "hosts.conf"), "/etc/nginx/routes"),
     prometheus.SERVICE: Reader(("services.yml", "expected.yml"), "/etc/prometheus-services"),
 }
 # Those that pass requests on, in the order in which they are brought up: without HAProxy nginx goes by the names.

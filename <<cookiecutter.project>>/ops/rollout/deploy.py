@@ -90,7 +90,7 @@ class Deployment:
     ) -> None:
         """Carry out what was decided and agreed to. made: whether files that are mounted were made meanwhile."""
         env = self.env
-        made |= self._make_certificate()
+        made |= self._make_certificate(decided.seen.stack)
         with self.released(decided.seen.stack.document, decided.seen.own, changes, self.command, success):
             self._fetch(decided)
             self._finish_jobs(decided)
@@ -254,10 +254,10 @@ class Deployment:
             console.say(f"made {len(made)} secret {files} in {relative(self.env.secrets_dir)} (dev only)")
         return bool(made)
 
-    def _make_certificate(self) -> bool:
+    def _make_certificate(self, stack: Stack) -> bool:
         from ops.secrets import certificates
 
-        certificate = certificates.ensure(self.env)
+        certificate = certificates.ensure(self.env, pools.hosts(stack))
         if certificate.issued:
             authority = relative(certificates.authority_of(self.env))
             console.say(
@@ -700,6 +700,7 @@ def urls(env: Environment, declared: Stack) -> list[tuple[str, str]]:
     port = env.values.get("SSL_PORT", "443")
     host = env.values.get("DOMAIN") or "localhost"
     site = ("site", f"https://{host}{'' if port == '443' else f':{port}'}")
+    own = (each for each in pools.declared(declared).values() if each.host)
     public = {env.values.get("WEB_PORT"), port}
     others = [
         (name, f"http://{'localhost' if each.address in {'', '0.0.0.0', '127.0.0.1'} else each.address}:{each.number}")
@@ -707,7 +708,8 @@ def urls(env: Environment, declared: Stack) -> list[tuple[str, str]]:
         for each in service.ports
         if str(each.number) not in public
     ]
-    return [site, *others]
+    hosts = [(each.service, f"https://{each.host}{'' if port == '443' else f':{port}'}{each.route}") for each in own]
+    return [site, *hosts, *others]
 
 
 def short(image_id: str) -> str:

@@ -23,6 +23,7 @@ from ops.engine import Container
 from ops.parts.nginx import settings as nginx
 from ops.rollout import hooks, host
 from ops.rollout.plan import Plan
+from ops.stack import pools
 from ops.stack.model import Port, Stack
 from ops.state import elsewhere, memory
 from ops.state.document import State
@@ -334,7 +335,7 @@ def run(
         check_memory(*memory_needed(stack, containers, beside), available_memory(total) if here else total),
         *check_secrets(env, secrets.result()),
         *check_folder(env, containers, state.result()),
-        check_certificate(env, certificates.validate, certificates.issuable),
+        check_certificate(env, lambda env: certificates.validate(env, pools.hosts(stack)), certificates.issuable),
         *databases.result(),
     ]
 

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import ssl
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,21 +70,21 @@ def authority_of(env: Environment) -> Path:
     return env.secrets_dir / "ca.pem"
 
 
-def ensure(env: Environment) -> Certificate:
-    """A usable certificate for DOMAIN.
+def ensure(env: Environment, hosts: Sequence[str] = ()) -> Certificate:
+    """A usable certificate for DOMAIN and the host names that services have of their own.
 
-    dev and staging: made when there is none, and our own is issued again when it is damaged, for another DOMAIN or has
+    dev and staging: made when there is none, and our own is issued again when it is damaged, for other names or has
     less than RENEW_DAYS left. What somebody put there, and everything in prod, is only checked: OpsError says what is
     wrong and where it belongs.
     """
     if not issuable(env):
-        return validate(env)
+        return validate(env, hosts)
     with contextlib.suppress(OpsError):
-        current = validate(env)
+        current = validate(env, hosts)
         local = set(_LOCAL_NAMES) <= set(current.names)
         if current.days_left >= RENEW_DAYS and (local or not current.local):
             return current
-    return self_sign(env)
+    return self_sign(env, hosts)
 
 
 def issuable(env: Environment) -> bool:
@@ -106,13 +107,13 @@ def _files(env: Environment) -> tuple[Path, Path]:
     return folder_of(env) / "fullchain.pem", folder_of(env) / "privkey.pem"
 
 
-def self_sign(env: Environment) -> Certificate:
+def self_sign(env: Environment, hosts: Sequence[str] = ()) -> Certificate:
     """Issue a certificate from the local authority, which is made first if need be; for prod only on request."""
     env.secrets_dir.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     domain = _domain(env)
-    authority_key, authority = _authority(env, domain)
+    authority_key, authority = _authority(env, (domain, *hosts))
     key = ec.generate_private_key(ec.SECP256R1())
-    names = list(dict.fromkeys((domain, *_LOCAL_NAMES)))
+    names = list(dict.fromkeys((domain, *hosts, *_LOCAL_NAMES)))
     # No subject: clients read the alternative names only, and a common name is cut at 64 characters.
     leaf = (
         _builder(x509.Name([]), authority.subject, key.public_key(), LEAF_DAYS, authority.not_valid_after_utc)
@@ -133,8 +134,11 @@ def self_sign(env: Environment) -> Certificate:
     return Certificate(folder / "fullchain.pem", tuple(names), leaf.not_valid_after_utc, local=True, issued=True)
 
 
-def validate(env: Environment) -> Certificate:
-    """The certificate that is there. Raises OpsError when nginx could not use it, or no browser would accept it."""
+def validate(env: Environment, hosts: Sequence[str] = ()) -> Certificate:
+    """The certificate that is there. Raises OpsError when nginx could not use it, or no browser would accept it.
+
+    hosts: names that it must cover beside DOMAIN, those that services have of their own.
+    """
     folder = folder_of(env)
     chain_file, key_file = _files(env)
     put_there = f"Put the certificate with its chain and its key there: {relative(folder)}/{{fullchain,privkey}}.pem"
@@ -157,9 +161,11 @@ def validate(env: Environment) -> Certificate:
                 f"{relative(chain_file)} is out of order: {_name(below)} is not signed by the next, {_name(above)}.",
                 "The order is: own certificate, who signed it, who signed that one; the root may be left out.",
             ) from error
-    names, domain = _names(leaf), _domain(env)
-    if not any(_covers(name, domain) for name in names):
-        raise OpsError(f"{relative(chain_file)} is for {', '.join(names) or 'no name'}, not for {domain}.", put_there)
+    names = _names(leaf)
+    if missing := [each for each in (_domain(env), *hosts) if not any(_covers(name, each) for name in names)]:
+        raise OpsError(
+            f"{relative(chain_file)} is for {', '.join(names) or 'no name'}, not for {', '.join(missing)}.", put_there
+        )
     now = datetime.now(UTC)
     for certificate in chain:
         if certificate.not_valid_after_utc <= now:
@@ -184,15 +190,15 @@ def _domain(env: Environment) -> str:
 # ── the local authority ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _authority(env: Environment, domain: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """The authority on disk, or a new one when it is missing, damaged, about to expire or not meant for `domain`."""
+def _authority(env: Environment, names: Sequence[str]) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """The authority on disk, or a new one when it is missing, damaged, about to expire or not meant for these names."""
     certificate_file, key_file = authority_of(env), env.secrets_dir / "ca.key"
     with contextlib.suppress(OSError, ValueError, TypeError, x509.ExtensionNotFound):
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
         constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         lasts = certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=LEAF_DAYS)
-        permitted = _constraint(domain) in (constraints.permitted_subtrees or [])
+        permitted = all(_permits(constraints.permitted_subtrees or [], each) for each in names)
         usable = lasts and permitted and key.public_key() == certificate.public_key()
         if usable and isinstance(key, ec.EllipticCurvePrivateKey):
             return key, certificate
@@ -204,7 +210,7 @@ def _authority(env: Environment, domain: str) -> tuple[ec.EllipticCurvePrivateKe
         ]
     )
     # Whoever trusts this authority trusts it for these names only.
-    permitted_names = [_constraint(name) for name in dict.fromkeys((domain, "localhost", "127.0.0.0/8", "::1/128"))]
+    permitted_names = [_constraint(name) for name in dict.fromkeys((*names, "localhost", "127.0.0.0/8", "::1/128"))]
     certificate = (
         _builder(name, name, key.public_key(), AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -269,6 +275,12 @@ def _constraint(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_network(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def _permits(subtrees: Sequence[x509.GeneralName], name: str) -> bool:
+    """Whether an authority with these name constraints may sign for a name: its own one, or one below it."""
+    allowed = [each.value for each in subtrees if isinstance(each, x509.DNSName)]
+    return _constraint(name) in subtrees or any(name.endswith(f".{each}") for each in allowed)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -44,11 +44,24 @@ def problems(stack: Stack) -> Iterator[Problem]:
         if service.own and not service.one_shot:
             yield from _ready(service)
             yield from _replacement(service)
+    yield from _no_scheduler(stack)
+    yield from _hosts(stack)
+
+
+def _hosts(stack: Stack) -> Iterator[Problem]:
     try:
-        pools.declared(stack)
+        found = pools.declared(stack)
     except OpsError as error:
         yield Problem(error.message.removeprefix("The Compose files: "), error.remedy)
-    yield from _no_scheduler(stack)
+        return
+    entry: Mapping[str, Any] = (stack.document.get("services") or {}).get("nginx") or {}
+    domain = str((entry.get("environment") or {}).get("DOMAIN", "")).lower()  # as nginx is told it
+    for pool in found.values():
+        if pool.host and pool.host == domain:
+            yield Problem(
+                f'label {labels.HOST} of {pool.service} is "{pool.host}", which is DOMAIN.',
+                f"Remove it: without it the route is on DOMAIN. Or give {pool.service} another name.",
+            )
 
 
 def _unknown(service: Service) -> Iterator[Problem]:

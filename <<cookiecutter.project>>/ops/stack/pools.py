@@ -28,15 +28,17 @@ _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 # What becomes part of nginx's configuration: a regular expression of plain characters, never a brace, quote or space.
 _READY = re.compile(rf"{_PATH.pattern}|{TCP}|{HEALTHCHECK}")
 _PATTERN = re.compile(r"\^/[A-Za-z0-9._~/()|\\^$*+?\[\]-]*")
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})+")
 
 
 @dataclass(frozen=True)
 class Pool:
     """The containers of a service that take requests. port: where they listen; ready: what says that one can take
     requests: the path that answers 200 then, TCP or HEALTHCHECK; route: the public path prefix ("": none); logins: a
-    pattern of paths with the stricter rate limit; uploads: a path prefix with large bodies; internal: its name between
-    services; affinity: whether a visitor stays with a container.
+    pattern of paths with the stricter rate limit; uploads: a path prefix with large bodies; host: the host name that
+    its route is on ("": the domain); internal: whether other services call it; affinity: whether a visitor stays with a
+    container.
     """
 
     service: str
@@ -45,7 +47,8 @@ class Pool:
     route: str = ""
     logins: str = ""
     uploads: str = ""
-    internal: str = ""
+    host: str = ""
+    internal: bool = False
     affinity: bool = False
 
     @property
@@ -78,13 +81,18 @@ def declared(stack: Stack) -> dict[str, Pool]:
     """Pools by service. Raises OpsError (USAGE) for labels that cannot be meant, and for two that claim the same."""
     entries: Mapping[str, Any] = stack.document.get("services") or {}
     pools = {name: _pool(name, entry) for name, entry in entries.items() if labels.PORT in (entry.get("labels") or {})}
-    for kind, of in (("route", labels.ROUTE), ("internal", labels.INTERNAL)):
-        claimed: dict[str, str] = {}
-        for name, pool in pools.items():
-            # /shop and /shop/ are one route.
-            if (value := getattr(pool, kind)) and (other := claimed.setdefault(value.rstrip("/"), name)) != name:
-                raise _wrong(name, of, value, f"{other} has the same one, so give one of them another")
+    claimed: dict[tuple[str, str], str] = {}
+    for name, pool in pools.items():
+        # /shop and /shop/ are one route.
+        if pool.route and (other := claimed.setdefault((pool.host, pool.route.rstrip("/")), name)) != name:
+            where = f"{other} has the same one on {pool.host}" if pool.host else f"{other} has the same one"
+            raise _wrong(name, labels.ROUTE, pool.route, f"{where}, so give one of them another")
     return pools
+
+
+def hosts(stack: Stack) -> list[str]:
+    """The host names that services have of their own, beside the domain."""
+    return sorted({pool.host for pool in declared(stack).values() if pool.host})
 
 
 def network(stack: Stack) -> str:
@@ -105,14 +113,15 @@ def _pool(name: str, entry: Mapping[str, Any]) -> Pool:
     port = said[labels.PORT].strip()
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise _wrong(name, labels.PORT, port, "it must be the number of the port that the service listens on")
-    affinity = said.get(labels.AFFINITY, "").strip()
-    if affinity not in {"", "cookie"}:
-        raise _wrong(name, labels.AFFINITY, affinity, "it must be cookie, or not be there")
+    for label, only in ((labels.AFFINITY, "cookie"), (labels.INTERNAL, "true")):
+        if (text := said.get(label, "").strip()) not in {"", only}:
+            raise _wrong(name, label, text, f"it must be {only}, or not be there")
     logins = value(labels.LOGINS, _PATTERN, "a regular expression that starts with ^/, such as ^/(login|join)$")
     try:
         re.compile(logins)
     except re.error as error:
         raise _wrong(name, labels.LOGINS, logins, f"it is no regular expression: {error}") from None
+    host = value(labels.HOST, _HOST, "a host name in lower case, such as shop.example.com")
     joined: Mapping[str, Any] = entry.get("networks") or {}
     if alias(name) not in ((joined.get(NETWORK) or {}).get("aliases") or ()):
         raise OpsError(
@@ -125,11 +134,12 @@ def _pool(name: str, entry: Mapping[str, Any]) -> Pool:
         name,
         int(port),
         value(labels.READY, _READY, "a path, such as /health/ready, or tcp, or healthcheck", HEALTHCHECK),
-        value(labels.ROUTE, _PATH, "a path, such as / or /shop/"),
+        value(labels.ROUTE, _PATH, "a path, such as / or /shop/", "/" if host else ""),
         logins,
         value(labels.UPLOADS, _PATH, "a path, such as /uploads"),
-        value(labels.INTERNAL, _NAME, "a host name, such as api.internal"),
-        affinity == "cookie",
+        host,
+        bool(said.get(labels.INTERNAL, "").strip()),
+        bool(said.get(labels.AFFINITY, "").strip()),
     )
 
 

@@ -6,7 +6,7 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ops.base.errors import OpsError
 from ops.parts.nginx import edge, maintenance
 from ops.parts.probes import PROBE_SECONDS, Check, Probe, Seen, Status
 from ops.secrets import certificates
+from ops.stack import pools
 
 TITLE = "Edge"
 # As the alert CertificateExpires (monitoring/prometheus/rules/stack.yml).
@@ -24,10 +25,10 @@ _PEM_END = "-----END CERTIFICATE-----"
 
 def probes(seen: Seen) -> Iterator[Probe]:
     """Send one request through TLS, and look at the certificate that is served."""
-    yield Probe("https", edge.SERVICE, lambda: _https(seen.env))
+    yield Probe("https", edge.SERVICE, lambda: _https(seen.env, pools.hosts(seen.declared)))
 
 
-def _https(env: Environment) -> list[Check]:
+def _https(env: Environment, hosts: Sequence[str]) -> list[Check]:
     domain, port = env.values["DOMAIN"], env.number("SSL_PORT", 443)
     bound = env.values.get("BIND_ADDRESS", "")
     address = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(bound, bound.strip("[]"))
@@ -51,7 +52,7 @@ def _https(env: Environment) -> list[Check]:
         return [Check("https", "nginx", "fail", f"no answer on {address}:{port}: {error.strerror or error}")]
     checks = [
         Check("https", "nginx", "ok" if status == 200 else "fail", f"/health answers {status}, {version}"),
-        _certificate(env, served, leaf or b""),
+        _certificate(env, hosts, served, leaf or b""),
     ]
     if began := maintenance.since(env):
         checks.append(
@@ -60,10 +61,10 @@ def _https(env: Environment) -> list[Check]:
     return checks
 
 
-def _certificate(env: Environment, served: Mapping[str, Any], leaf: bytes) -> Check:
+def _certificate(env: Environment, hosts: Sequence[str], served: Mapping[str, Any], leaf: bytes) -> Check:
     """The certificate that nginx serves, and whether it could load the files again."""
     try:
-        found = certificates.validate(env)
+        found = certificates.validate(env, hosts)
     except OpsError as error:
         detail = f"nginx serves what it has loaded, and could not start again: {error.message}"
         return Check("certificate", env.values["DOMAIN"], "fail", detail)

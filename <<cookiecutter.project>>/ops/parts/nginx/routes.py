@@ -1,8 +1,8 @@
-"""nginx's part of what is rendered from the Compose files: upstreams, the names between services, the public routes."""
+"""nginx's part of what is rendered from the Compose files: upstreams, the paths between services, the public routes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ops.stack.pools import IDLE_SECONDS, Pool
 
@@ -18,18 +18,26 @@ upstream {name} {{
     keepalive_timeout {idle}s; # less than the 75 s of HAProxy and the services: nginx is the one that closes it
 }}
 """
+# Between services: without the prefix, and otherwise as it was sent (infrastructure/nginx/http.conf: $internal_rest)
 _INTERNAL = """
-server {{
-    listen 8081;
-    server_name {internal};
-    include /etc/nginx/stack/proxy.conf;
-    include /etc/nginx/stack/hop.conf;
-    client_max_body_size 0; # the public door has limited it already
-
-    location / {{
-        proxy_pass http://{name};
-    }}
+location ^~ /{name}/ {{
+    proxy_pass http://{name}$internal_rest;
 }}
+"""
+_HOST = """
+server {{
+    include /run/nginx/http.conf;
+    server_name {host};
+    include /etc/nginx/stack/redirect.conf;
+}}
+
+server {{
+    include /run/nginx/https.conf;
+    http2 on;
+    include /run/nginx/http3.conf;
+    server_name {host};
+    include /etc/nginx/stack/public.conf;
+{locations}}}
 """
 _LOCATION = """
 location {match} {{
@@ -41,18 +49,28 @@ location {match} {{
 
 
 def render(declared: Mapping[str, Pool]) -> dict[str, str]:
-    """Files by name: http.conf for http {}, site.conf for the public server {}."""
-    http = "".join(_http(pool) for _, pool in sorted(declared.items()))
-    site = "".join(_site(pool) for _, pool in sorted(declared.items()) if pool.route)
-    return {"http.conf": _HEAD + http, "site.conf": _HEAD + site}
+    """Files by name: http.conf for http {}, site.conf for the public server {}, internal.conf for the one between
+    services, hosts.conf with a server {} for each host name that a service has of its own."""
+    pools = [pool for _, pool in sorted(declared.items())]
+    hosts = sorted({pool.host for pool in pools if pool.host})
+    return {
+        "http.conf": _HEAD + "".join(map(_upstream, pools)),
+        "site.conf": _HEAD + _locations(pools),
+        "internal.conf": _HEAD + "".join(_INTERNAL.format(name=pool.service) for pool in pools if pool.internal),
+        "hosts.conf": _HEAD + "".join(_HOST.format(host=host, locations=_locations(pools, host)) for host in hosts),
+    }
 
 
-def _http(pool: Pool) -> str:
-    upstream = _UPSTREAM.format(name=pool.service, alias=pool.alias, port=pool.port, idle=IDLE_SECONDS)
-    return upstream + (_INTERNAL.format(name=pool.service, internal=pool.internal) if pool.internal else "")
+def _upstream(pool: Pool) -> str:
+    return _UPSTREAM.format(name=pool.service, alias=pool.alias, port=pool.port, idle=IDLE_SECONDS)
 
 
-def _site(pool: Pool) -> str:
+def _locations(pools: Iterable[Pool], host: str = "") -> str:
+    """The public routes of a host; "": of the domain."""
+    return "".join(map(_public, (pool for pool in pools if pool.route and pool.host == host)))
+
+
+def _public(pool: Pool) -> str:
     matches = [(pool.route, "route")]
     if pool.logins:
         matches.append((f"~ {pool.logins}", "logins"))

@@ -89,7 +89,7 @@ def test_containers_nobody_wants(make_stack, make_container):
 @pytest.fixture
 def quiet(monkeypatch):
     """Nothing outside Docker is asked."""
-    monkeypatch.setattr(edge, "_https", lambda _env: [Check("https", "nginx", "ok", "200")])
+    monkeypatch.setattr(edge, "_https", lambda _env, _hosts: [Check("https", "nginx", "ok", "200")])
 
 
 def test_a_stopped_stack_is_one_sentence(env, quiet, monkeypatch, make_stack, make_container, capsys):

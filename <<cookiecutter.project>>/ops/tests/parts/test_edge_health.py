@@ -41,7 +41,7 @@ def test_files_that_nginx_could_not_load_again_are_told(project):
     prod.secrets_dir.chmod(0o700)
     certificates.self_sign(prod)
     (certificates.folder_of(prod) / "privkey.pem").unlink()
-    check = health._certificate(prod, LATER, b"")
+    check = health._certificate(prod, (), LATER, b"")
     assert check.status == "fail" and "could not start again: " in check.detail and "privkey.pem" in check.detail
 
 
@@ -51,5 +51,5 @@ def test_the_served_certificate_is_compared_with_the_file(project):
     certificates.self_sign(prod)
     leaf = health._leaf(certificates.folder_of(prod) / "fullchain.pem")
     served = {"notAfter": time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(time.time() + 90 * 86400))}
-    assert "the file has another one" not in health._certificate(prod, served, leaf).detail
-    assert "the file has another one" in health._certificate(prod, served, leaf[:-1]).detail
+    assert "the file has another one" not in health._certificate(prod, (), served, leaf).detail
+    assert "the file has another one" in health._certificate(prod, (), served, leaf[:-1]).detail

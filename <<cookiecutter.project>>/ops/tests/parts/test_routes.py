@@ -16,7 +16,7 @@ from ops.stack.model import Service, Stack
 from ops.stack.pools import Pool
 
 WEB = Pool("web", 8000, "/health/ready", route="/", logins="^/(login|register)$", uploads="/uploads")
-AUTH = Pool("auth", 9000, "/up", internal="auth.internal")
+AUTH = Pool("auth", 9000, "/up", internal=True)
 
 
 def test_nginx_knows_haproxy_and_the_name_of_each_service() -> None:
@@ -25,7 +25,27 @@ def test_nginx_knows_haproxy_and_the_name_of_each_service() -> None:
     assert "server web.serving:8000 resolve backup;" in http
     assert "server auth.serving:9000 resolve backup;" in http
     assert http.index("upstream auth {") < http.index("upstream web {")
-    assert http.count("server_name") == http.count("server_name auth.internal;") == 1
+    assert "server_name" not in http
+
+
+def test_services_call_each_other_by_a_path() -> None:
+    internal = nginx.render({"web": WEB, "auth": AUTH})["internal.conf"]
+    assert internal.count("location") == 1
+    assert "location ^~ /auth/ {\n    proxy_pass http://auth$internal_rest;" in internal
+
+
+def test_a_host_name_has_a_server_with_its_own_routes_and_no_others() -> None:
+    shop = Pool("shop", 3000, route="/", host="shop.example.com")
+    admin = Pool("admin", 3000, route="/admin/", logins="^/admin/login$", host="shop.example.com")
+    files = nginx.render({"web": WEB, "shop": shop, "admin": admin})
+    assert files["hosts.conf"].count("server_name shop.example.com;") == 2  # HTTP and HTTPS
+    assert [line for line in files["hosts.conf"].splitlines() if line.startswith("location")] == [
+        "location /admin/ {",
+        "location ~ ^/admin/login$ {",
+        "location / {",
+    ]
+    assert "shop" not in files["site.conf"] and "admin" not in files["site.conf"]
+    assert "web" not in files["hosts.conf"]
 
 
 def test_public_routes() -> None:
@@ -71,6 +91,7 @@ def test_the_same_services_give_the_same_files_in_any_order() -> None:
     assert configuration.render(one) == configuration.render(two)
 
 
+EDGE = {"http.conf", "site.conf", "internal.conf", "hosts.conf", "pools.cfg"}
 DECLARED = Stack(
     "acme-dev",
     {"nginx": Service("nginx", "nginx:1", labels={"ops.part": "edge"})},
@@ -79,13 +100,13 @@ DECLARED = Stack(
 
 
 def test_all_files_are_rendered() -> None:
-    assert {*routes.render(DECLARED)} == {"http.conf", "site.conf", "pools.cfg", "services.yml", "expected.yml"}
+    assert {*routes.render(DECLARED)} == {*EDGE, "services.yml", "expected.yml"}
 
 
 def test_every_file_has_one_reader() -> None:
     read = [name for reader in routes.READERS.values() for name in reader.files]
     assert sorted(read) == sorted(routes.render(DECLARED))
-    assert {*routes.of_edge(routes.render(DECLARED))} == {"http.conf", "site.conf", "pools.cfg"}
+    assert {*routes.of_edge(routes.render(DECLARED))} == EDGE
 
 
 @pytest.mark.parametrize(

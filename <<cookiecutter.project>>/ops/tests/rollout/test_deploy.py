@@ -495,7 +495,7 @@ def whole(env, running, quiet, remembered):
     done = running.done
     quiet.setattr(preflight, "run", lambda *args: done.append(f"check beside {args[3]}") or [])
     quiet.setattr(deploy.majors, "check", lambda *_args: [])
-    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self: bool(done.append("certificate")))
+    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self, _stack: bool(done.append("certificate")))
     quiet.setattr(deploy.Deployment, "_prepare", lambda self, _seen: bool(done.append("prepare")))
     quiet.setattr(images, "prune", lambda *_args: done.append("prune") or [])
     quiet.setattr(images, "build", lambda _env, own, _tick: done.append(f"build {own[0].service}"))
@@ -547,7 +547,7 @@ def test_one_look_is_enough_where_nothing_can_have_changed_since(running, whole,
 
 
 def test_a_certificate_that_was_made_is_looked_at(running, whole, quiet) -> None:
-    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self: True)
+    quiet.setattr(deploy.Deployment, "_make_certificate", lambda self, _stack: True)
     assert "roll out web (1 new, 1 to go)" not in whole(seen(running, "web"), seen(running), seen(running))
 
 

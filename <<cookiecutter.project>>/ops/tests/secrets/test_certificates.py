@@ -108,6 +108,21 @@ def test_it_is_issued_again_for_another_domain(env):
     ) == ["other.example", "localhost"]
 
 
+def test_it_is_for_the_host_names_of_services_too(env):
+    """One below the domain the authority may sign for as it is; another needs a new authority, and a new import."""
+    certificates.ensure(env)
+    authority = certificates.authority_of(env).read_bytes()
+    below = certificates.ensure(env, ["shop.acme.example"])
+    assert below.issued and below.names[:2] == ("acme.example", "shop.acme.example")
+    assert certificates.authority_of(env).read_bytes() == authority
+    assert not certificates.ensure(env, ["shop.acme.example"]).issued
+    assert certificates.ensure(env, ["shop.test"]).issued
+    assert certificates.authority_of(env).read_bytes() != authority
+    made = x509.load_pem_x509_certificate(certificates.authority_of(env).read_bytes())
+    builder = verification.PolicyBuilder().store(verification.Store([made])).time(datetime.now(UTC))
+    builder.build_server_verifier(x509.DNSName("shop.test")).verify(leaf_of(env), [])
+
+
 def test_it_is_issued_again_in_time_by_the_same_authority(env, monkeypatch):
     monkeypatch.setattr(certificates, "LEAF_DAYS", certificates.RENEW_DAYS)
     certificates.ensure(env)
@@ -231,6 +246,13 @@ def test_a_good_chain_is_accepted(prod, chain, length):
     assert found.names == ("acme.example",)
     assert not found.local and not found.issued
     assert found.days_left == 88
+
+
+def test_a_provided_one_must_cover_the_host_names_of_services(prod, chain):
+    put(prod, chain)
+    with pytest.raises(OpsError, match=r"is for acme\.example, not for shop\.example, blog\.example\.") as caught:
+        certificates.ensure(prod, ["shop.example", "blog.example"])
+    assert "Put the certificate" in caught.value.remedy
 
 
 def test_a_wildcard_covers_one_label(prod):

@@ -199,6 +199,17 @@ def test_a_schedule_needs_the_scheduler() -> None:
     assert "docker-compose.scheduler.yml" in found.remedy
 
 
+def test_a_host_name_that_is_the_domain_is_refused() -> None:
+    shop = {
+        "image": "acme/shop:1",
+        "labels": {"ops.port": "3000", "ops.ready": "tcp", "ops.host": "acme.example"},
+        "networks": SERVING,
+    }
+    nginx = {"image": "nginx:1", "labels": {"ops.part": "edge"}, "environment": {"DOMAIN": "Acme.example"}}
+    (found,) = contract.problems(model.parse({"name": "acme-dev", "services": {"shop": shop, "nginx": nginx}}))
+    assert found.message == 'label ops.host of shop is "acme.example", which is DOMAIN.'
+
+
 def test_one_mistake_is_a_sentence_and_several_are_a_list() -> None:
     entry = {"image": "x", "restart": "no"}  # a job that does not say when
     one = model.parse({"name": "acme-dev", "services": {"shop": entry}})

@@ -23,10 +23,12 @@ def service(name: str, **labels: str) -> dict:
 def test_all_that_can_be_said() -> None:
     shop = service(
         "shop", port="3000", ready="/up", route="/shop/", route_logins="^/shop/(login|join)$",
-        route_uploads="/shop/files", internal="shop.internal", affinity="cookie",
+        route_uploads="/shop/files", host="shop.example.com", internal="true", affinity="cookie",
     )  # fmt: skip
     assert pools.declared(stack(shop=shop)) == {
-        "shop": Pool("shop", 3000, "/up", "/shop/", "^/shop/(login|join)$", "/shop/files", "shop.internal", True)
+        "shop": Pool(
+            "shop", 3000, "/up", "/shop/", "^/shop/(login|join)$", "/shop/files", "shop.example.com", True, True
+        )
     }
 
 
@@ -57,7 +59,11 @@ def test_the_network_has_the_name_that_the_engine_knows() -> None:
         ({"route_logins": "^/(login"}, "it is no regular expression"),
         ({"route_logins": "^/a{2}"}, "ops.route.logins"),
         ({"route_uploads": "uploads"}, "ops.route.uploads"),
-        ({"internal": "-x"}, 'label ops.internal of web is "-x"; it must be a host name'),
+        ({"internal": "api.internal"}, 'label ops.internal of web is "api.internal"; it must be true, or not be there'),
+        ({"host": "Shop.example.com"}, 'label ops.host of web is "Shop.example.com"; it must be a host name'),
+        ({"host": "shop"}, "ops.host"),
+        ({"host": "shop.example.com;"}, "ops.host"),
+        ({"host": "*.example.com"}, "ops.host"),
         ({"affinity": "yes"}, 'label ops.affinity of web is "yes"; it must be cookie'),
     ],
 )
@@ -72,13 +78,26 @@ def test_a_label_that_cannot_be_meant(labels: dict[str, str], said: str) -> None
     ("one", "two", "said"),
     [
         ({"route": "/shop"}, {"route": "/shop/"}, 'label ops.route of two is "/shop/"; one has the same one'),
-        ({"internal": "a.internal"}, {"internal": "a.internal"}, "label ops.internal of two"),
+        ({"host": "a.example"}, {"host": "a.example", "route": "/"}, "one has the same one on a.example"),
     ],
 )
 def test_two_that_claim_the_same(one: dict[str, str], two: dict[str, str], said: str) -> None:
     with pytest.raises(OpsError, match="give one of them another") as caught:
         pools.declared(stack(one=service("one", **one), two=service("two", **two)))
     assert said in caught.value.message
+
+
+def test_one_route_on_two_hosts_is_two() -> None:
+    found = pools.declared(
+        stack(
+            one=service("one", route="/"),
+            two=service("two", host="b.example"),
+            three=service("three", host="a.example"),
+        )
+    )
+    assert [pool.route for pool in found.values()] == ["/", "/", "/"]
+    declared = stack(two=service("two", host="b.example"), three=service("three", host="a.example", route="/x"))
+    assert pools.hosts(declared) == ["a.example", "b.example"]
 
 
 @pytest.mark.parametrize("networks", [{}, {"serving": None}, {"serving": {"aliases": ["web"]}}])

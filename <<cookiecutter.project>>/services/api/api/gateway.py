@@ -64,7 +64,7 @@ async def forward(path: str, request: Request) -> Response:
     outgoing: httpx.AsyncClient = request.app.state.auth
     # a query may hold bytes that are not ASCII, which a URL may not
     query = quote_from_bytes(request.scope["query_string"], safe=_QUERY).encode()
-    url = outgoing.base_url.join(f"/v1/auth/{path}").copy_with(query=query or None)
+    url = outgoing.base_url.join(f"v1/auth/{path}").copy_with(query=query or None)
     try:
         answer = await _send(outgoing, request.method, url, headers, body)
     except httpx.LocalProtocolError as error:

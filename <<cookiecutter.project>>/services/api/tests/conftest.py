@@ -84,5 +84,5 @@ def environment(secrets, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """What the api needs to be told to start."""
     for name in ("DATABASE_HOSTS", "REDIS_HOST", "RABBITMQ_HOSTS"):
         monkeypatch.setenv(name, "/nowhere")
-    monkeypatch.setenv("AUTH_URL", "http://auth.internal:8081")
+    monkeypatch.setenv("AUTH_URL", "http://internal:8081/auth-service")
     return monkeypatch

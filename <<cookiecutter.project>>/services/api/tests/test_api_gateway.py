@@ -14,7 +14,7 @@ def served(environment, store, client_of):
     """The api, with a function in place of the auth service."""
 
     def start(handler):
-        auth = httpx.AsyncClient(transport=httpx.MockTransport(handler), base_url="http://auth.internal:8081")
+        auth = httpx.AsyncClient(transport=httpx.MockTransport(handler), base_url="http://internal:8081/auth-service")
         return client_of(create_app(store=store, redis=FakeAsyncRedis(), auth=auth))
 
     return start
@@ -35,10 +35,10 @@ async def test_requests_and_answers_pass_through(served) -> None:
             headers={"X-Request-ID": "r1", "Authorization": "Bearer t", "Connection": "X-Private", "X-Private": "1"},
         )
     (request,) = seen
-    assert (request.method, str(request.url)) == ("POST", "http://auth.internal:8081/v1/auth/login?a=1&b=2")
+    assert (request.method, str(request.url)) == ("POST", "http://internal:8081/auth-service/v1/auth/login?a=1&b=2")
     assert request.content == b'{"email":"x"}'
     assert (request.headers["x-request-id"], request.headers["authorization"]) == ("r1", "Bearer t")
-    assert request.headers["host"] == "auth.internal:8081"
+    assert request.headers["host"] == "internal:8081"
     assert "x-private" not in request.headers
     assert (answer.status_code, answer.json()) == (429, {"detail": "wait"})
     assert (answer.headers["retry-after"], answer.headers["x-extra"]) == ("9", "1")
@@ -95,7 +95,7 @@ async def test_nothing_else_of_the_auth_service_can_be_reached(served, path: str
         request = client.build_request("GET", "https://example.com/")
         request.url = request.url.copy_with(raw_path=f"/api/v1/auth/{path}".encode())
         await client.send(request)
-    assert all(url.host == "auth.internal" and url.raw_path.startswith(b"/v1/auth/") for url in seen)
+    assert all(url.host == "internal" and url.raw_path.startswith(b"/auth-service/v1/auth/") for url in seen)
 
 
 async def test_the_description_of_auth_is_what_auth_does(served, secrets, environment) -> None:

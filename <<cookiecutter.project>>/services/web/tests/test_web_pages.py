@@ -84,10 +84,10 @@ def api() -> FakeApi:
 
 @pytest.fixture
 def app(api: FakeApi, tmp_path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("API_URL", "http://api.internal:8081")
+    monkeypatch.setenv("API_URL", "http://api:8000")
     monkeypatch.setenv("UPLOAD_DIR", str(tmp_path))
     monkeypatch.setenv("UPLOAD_MAX_MB", "1")
-    return create_app(http=httpx.AsyncClient(transport=httpx.MockTransport(api), base_url="http://api.internal:8081"))
+    return create_app(http=httpx.AsyncClient(transport=httpx.MockTransport(api), base_url="http://api:8000"))
 
 
 def log_in(client: httpx.AsyncClient, access: str | None = None) -> None:

@@ -170,7 +170,7 @@ def form_and_pieces(content: bytes) -> tuple[str, AsyncIterator[bytes]]:
 def test_a_quota_below_the_largest_file_is_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], largest: str, quota: str | None, fits: bool
 ) -> None:
-    monkeypatch.setenv("API_URL", "http://api.internal:8081")
+    monkeypatch.setenv("API_URL", "http://api:8000")
     monkeypatch.setenv("UPLOAD_MAX_MB", largest)
     if quota:
         monkeypatch.setenv("UPLOAD_QUOTA_MB", quota)
