@@ -34,10 +34,11 @@ def project(dev_stack: Project) -> Project:
 
 
 def titles(project: Project, count: int) -> Counter[str]:
-    """How often each title came, of so many pages."""
+    """How often each title came, of so many pages; what is no page of the site counts under its status."""
     with project.client() as client:
-        pages = [client.get("/login").text for _ in range(count)]
-    return Counter(found[1] for page in pages if (found := re.search("<title>.* · (.*)</title>", page)))
+        pages = [client.get("/login") for _ in range(count)]
+    found = ((re.search("<title>.* · (.*)</title>", page.text), page) for page in pages)
+    return Counter(title[1] if title else f"{page.status_code}: {page.text[:200]}" for title, page in found)
 
 
 def pool(project: Project) -> dict[str, str]:
