@@ -91,7 +91,7 @@ def test_every_command_works_without_the_parts_that_left(project: Project) -> No
     project.invoke("status")
 
     write(project, "before")
-    archive = json.loads(project.invoke("backup", "--json").stdout)["archive"]
+    archive = json.loads(project.invoke("backup", "--json").stdout)["path"]
     write(project, "after")
     assert page(project) == "after\n"
     project.invoke("restore", archive, "--yes")
