@@ -215,7 +215,7 @@ def _refuse_changed(kind: str, entries: list[dict[str, Any]], present: Mapping[s
             raise OpsError(
                 f"RabbitMQ's {KINDS[kind].singular} {entry['name']} has another {', '.join(fields)} than is declared,"
                 f" and {kind} cannot be changed.",
-                "Give the new one another name, or delete the old one with its messages: see docs/runbook.md.",
+                'Give the new one another name: docs/runbook.md, "A queue that must change".',
                 REFUSED,
             )
 

@@ -1,0 +1,179 @@
+"""What a service owns in the data tier: made at a deploy without a restart, watched, backed up and restored.
+
+The tests share one stack, in this order.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from .project import Project, docker, refused
+
+pytestmark = pytest.mark.story
+
+# An image that has no client of any of this: what it owns does not depend on what it is.
+ENTRY = """\
+  shop:
+    image: ${NGINX_IMAGE}
+    entrypoint: [sleep, infinity]
+    init: true
+    labels:
+      ops.database: shop
+      ops.rabbitmq: shop
+      ops.rabbitmq.definitions: services/shop.json
+      ops.backup: shop_files
+      ops.ready: healthcheck
+      ops.rollout: rolling
+    healthcheck: {test: [CMD, "true"], start_period: 5s, start_interval: 1s}
+    secrets: [SHOP_DB_PASSWORD, SHOP_RABBITMQ_PASSWORD]
+    volumes: ["shop_files:/data", "shop_cache:/cache"]
+    networks: [database]
+"""
+SECRETS = """\
+  SHOP_DB_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/SHOP_DB_PASSWORD"}
+  SHOP_RABBITMQ_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/SHOP_RABBITMQ_PASSWORD"}
+"""
+DEFINITIONS = {
+    "permissions": [{"configure": "^$", "write": "^amq\\.default$", "read": "^shop\\."}],
+    "queues": [{"name": "shop.orders"}],
+}
+DATA_TIER = ("postgres-primary", "postgres-replica", "rabbitmq", "redis-primary", "redis-replica")
+
+
+def add(project: Project) -> None:
+    """Write the entry of shop, as a team does."""
+    file = project.folder / "docker-compose.services.yml"
+    text = file.read_text()
+    for place, more in (
+        ("services:\n", ENTRY),
+        ("volumes:\n", "  shop_files:\n  shop_cache:\n"),
+        ("secrets:\n", SECRETS),
+    ):
+        before, found, after = text.partition(f"\n{place}:\n")
+        assert found
+        text = f"{before}{found}{more}{after}"
+    file.write_text(text)
+    (project.folder / "services/shop.json").write_text(json.dumps(DEFINITIONS))
+
+
+def container(project: Project, service: str) -> str:
+    """The container of a service that has one."""
+    return next(name for name in project.containers() if name.startswith(f"{project.name()}-{service}-"))
+
+
+def psql(project: Project, text: str, *options: str, user: str = "admin", database: str = "postgres") -> str:
+    login = (f"--username={user}", f"--dbname={database}", "-At", "-v", "ON_ERROR_STOP=1")
+    primary = container(project, "postgres-primary")
+    done = subprocess.run(
+        ["docker", "exec", "-i", *options, primary, "psql", *login], input=text, capture_output=True, text=True
+    )
+    return done.stdout.strip() if done.returncode == 0 else done.stderr.strip()
+
+
+def as_shop(project: Project, text: str, database: str = "shop") -> str:
+    """What PostgreSQL answers the role of shop over the network, from another node."""
+    password = (project.folder / "config/dev/secrets/SHOP_DB_PASSWORD").read_text()
+    other = container(project, "postgres-replica")
+    argv = ["docker", "exec", "-i", "-e", f"PGPASSWORD={password}", other, "psql", "-h", "postgres-primary", "-At"]
+    done = subprocess.run([*argv, "-U", "shop", database], input=text, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def in_shop(project: Project, script: str) -> str:
+    return docker("exec", container(project, "shop"), "sh", "-c", script)
+
+
+def archive(project: Project) -> Path:
+    return max((project.folder / "backups/dev").glob("*.tar"))
+
+
+def test_a_claim_that_cannot_be_meant_is_refused_before_anything_changes(dev_stack: Project) -> None:
+    add(dev_stack)
+    before = dev_stack.containers()
+    entry = dev_stack.folder / "docker-compose.services.yml"
+    good = entry.read_text()
+    for wrong, words in (
+        (good.replace("ops.database: shop", "ops.database: postgres"), "the stack itself uses that name"),
+        (good.replace("ops.database: shop", "ops.schema: auth"), "AUTH_DB_PASSWORD"),
+        (good.replace("ops.backup: shop_files", "ops.backup: shop_data"), "mounts no volume shop_data"),
+        (good.replace("services/shop.json", "services/none.json"), "services/none.json, which does not exist"),
+    ):
+        entry.write_text(wrong)
+        refused(dev_stack.invoke("deploy", code=2), words)
+    entry.write_text(good)
+    (dev_stack.folder / "services/shop.json").write_text(
+        '{"permissions": [{"user": "admin", "configure": "", "write": "", "read": ""}]}'
+    )
+    refused(dev_stack.invoke("deploy", code=2), "services/shop.json", "the permissions of another user, admin")
+    (dev_stack.folder / "services/shop.json").write_text(json.dumps(DEFINITIONS))
+    assert dev_stack.containers() == before
+
+
+def test_a_deploy_makes_what_a_new_service_owns_and_restarts_nothing(dev_stack: Project) -> None:
+    running = {name: identity for name, identity in dev_stack.containers().items() if "-migrate-" not in name}
+    plan = json.loads(dev_stack.invoke("deploy", "--json").stdout)
+    made = {cause for each in plan["operations"] if each["operation"] == "provision" for cause in each["causes"]}
+    assert made == {"PostgreSQL has no role shop with a database", "RabbitMQ has no user shop"}
+    dev_stack.invoke("deploy", "--yes")
+    assert running.items() <= dev_stack.containers().items()
+    assert as_shop(dev_stack, "CREATE TABLE orders AS SELECT 7 AS id; SELECT current_user") == "SELECT 1\nshop"
+    assert "permission denied for database" in as_shop(dev_stack, "SELECT 1", database="appdb")
+    queues = docker("exec", container(dev_stack, "rabbitmq"), "rabbitmqctl", "-q", "list_queues", "name")
+    assert "shop.orders" in queues.split()
+    assert json.loads(dev_stack.invoke("deploy", "--json").stdout)["idle"] is True
+
+
+def test_the_superuser_still_does_not_get_in_over_the_network(dev_stack: Project) -> None:
+    password = (dev_stack.folder / "config/dev/secrets/POSTGRES_PASSWORD").read_text()
+    other = container(dev_stack, "postgres-replica")
+    argv = ["docker", "exec", "-e", f"PGPASSWORD={password}", other, "psql", "-h", "postgres-primary", "-U", "admin"]
+    done = subprocess.run([*argv, "appdb", "-c", "SELECT 1"], capture_output=True, text=True)
+    assert "no pg_hba.conf entry" in done.stderr
+
+
+def test_passwords_of_a_service_are_rotated_like_any_other(dev_stack: Project) -> None:
+    done = dev_stack.invoke("secret-rotate", "SHOP_DB_PASSWORD,SHOP_RABBITMQ_PASSWORD", "--yes")
+    assert "rotated 2 secrets" in done.stdout
+    assert as_shop(dev_stack, "SELECT id FROM orders") == "7"
+
+
+def test_what_was_lost_is_reported_and_made_again(dev_stack: Project) -> None:
+    docker("exec", container(dev_stack, "rabbitmq"), "rabbitmqctl", "-q", "delete_queue", "shop.orders")
+    psql(dev_stack, "ALTER ROLE shop PASSWORD 'another'")
+    failing = [each for each in dev_stack.health(code=1)["checks"] if each["status"] == "fail"]
+    assert {each["target"] for each in failing} == {"services"}
+    details = " ".join(each["detail"] for each in failing)
+    assert "no queue shop.orders" in details and "does not accept the password in SHOP_DB_PASSWORD" in details
+    dev_stack.invoke("deploy")
+    assert dev_stack.health()["healthy"] is True
+    assert as_shop(dev_stack, "SELECT id FROM orders") == "7"
+
+
+def test_a_backup_holds_it_and_says_what_it_leaves_out(dev_stack: Project) -> None:
+    in_shop(
+        dev_stack, "mkdir -p /data/a && echo one > /data/a/file && ln /data/a/file /data/a/twin && echo x > /cache/x"
+    )
+    done = json.loads(dev_stack.invoke("backup", "--json").stdout)
+    assert done["left_out"] == ["volume shop_cache: no label ops.backup names it"]
+    with tarfile.open(archive(dev_stack)) as tar:
+        names = tar.getnames()
+    assert {"databases/shop.dump", "volumes/shop_files.tar.gz", "volumes/web_uploads.tar.gz"} <= set(names)
+
+
+def test_a_restore_brings_it_back_with_its_role(dev_stack: Project) -> None:
+    psql(dev_stack, "DROP DATABASE shop WITH (FORCE)")
+    psql(dev_stack, "DROP ROLE shop")
+    in_shop(dev_stack, "rm -r /data/a && echo new > /data/new")
+    done = dev_stack.invoke("restore", str(archive(dev_stack)), "--yes")
+    assert "Not restored" not in done.stderr
+    assert as_shop(dev_stack, "SELECT id FROM orders") == "7"
+    assert in_shop(dev_stack, "find /data -type f | sort") == "/data/a/file\n/data/a/twin"
+    assert dev_stack.health()["healthy"] is True
+    # For whoever uses this stack next: what a service leaves behind is a person's to remove.
+    psql(dev_stack, "DROP DATABASE shop WITH (FORCE)")
+    psql(dev_stack, "DROP ROLE shop")
