@@ -5,6 +5,8 @@ from __future__ import annotations
 from ops import engine
 from ops.base import console, findings
 from ops.base.environments import Environment
+from ops.base.errors import OpsError
+from ops.parts import provision
 from ops.rollout import preflight
 from ops.stack import contract, model
 
@@ -18,6 +20,10 @@ def doctor(env: Environment) -> bool:
     if all(each.status != findings.FAILED for each in found):
         declared = model.load(env)
         wrong = [findings.Check("services", findings.FAILED, *each) for each in contract.problems(declared)]
+        try:
+            provision.declared(env, declared)
+        except OpsError as error:
+            wrong.append(findings.Check("services", findings.FAILED, error.message, error.remedy))
         # What reads the labels would stop at the first that it cannot read.
         found = wrong or preflight.run(env, declared, engine.containers(env))
     colours = {findings.OK: "green", findings.WARNING: "yellow", findings.FAILED: "red"}

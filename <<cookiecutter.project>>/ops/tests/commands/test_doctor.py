@@ -42,3 +42,18 @@ def test_what_is_too_old_to_read_the_files_is_told_by_itself(env, monkeypatch, c
     monkeypatch.setattr(preflight, "check_versions", lambda _info, _compose: too_old)
     assert not doctor.doctor(env)
     assert "2.5.0 is too old" in capsys.readouterr().out
+
+
+def test_what_no_service_can_own_is_told_too(env, monkeypatch, capsys) -> None:
+    entry = {
+        "image": "shop",
+        "healthcheck": {"test": ["CMD", "true"]},
+        "labels": {"ops.schema": "postgres"},
+        "secrets": [{"source": "POSTGRES_DB_PASSWORD"}],
+    }
+    monkeypatch.setattr(preflight, "engine_info", dict)
+    monkeypatch.setattr(preflight, "compose_version", str)
+    monkeypatch.setattr(preflight, "check_versions", lambda _info, _compose: [])
+    monkeypatch.setattr(model, "load", lambda _env: model.parse({"name": "acme-dev", "services": {"shop": entry}}))
+    assert not doctor.doctor(env)
+    assert "the stack itself uses that name" in " ".join(capsys.readouterr().out.split())
