@@ -309,7 +309,7 @@ def unlock(_context, env=ENV, yes=False):
 def rollback(_context, to="", env=ENV):
     """Return the services to an earlier release: rollback 3.
 
-    Rolls out the images and settings that web, api, auth-service and notification-service had then. Data and database
+    Rolls out the images and settings that your services had then. Data and database
     schema stay as they are. It does not ask: `invoke deploy` brings the newer version back.
     """
     from ops.rollout import rollback as rolling_back

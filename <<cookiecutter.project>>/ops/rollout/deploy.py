@@ -102,7 +102,7 @@ class Deployment:
                 findings.refuse(list(majors.check(env, decided.seen.stack, decided.seen.containers)))
                 self._agree(decided, agreed)
             self._execute(decided)
-        self._prune()
+        self._prune(decided.seen.stack)
         self._summarise(decided)
         if self.canary:
             trial.show(env, decided.seen.stack, engine.containers(env))
@@ -160,6 +160,8 @@ class Deployment:
         After a failure our images get their tags back from those that run, so that nothing starts from the failed ones.
         """
         release = releases.begin(self.env, document, command, changes)
+        declared = model.parse(document)
+        pulled = images.pulled(self.env, declared)
         self.release = release.number
         try:
             yield
@@ -172,7 +174,10 @@ class Deployment:
 
             failed = undo.every(
                 [
-                    ("giving images their tags back", lambda: images.tag_back(own, engine.containers(self.env))),
+                    (
+                        "giving images their tags back",
+                        lambda: images.tag_back([*own, *pulled], engine.containers(self.env)),
+                    ),
                     ("noting how the release ended", note),
                 ]
             )
@@ -181,8 +186,9 @@ class Deployment:
                 error.message += f"\nTidying up failed too: {'; '.join(failed)}."
             raise
         # Those of a rollback: nobody goes back to an older database server by it.
-        names = {name for name, each in model.parse(document).services.items() if each.own}
+        names = {name for name, each in declared.services.items() if each.own}
         running = {each.service: each.image_id for each in engine.containers(self.env) if each.service in names}
+        images.keep(self.env, {each.service: running[each.service] for each in pulled if each.service in running})
         releases.finish(self.env, release, success, seconds=self.elapsed(), images=running)
 
     def elapsed(self) -> float:
@@ -540,9 +546,10 @@ class Deployment:
 
     # ── afterwards ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _prune(self) -> None:
+    def _prune(self, stack: Stack) -> None:
         self.doing = "removing old images"
-        if removed := images.prune(self.env, releases.images_kept(self.env)):
+        pulled = [each.reference for each in images.pulled(self.env, stack)]
+        if removed := images.prune(self.env, releases.images_kept(self.env), pulled):
             console.say(f"removed {len(removed)} old images that no kept release uses")
 
     def _look_again(self) -> None:

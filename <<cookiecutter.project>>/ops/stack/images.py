@@ -18,7 +18,7 @@ from ops.base.environments import Environment, relative
 from ops.base.errors import BUILD, OpsError
 from ops.engine import Container
 from ops.stack import build_context
-from ops.stack.model import Stack
+from ops.stack.model import Service, Stack
 
 # The engine itself downloads three layers at a time by default.
 PARALLEL_PULLS = 3
@@ -52,13 +52,11 @@ class Needs:
 
 def own_images(env: Environment, stack: Stack) -> list[OwnImage]:
     """The images we build. None when the environment takes finished ones (IMAGE_SOURCE=pull)."""
-    if env.values.get("IMAGE_SOURCE", "build") == "pull":
-        return []
-    entries = stack.document["services"]
+    entries = stack.document.get("services") or {}
     return [
         OwnImage(name, service.image, content_reference(service.image, entries[name]["build"]))
         for name, service in stack.services.items()
-        if service.built
+        if is_built_here(env, service)
     ]
 
 
@@ -74,7 +72,7 @@ def content_reference(reference: str, build: Mapping[str, Any]) -> str:
 
 def repository(reference: str) -> str:
     """An image reference without its tag: "host:5000/acme/web:1" -> "host:5000/acme/web"."""
-    head, separator, last = reference.rpartition("/")
+    head, separator, last = reference.partition("@")[0].rpartition("/")
     return f"{head}{separator}{last.partition(':')[0]}"
 
 
@@ -134,15 +132,44 @@ def step(lines: Sequence[str], titles: dict[str, str]) -> str:
 
 
 def tag(pairs: Iterable[tuple[str, str]]) -> None:
-    """Give images a second name: (existing reference, new reference)."""
+    """Give images a second name: (existing reference, new reference). One by digest means the same for ever."""
     for existing, new in pairs:
-        engine.docker("tag", existing, new)
+        if "@" not in new:
+            engine.docker("tag", existing, new)
 
 
 def tag_back(own: Iterable[OwnImage], containers: Iterable[Container]) -> None:
-    """Let the names of our images mean again what runs, after newer ones were built and turned out to be no good."""
-    running = {each.service: each.image_id for each in containers if each.running}
-    tag((running[each.service], each.reference) for each in own if each.service in running)
+    """Let the names of images mean again what runs, after newer ones were built or pulled and turned out to be no good.
+
+    A name that is new with the failed version was never that of what runs, so it is left alone.
+    """
+    running = {(each.service, each.image): each.image_id for each in containers if each.running}
+    names = ((each.service, each.reference) for each in own)
+    tag((running[name], name[1]) for name in names if name in running)
+
+
+def is_built_here(env: Environment, service: Service) -> bool:
+    """Whether an image comes from a build on this machine, which names it by its content too."""
+    return service.built and env.values.get("IMAGE_SOURCE", "build") != "pull"
+
+
+def pulled(env: Environment, stack: Stack) -> list[OwnImage]:
+    """The images of the owner's services that are not built here. content: "", for it says nothing."""
+    return [
+        OwnImage(name, service.image, "")
+        for name, service in stack.services.items()
+        if service.own and not is_built_here(env, service)
+    ]
+
+
+def keep(env: Environment, running: Mapping[str, str]) -> None:
+    """Give images that are not built here a name of ours, as their own one may move on to the next version, and what
+    has no name is removed by the first `docker image prune`. running: image ids by service."""
+    tag((identity, _kept(env, name, identity)) for name, identity in running.items())
+
+
+def _kept(env: Environment, service: str, identity: str) -> str:
+    return f"{env.project}/release/{service.lower()}:{identity.removeprefix('sha256:')[:12]}"
 
 
 def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, str]:
@@ -158,17 +185,25 @@ def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
         return {reference: reason for reference, reason in pool.map(one, references) if reason}
 
 
-def prune(env: Environment, kept: Collection[str]) -> list[str]:
-    """Remove old images of an environment's own; what was removed. kept: image ids that one may want to go back to.
+def prune(env: Environment, kept: Collection[str], pulled: Collection[str] = ()) -> list[str]:
+    """Remove old images of an environment's own; what was removed. kept: image ids that one may want to go back to;
+    pulled: references of the owner's images that are not built here.
 
-    Only images with its label are looked at; what any container uses stays, and so does every volume.
+    Only images with its label are looked at, and those that `keep` has named; what any container uses stays, and so
+    does every volume.
     """
     label = f"{LABEL}={env.project}"
     ids = engine.docker("images", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}").stdout.split()
     containers = engine.docker("ps", "--all", "--quiet", "--no-trunc").stdout.split()
     used = {each["Image"] for each in engine.inspect(containers)}
     removed = []
-    for names in outdated(engine.inspect(list(dict.fromkeys(ids)), "image"), {*kept, *used}):
+    ours = f"{env.project}/release/"
+    named = engine.docker("images", "--quiet", "--no-trunc", "--filter", f"reference={ours}*").stdout.split()
+    needed, repositories = {*kept, *used}, {repository(each) for each in pulled}
+    for names in (
+        *outdated(engine.inspect(list(dict.fromkeys(ids)), "image"), needed),
+        *expired(engine.inspect(list(dict.fromkeys(named)), "image"), needed, ours, repositories),
+    ):
         # Without force: a container that has come meanwhile keeps its image.
         if engine.docker("rmi", *names, check=False).ok:
             removed += names
@@ -184,6 +219,21 @@ def outdated(found: Iterable[Mapping[str, Any]], kept: Collection[str]) -> list[
         list(image.get("RepoTags") or [image["Id"]])
         for image in found
         if image["Id"] not in kept and all(_CONTENT.search(name) for name in image.get("RepoTags") or ())
+    ]
+
+
+def expired(
+    found: Iterable[Mapping[str, Any]], needed: Collection[str], ours: str, repositories: Collection[str]
+) -> list[list[str]]:
+    """The names, ours and those of its repository, of pulled images that no release needs, from `docker inspect`.
+
+    needed: ids of those that one does; ours: how the names begin that `keep` gives; repositories: of the owner's images
+    that are not built here.
+    """
+    return [
+        [name for name in image["RepoTags"] if name.startswith(ours) or repository(name) in repositories]
+        for image in found
+        if image["Id"] not in needed
     ]
 
 

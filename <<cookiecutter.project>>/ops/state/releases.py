@@ -1,7 +1,7 @@
 """Releases: what was deployed when, by whom, with which result, and what it takes to go back to it.
 
 They are remembered on the engine (see store), each with the configuration as it was resolved then (no secret is in it).
-Their images stay on the engine too (see images.prune).
+Their images stay on the engine too (see images.keep and images.prune).
 """
 
 from __future__ import annotations

@@ -112,8 +112,25 @@ def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, to
     assert caught.value.remedy == "`invoke deploy --env dev` continues from here."
 
 
+def test_a_release_keeps_the_images_that_were_not_built_here(env, make_container, quiet) -> None:
+    quiet.setattr(engine, "containers", lambda env: [make_container(name, image_id=f"sha256:{name}") for name in found])
+    found = {
+        "web": {"image": "acme/web:1", "build": {"context": "."}},
+        "blog": {"image": "ghost:6"},
+        "cache": {"image": "redis:8", "labels": {"ops.tier": "data"}},
+    }
+    kept: list[object] = []
+    quiet.setattr(images, "keep", lambda _env, running: kept.append(running))
+    quiet.setattr(releases, "revision", lambda _folder: "")
+    work = deploy.Deployment(env, SimpleNamespace(check=None))
+    with work.released({"name": "acme-dev", "services": found}, [], {}, "deploy"):
+        pass
+    assert kept == [{"blog": "sha256:blog"}]
+    assert releases.history(env)[-1].images == {"web": "sha256:web", "blog": "sha256:blog"}
+
+
 def test_a_failure_gives_tags_back_and_is_noted_although_that_fails(env, make_stack, make_container, quiet) -> None:
-    web, noted = make_container("web", image_id="sha256:old"), []
+    web, noted = make_container("web", image_id="sha256:old", image="acme/web:1"), []
     own = [images.OwnImage("web", "acme/web:1", "acme/web:0123456789ab")]
     quiet.setattr(engine, "containers", lambda env: [web])
     quiet.setattr(images, "tag", lambda pairs: noted.append(list(pairs)))

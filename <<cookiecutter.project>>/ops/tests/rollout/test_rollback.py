@@ -36,6 +36,22 @@ def test_what_is_gone_or_does_not_run_is_left_alone(make_stack, make_container) 
     assert rollback.backwards(make_stack(WEB, API), make_stack(API), [stopped], {}, target) == []
 
 
+def test_an_image_from_elsewhere_goes_back_like_one_of_our_own(make_stack, make_container) -> None:
+    then, now = make_stack(Service("blog", "ghost:5")), make_stack(Service("blog", "ghost:6"))
+    target = Release(3, 0, "", "", "deploy", images={"blog": "sha256:5"})
+    blog = make_container("blog", image_id="sha256:6", image="ghost:6")
+    (step,) = rollback.backwards(then, now, [blog], {blog.id: "then"}, target)
+    assert (step.service.image, step.fresh, step.leave) == ("ghost:5", 1, (blog,))
+
+
+def test_a_part_of_the_stack_is_never_rolled_back(make_stack, make_container) -> None:
+    """A release of before its label: rolled back, a second database would run on the same volume."""
+    then = make_stack(Service("postgres-primary", "postgres:18"))
+    now = make_stack(Service("postgres-primary", "postgres:18", labels={"ops.tier": "data"}))
+    target = Release(3, 0, "", "", "deploy", images={"postgres-primary": "sha256:0"})
+    assert rollback.backwards(then, now, [make_container("postgres-primary")], {}, target) == []
+
+
 @pytest.mark.parametrize(("text", "number"), [("", None), ("12", 12)])
 def test_numbers(text: str, number: int | None) -> None:
     assert rollback.number(text) == number

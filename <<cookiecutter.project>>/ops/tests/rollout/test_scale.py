@@ -21,7 +21,7 @@ WEB = Service("web", "acme/web:1", built=True, memory_limit=1024**3)
 API = Service("api", "acme/api:1", built=True)
 POSTGRES = Service("postgres-primary", "postgres:18", built=True, labels={"ops.stateful": "postgres"})
 PROMETHEUS = Service("prometheus", "prom:3", labels={"ops.tier": "monitoring"}, profiles=("monitoring",))
-WEB_ENTRY = {"labels": {LABEL: 10, "ops.metrics": "8000/metrics"}, "networks": {"scrape": None}}
+WEB_ENTRY = {"build": {}, "labels": {LABEL: 10, "ops.metrics": "8000/metrics"}, "networks": {"scrape": None}}
 STACK = Stack(
     "acme-dev",
     {each.name: each for each in (WEB, API, POSTGRES, PROMETHEUS)},
@@ -78,7 +78,7 @@ class Scaling:
 
     def run(self, count: str, running: int, available: int = 8 * 1024**3, **changes: object) -> list[Move]:
         patch = self.patch.setattr
-        containers = [self.make("web", number, **changes) for number in range(1, running + 1)]
+        containers = [self.make("web", number, image="acme/web:1", **changes) for number in range(1, running + 1)]
         containers += [self.make("prometheus")] if self.watched else []
         patch(engine, "containers", lambda env: containers)
         patch(engine, "image_ids", lambda names: {name: self.present[name] for name in names if name in self.present})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,28 +134,77 @@ def test_pruning_looks_at_our_label_only(env, monkeypatch: pytest.MonkeyPatch) -
     def docker(*args: str, **_options) -> engine.Completed:
         lines.append(args)
         output = {"images": "sha256:0\nsha256:1\nsha256:0\n", "ps": "c1\n"}.get(args[0], "")
-        return engine.Completed(args, args == ("rmi", "acme/taken:0123456789ab"), output, "")
+        if f"reference={env.project}/release/*" in args:
+            output = "sha256:4\n"
+        return engine.Completed(args, args[0] == "rmi" and args[1] != "acme/old:0123456789ab", output, "")
 
     def inspect(ids, kind="container") -> list[dict]:
+        if ids == ["sha256:4"]:
+            return [{"Id": "sha256:4", "RepoTags": ["acme-dev/release/blog:4", "ghost:5", "acme/x:1"]}]
         assert ids == (["sha256:0", "sha256:1"] if kind == "image" else ["c1"])
         return images_found if kind == "image" else [{"Image": "sha256:1"}]
 
     monkeypatch.setattr(engine, "docker", docker)
     monkeypatch.setattr(engine, "inspect", inspect)
-    assert images.prune(env, {"sha256:3"}) == ["acme/old:0123456789ab"]
+    assert images.prune(env, {"sha256:3"}, ["ghost:6"]) == ["acme/old:0123456789ab"]
     assert "label=ops.project=acme-dev" in lines[0]
     assert [line for line in lines if line[0] == "rmi"] == [
         ("rmi", "acme/old:0123456789ab"),
         ("rmi", "acme/taken:0123456789ab"),
+        ("rmi", "acme-dev/release/blog:4", "ghost:5"),
     ]
 
 
 def test_after_a_failure_names_mean_what_runs(make_container, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[tuple[str, ...]] = []
     monkeypatch.setattr(engine, "docker", lambda *args: lines.append(args))
-    images.tag_back([OWN], [make_container("web", image_id="sha256:old"), make_container("api")])
-    images.tag_back([OWN], [make_container("web", state="exited")])
+    web = make_container("web", image_id="sha256:old", image=OWN.reference)
+    images.tag_back([OWN], [web, make_container("api")])
+    images.tag_back([OWN], [replace(web, state="exited")])
     assert lines == [("tag", "sha256:old", OWN.reference)]
+
+
+def test_a_name_that_only_the_failed_version_has_is_not_given_to_what_runs(make_container, monkeypatch) -> None:
+    """Or the next deploy would take the old image for the new one, which it would never pull."""
+    lines: list[tuple[str, ...]] = []
+    monkeypatch.setattr(engine, "docker", lambda *args: lines.append(args))
+    images.tag_back([images.OwnImage("blog", "ghost:6", "")], [make_container("blog", image="ghost:5")])
+    assert lines == []
+
+
+BLOG = Service("blog", "ghost:6")
+
+
+def test_an_image_from_elsewhere_keeps_a_name_for_the_way_back(env, make_stack, monkeypatch) -> None:
+    parts = (Service("nginx", "nginx:1", labels={"ops.part": "edge"}), Service("web", OWN.reference, built=True))
+    declared = make_stack(BLOG, *parts)
+    assert images.pulled(env, declared) == [images.OwnImage("blog", "ghost:6", "")]
+    env.values["IMAGE_SOURCE"] = "pull"
+    assert [each.service for each in images.pulled(env, declared)] == ["blog", "web"]
+    lines: list[tuple[str, ...]] = []
+    monkeypatch.setattr(engine, "docker", lambda *args: lines.append(args))
+    images.keep(env, {"Blog": "sha256:0123456789abcdef"})
+    assert lines == [("tag", "sha256:0123456789abcdef", "acme-dev/release/blog:0123456789ab")]
+
+
+def test_an_image_by_digest_needs_no_other_name(monkeypatch) -> None:
+    monkeypatch.setattr(engine, "docker", lambda *args: pytest.fail(str(args)))
+    images.tag([("sha256:1", "ghost:6@sha256:abc")])
+    assert images.repository("host:5000/a/ghost:6@sha256:abc") == images.repository("host:5000/a/ghost@sha256:abc")
+
+
+@pytest.mark.parametrize(
+    ("names", "gone"),
+    [
+        (["acme-dev/release/blog:0123456789ab", "ghost:5"], ["acme-dev/release/blog:0123456789ab", "ghost:5"]),
+        # the name of another repository is somebody else's
+        (["acme-dev/release/blog:0123456789ab", "mine:1"], ["acme-dev/release/blog:0123456789ab"]),
+    ],
+)
+def test_what_no_release_needs_any_more_goes_with_its_name(names: list[str], gone: list[str]) -> None:
+    image = {"Id": "sha256:1", "RepoTags": names}
+    assert images.expired([image], {"sha256:2"}, "acme-dev/release/", {"ghost"}) == [gone]
+    assert images.expired([image], {"sha256:1"}, "acme-dev/release/", {"ghost"}) == []
 
 
 def test_progress_of_a_build_is_the_step_that_it_is_at() -> None:
