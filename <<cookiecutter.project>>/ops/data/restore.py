@@ -543,6 +543,7 @@ class _Restore:
         self.touched = True
         self.undo.append(("starting the services again", self._restart_services))
         services.stop(self.services)
+        services.stop_jobs(self.env, self.declared)
 
     def _restart_services(self) -> None:
         services.start(self.services)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ops import engine
+from ops.base.environments import Environment
 from ops.base.errors import OpsError
 from ops.base.waiting import until
 from ops.engine import Container
@@ -20,6 +21,18 @@ def of(declared: Stack, containers: Iterable[Container]) -> list[Container]:
     One that nothing declares any more may write as well.
     """
     return [each for each in containers if each.service in declared.clients or each.service not in declared.services]
+
+
+def stop_jobs(env: Environment, declared: Stack) -> None:
+    """Stop the jobs of the owner that are at work, and what runs by `invoke run`: they may use the data tier as well.
+
+    To be called when the scheduler is away. They are not started again.
+    """
+    found = [
+        *(each for each in engine.containers(env) if (service := declared.services.get(each.service)) and service.job),
+        *(each for each in engine.one_offs(env) if (service := declared.services.get(each.service)) and service.own),
+    ]
+    stop([each for each in found if each.running])
 
 
 def names(containers: Iterable[Container]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ops import engine
 from ops.base import console, undo
@@ -58,9 +59,9 @@ def finish(env: Environment, job: Container, remedy: str = "") -> None:
         raise Failed(f"{job.service} failed with exit code {code}. Its last lines:\n{lines}", remedy, MIGRATION)
 
 
-def schedule(env: Environment, name: str, before: Sequence[str], timeout: float) -> bool:
+def schedule(env: Environment, name: str, before: Sequence[str], timeout: float, document: Path | None = None) -> bool:
     """Make the container of a scheduled job; whether that was possible. before: ids of what it replaces; timeout:
-    seconds to wait for the end of one that runs."""
+    seconds to wait for the end of one that runs; document: a resolved configuration instead of the Compose files."""
 
     def removed() -> bool:
         # Without force: the engine refuses to remove what runs, and it may have been started a moment ago.
@@ -72,7 +73,8 @@ def schedule(env: Environment, name: str, before: Sequence[str], timeout: float)
         if not gone:
             console.warn(f"{name} still runs. The next deploy replaces it.")
             return False
-    engine.compose(env, "up", "--no-start", "--no-deps", "--no-build", "--pull", "never", name, timeout=_START_SECONDS)
+    line = ("up", "--no-start", "--no-deps", "--no-build", "--pull", "never", name)
+    engine.compose(env, *line, document=document, timeout=_START_SECONDS)
     return True
 
 

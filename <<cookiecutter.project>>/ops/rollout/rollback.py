@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from ops import engine
 from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
 from ops.engine import Container
-from ops.rollout import announce, canary, hooks
+from ops.rollout import announce, canary, hooks, jobs
 from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
 from ops.rollout.roll import Move, move
@@ -44,17 +45,19 @@ def rollback(env: Environment, number: int | None = None) -> None:
         now = engine.containers(env)
         canary.refuse(env, declared, now)
         hashes = by_container(now, lambda folder: releases.hashes(env, target, folder))
-        moves = backwards(declared, model.load(env), now, hashes, target)
-        findings.refuse(hooks.check(env))
-        if not moves:
+        newer = model.load(env)
+        moves = backwards(declared, newer, now, hashes, target)
+        jobs_back = rescheduled(declared, newer, now, hashes, target)
+        if not (moves or jobs_back):
             console.say(f"nothing to change: {env.name} runs release {target.number}", "green")
             return
-        work.command = f"rollback to {target.number}"
-        with announce.announced(work, [each.service.name for each in moves], releases.DEPLOYED, back=True):
-            _roll_out(work, moves, declared, target)
+        findings.refuse(hooks.check(env))
+        work.command = f"rollback {target.number}"
+        changed = [*(each.service.name for each in moves), *jobs_back]
+        with announce.announced(work, changed, releases.DEPLOYED, back=True):
+            _roll_out(work, moves, jobs_back, declared, target)
         note(env, declared, [each.id for each in now])
-        names = ", ".join(each.service.name for each in moves)
-        console.say(f"{env.name} is back on release {target.number}: {names}", "green")
+        console.say(f"{env.name} is back on release {target.number}: {', '.join(changed)}", "green")
         console.say(
             "Data and schema stay. The files still declare the newer version: revert them before the next deploy."
         )
@@ -64,10 +67,7 @@ def backwards(
     then: Stack, now: Stack, containers: list[Container], hashes: Mapping[str, str], target: Release
 ) -> list[Move]:
     """What must move so that the services are as they were then. hashes: Compose's own, of `then`, by container id."""
-
-    def same(each: Container) -> bool:
-        return each.config_hash == hashes.get(each.id) and each.image_id == target.images.get(each.service)
-
+    same = partial(_is_as_then, hashes, target)
     moves = []
     for name, service in then.rolling.items():
         mine = [each for each in containers if each.service == name]
@@ -80,13 +80,37 @@ def backwards(
     return moves
 
 
-def _roll_out(work: Deployment, moves: list[Move], declared: Stack, target: Release) -> None:
+def rescheduled(
+    then: Stack, now: Stack, containers: list[Container], hashes: Mapping[str, str], target: Release
+) -> dict[str, list[str]]:
+    """Containers of scheduled jobs that are not as they were then, by job; of those that were scheduled then and are
+    now. hashes: as of `backwards`."""
+    found: dict[str, list[str]] = {}
+    for each in containers:
+        if each.service in then.scheduled.keys() & now.scheduled.keys() and not _is_as_then(hashes, target, each):
+            found.setdefault(each.service, []).append(each.id)
+    return found
+
+
+def _is_as_then(hashes: Mapping[str, str], target: Release, each: Container) -> bool:
+    return each.config_hash == hashes.get(each.id) and each.image_id == target.images.get(each.service)
+
+
+def _roll_out(
+    work: Deployment, moves: list[Move], jobs_back: Mapping[str, list[str]], declared: Stack, target: Release
+) -> None:
     own = [
         images.OwnImage(name, declared.services[name].image, image)
         for name, image in target.images.items()
         if name in declared.services
     ]
-    changes = {each.service.name: f"back to release {target.number}" for each in moves}
+    changed = [*(each.service.name for each in moves), *jobs_back]
+    changes = dict.fromkeys(changed, f"back to release {target.number}")
     with work.released(declared.document, own, changes, f"rollback to {target.number}"):
         images.tag((each.content, each.reference) for each in own)
-        work.roll_out(moves, declared)
+        if moves:
+            work.roll_out(moves, declared)
+        with releases.as_file(declared.document) as document:
+            for name, before in jobs_back.items():
+                work.doing = f"scheduling {name}"
+                jobs.schedule(work.env, name, before, work.timeout, document)

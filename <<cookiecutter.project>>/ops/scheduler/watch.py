@@ -94,9 +94,11 @@ class Watch:
         due = job.schedule.before(now)
         if due <= self.handled:
             return False
+        in_time = now - due <= schedule.GRACE_SECONDS
+        # The last one before it that nobody dealt with, too.
+        missed = job.schedule.before(due - 1) if in_time else due
+        if missed > self.handled:
+            self.missed += 1
+            self.last_missed = missed
         self.handled = due
-        if now - due <= schedule.GRACE_SECONDS:
-            return True
-        self.missed += 1
-        self.last_missed = due
-        return job.schedule.missed == schedule.RUN
+        return in_time or job.schedule.missed == schedule.RUN

@@ -145,8 +145,8 @@ class Stack:
     @property
     def clients(self) -> dict[str, Service]:
         """Services that may hold connections, caches or files of the data tier, and so must not run while its data is
-        replaced: the owner's, and whatever else shares a network with it. What only watches is none, and neither is
-        what says that it may run (`ops.restore: running`)."""
+        replaced: the owner's, and whatever else shares a network with it; and the scheduler, which would start jobs.
+        What only watches is none, and neither is what says that it may run (`ops.restore: running`)."""
         foundation = self.foundation
         reach = {network for each in foundation.values() for network in each.networks}
         return {
@@ -155,7 +155,7 @@ class Stack:
             if name not in foundation
             and not each.monitoring
             and each.labels.get(labels.RESTORE) != labels.RUNNING
-            and (each.own or reach.intersection(each.networks))
+            and (each.own or name == labels.SCHEDULER or reach.intersection(each.networks))
         }
 
 

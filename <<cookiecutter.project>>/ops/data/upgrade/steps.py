@@ -256,6 +256,7 @@ class Changeover:
         self._ready_before = frozenset(each.id for each in mine if each.ready)
         maintenance.close(self.env, COMMAND)
         services.stop([each for each in mine if each.running])
+        services.stop_jobs(self.env, model.load(self.env))
 
     def _dump(self, old: Container) -> list[str]:
         """Dump every database of the old server, and its roles; the names of the databases."""

@@ -15,7 +15,7 @@ from ops.base import console
 from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
 from ops.data import archive, backup, restore
 from ops.data.archive import Facts, Manifest, Member
-from ops.parts import postgres, redis
+from ops.parts import postgres, redis, services
 from ops.stack.model import Service
 from ops.stack.owned import Owned, Role, Volume
 
@@ -643,8 +643,9 @@ def test_the_old_database_is_kept_on_request(real, steps):
     assert not any("DROP" in str(line) for line in steps)
 
 
-def test_services_that_ran_come_back_and_those_that_were_well_are_waited_for(real, steps):
+def test_services_that_ran_come_back_and_those_that_were_well_are_waited_for(real, steps, monkeypatch):
+    monkeypatch.setattr(services, "stop_jobs", lambda *_: steps.append(("stop jobs",)))
     real._stop_services()
-    assert real.touched and list(steps) == [("stop", "web")]
+    assert real.touched and list(steps) == [("stop", "web"), ("stop jobs",)]
     real.undo[-1][1]()
-    assert list(steps)[1:] == [("start", "web"), ("wait_healthy", "web")]
+    assert list(steps)[2:] == [("start", "web"), ("wait_healthy", "web")]

@@ -163,7 +163,8 @@ class Scheduling:
         self.looks -= 1
         return Completed((), 0 if self.looks < 0 else 1, "", "")
 
-    def compose(self, _env: object, *args: str, timeout: float) -> Completed:
+    def compose(self, _env: object, *args: str, timeout: float, document: object) -> Completed:
+        assert timeout and document is None
         self.lines.append(args)
         return Completed((), 0, "", "")
 

@@ -52,6 +52,23 @@ def test_a_part_of_the_stack_is_never_rolled_back(make_stack, make_container) ->
     assert rollback.backwards(then, now, [make_container("postgres-primary")], {}, target) == []
 
 
+def test_scheduled_jobs_come_back_too(make_stack, make_container) -> None:
+    """Those that were scheduled then and are now, and differ."""
+    times = {"ops.schedule": "0 3 * * *"}
+    report, tidy = (Service(name, f"acme/{name}:1", one_shot=True, labels=times) for name in ("report", "tidy"))
+    new = Service("new", "acme/new:1", one_shot=True, labels=times)
+    containers = [make_container(name, state="exited") for name in ("report", "tidy", "new")]
+    target = Release(3, 0, "", "", "deploy", images={"report": "sha256:old", "tidy": "sha256:1"})
+    found = rollback.rescheduled(
+        make_stack(report, tidy),
+        make_stack(report, tidy, new),
+        containers,
+        {each.id: "hash" for each in containers},
+        target,
+    )
+    assert found == {"report": [containers[0].id]}
+
+
 @pytest.mark.parametrize(("text", "number"), [("", None), ("12", 12)])
 def test_numbers(text: str, number: int | None) -> None:
     assert rollback.number(text) == number

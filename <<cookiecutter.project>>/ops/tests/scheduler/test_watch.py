@@ -71,6 +71,12 @@ def test_a_scheduler_that_the_engine_did_not_answer_for_a_while_knows_that_it_mi
     assert watch.missed == 1
 
 
+def test_what_was_missed_before_one_that_is_in_time_is_counted() -> None:
+    watch = Watch()
+    assert watch.decide(JOB, NOON + HOUR + 20) == START
+    assert (watch.missed, watch.last_missed) == (1, NOON)
+
+
 def test_a_new_job_has_missed_nothing() -> None:
     watch = Watch()
     assert watch.decide(replace(NEW, created=NOON + 100), NOON + 600) == NOTHING
