@@ -139,7 +139,7 @@ def lint(session: nox.Session) -> None:
 def config(session: nox.Session) -> None:
     """Resolve every environment with Compose and hold every service to the policy."""
     need_compose(session)
-    pytest(session, python(session, PROJECT / "requirements.txt"), "tests/test_policy.py")
+    pytest(session, python(session, PROJECT / "requirements.txt"), "tests/test_policy.py", "tests/test_own_services.py")
 
 
 @nox.session(venv_backend="none")

@@ -19,6 +19,7 @@ services:
     image: ${{REDIS_IMAGE}}
     restart: unless-stopped
     command: [redis-server, --save, ""]
+    healthcheck: {{test: [CMD, redis-cli, ping], start_period: 30s, start_interval: 1s}}
     labels: {{edit: "{label}"}}
 """
 # Mounted files that can take a comment: nginx takes some by a reload, one needs a restart, a database always does.
