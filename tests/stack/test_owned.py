@@ -22,6 +22,7 @@ ENTRY = """\
     image: ${NGINX_IMAGE}
     entrypoint: [sleep, infinity]
     init: true
+    restart: unless-stopped
     labels:
       ops.database: shop
       ops.rabbitmq: shop
@@ -29,7 +30,7 @@ ENTRY = """\
       ops.backup: shop_files
       ops.ready: healthcheck
       ops.rollout: rolling
-    healthcheck: {test: [CMD, "true"], start_period: 5s, start_interval: 1s}
+    healthcheck: {test: [CMD, "true"], interval: 2s}
     secrets: [SHOP_DB_PASSWORD, SHOP_RABBITMQ_PASSWORD]
     volumes: ["shop_files:/data", "shop_cache:/cache"]
     networks: [database]

@@ -44,6 +44,7 @@ def problems(stack: Stack) -> Iterator[Problem]:
         if service.own and not service.one_shot:
             yield from _ready(service)
             yield from _replacement(service)
+            yield from _restart(service, entry)
     yield from _no_scheduler(stack)
     yield from _hosts(stack)
 
@@ -121,6 +122,15 @@ def _replacement(service: Service) -> Iterator[Problem]:
             " once, as they do in a rollout.",
             f"Add the label {labels.ROLLOUT}: {labels.RESTART} when they must not (it is away for a moment then), or"
             f" {labels.ROLLOUT}: {labels.ROLLING} when they can.",
+        )
+
+
+def _restart(service: Service, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    # It is also how a rollout marks a container that is not proven yet.
+    if not entry.get("restart"):
+        yield Problem(
+            f"{service.name} has no restart policy: it would stay down after a crash, or when the machine restarts.",
+            "Add restart: unless-stopped, or ops.job if it is to run to its end.",
         )
 
 

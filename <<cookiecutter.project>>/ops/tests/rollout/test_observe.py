@@ -46,7 +46,7 @@ def look(env, make_container, monkeypatch):
     declared = Stack(
         "acme-dev",
         {"web": Service("web", "acme/web:1", built=True, has_health=True)},
-        {"name": "acme-dev", "services": {}},
+        {"name": "acme-dev", "services": {"web": {"restart": "always"}}},
     )
     folder = str(env.project_dir)
 

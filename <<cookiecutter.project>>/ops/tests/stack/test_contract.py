@@ -14,7 +14,7 @@ from ops.stack.contract import Problem
 
 def problems(**entry: object) -> list[Problem]:
     """The mistakes of a service `shop` with this entry in the resolved Compose files."""
-    usual = {"image": "acme/shop:1", "healthcheck": {"test": ["CMD", "true"]}}
+    usual = {"image": "acme/shop:1", "healthcheck": {"test": ["CMD", "true"]}, "restart": "unless-stopped"}
     services = {"shop": usual | entry, "scheduler": {"image": "acme/scheduler:1", "labels": {"ops.part": "scheduler"}}}
     return list(contract.problems(model.parse({"name": "acme-dev", "services": services})))
 
@@ -38,6 +38,13 @@ def test_an_unknown_label_is_refused_with_the_one_that_was_meant(label: str, rem
 def test_a_mistyped_label_of_a_part_does_not_make_it_a_service_of_the_owner_unseen() -> None:
     (found,) = problems(labels={"ops.statefull": "postgres"})
     assert found.remedy == "Write ops.stateful."
+
+
+def test_a_service_without_a_restart_policy_is_refused() -> None:
+    """Docker's default is never, by which a rollout also knows a container that is not proven yet."""
+    (found,) = problems(restart=None)
+    assert found.message.startswith("shop has no restart policy")
+    assert found.remedy.startswith("Add restart: unless-stopped")
 
 
 def test_labels_of_other_programs_are_none_of_ours() -> None:
@@ -204,6 +211,7 @@ def test_a_host_name_that_is_the_domain_is_refused() -> None:
         "image": "acme/shop:1",
         "labels": {"ops.port": "3000", "ops.ready": "tcp", "ops.host": "acme.example"},
         "networks": SERVING,
+        "restart": "always",
     }
     nginx = {"image": "nginx:1", "labels": {"ops.part": "edge"}, "environment": {"DOMAIN": "Acme.example"}}
     (found,) = contract.problems(model.parse({"name": "acme-dev", "services": {"shop": shop, "nginx": nginx}}))
