@@ -12,10 +12,11 @@ from ops.engine import Container
 from ops.rollout import gate
 
 
-def up_argv(env: Environment, services: Sequence[str], *options: str) -> list[str]:
-    """The Compose command that starts services: images are there by now, and order is ours to keep."""
+def up_argv(env: Environment, services: Sequence[str], *options: str, document: Path | None = None) -> list[str]:
+    """The Compose command that starts services: images are there by now, and order is ours to keep. document: a
+    resolved configuration instead of the Compose files."""
     fixed = ("--detach", "--no-deps", "--no-build", "--pull", "never", "--quiet-pull")
-    return engine.compose_argv(env, "up", *fixed, *options, *services)
+    return engine.compose_argv(env, "up", *fixed, *options, *services, document=document)
 
 
 def bring_up(

@@ -333,12 +333,25 @@ class Deployment:
             # There are more containers than are declared, until a person decides.
             return
         self._bring_up("starting the services", of(Phase.SERVICES), stack.site)
-        self._await_requests([each.subject for each in of(Phase.SERVICES)], stack)
+        self.await_requests([each.subject for each in of(Phase.SERVICES)], stack)
         self._schedule(of(Phase.SCHEDULED_JOBS))
         self._bring_up_monitoring(of(Phase.MONITORING), decided.seen)
         self._remove(decided.of(Phase.LEFTOVERS))
 
-    def _await_requests(self, names: Sequence[str], stack: Stack) -> None:
+    def restart(self, services: Mapping[str, model.Service], declared: Stack) -> None:
+        """Replace services that must not run beside their successors, one after the other, as they are declared."""
+        self.touched = True
+        with releases.as_file(declared.document) as document:
+            for name, service in services.items():
+                self.doing = f"restarting {name}"
+                self.held.check()
+                console.say(f"{self.doing}: it must not run beside its successor")
+                options = ("--force-recreate", "--scale", f"{name}={service.replicas}")
+                judge = gate.Gate({name: service}, before=engine.containers(self.env))
+                bring_up(self.env, up_argv(self.env, [name], *options, document=document), judge, self.timeout)
+        self.await_requests([*services], declared)
+
+    def await_requests(self, names: Sequence[str], stack: Stack) -> None:
         """Wait until HAProxy sends requests to services that Compose has started: no rollout has proven them."""
         network, known = pools.network(stack), pools.declared(stack)
         containers = engine.containers(self.env) if known.keys() & {*names} else []

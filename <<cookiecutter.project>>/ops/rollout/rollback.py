@@ -20,7 +20,7 @@ from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
 from ops.rollout.roll import Move, move
 from ops.stack import images, model, networks
-from ops.stack.model import Stack
+from ops.stack.model import Service, Stack
 from ops.state import releases
 from ops.state.releases import Release
 
@@ -47,15 +47,16 @@ def rollback(env: Environment, number: int | None = None) -> None:
         hashes = by_container(now, lambda folder: releases.hashes(env, target, folder))
         newer = model.load(env)
         moves = backwards(declared, newer, now, hashes, target)
+        restarts = restarted(declared, newer, now, hashes, target)
         jobs_back = rescheduled(declared, newer, now, hashes, target)
-        if not (moves or jobs_back):
+        if not (moves or restarts or jobs_back):
             console.say(f"nothing to change: {env.name} runs release {target.number}", "green")
             return
         findings.refuse(hooks.check(env))
         work.command = f"rollback {target.number}"
-        changed = [*(each.service.name for each in moves), *jobs_back]
+        changed = [*(each.service.name for each in moves), *restarts, *jobs_back]
         with announce.announced(work, changed, releases.DEPLOYED, back=True):
-            _roll_out(work, moves, jobs_back, declared, target)
+            _roll_out(work, moves, restarts, jobs_back, declared, target)
         note(env, declared, [each.id for each in now])
         console.say(f"{env.name} is back on release {target.number}: {', '.join(changed)}", "green")
         console.say(
@@ -80,6 +81,19 @@ def backwards(
     return moves
 
 
+def restarted(
+    then: Stack, now: Stack, containers: list[Container], hashes: Mapping[str, str], target: Release
+) -> dict[str, Service]:
+    """Services that must not run beside their successors and are not as they were then. hashes: as of `backwards`."""
+    found = {}
+    for name, service in then.restarting.items():
+        mine = [each for each in containers if each.service == name]
+        lasting = name in now.restarting and any(each.running for each in mine)
+        if lasting and not all(_is_as_then(hashes, target, each) for each in mine):
+            found[name] = replace(service, replicas=now.services[name].replicas)
+    return found
+
+
 def rescheduled(
     then: Stack, now: Stack, containers: list[Container], hashes: Mapping[str, str], target: Release
 ) -> dict[str, list[str]]:
@@ -97,19 +111,26 @@ def _is_as_then(hashes: Mapping[str, str], target: Release, each: Container) -> 
 
 
 def _roll_out(
-    work: Deployment, moves: list[Move], jobs_back: Mapping[str, list[str]], declared: Stack, target: Release
+    work: Deployment,
+    moves: list[Move],
+    restarts: Mapping[str, Service],
+    jobs_back: Mapping[str, list[str]],
+    declared: Stack,
+    target: Release,
 ) -> None:
     own = [
         images.OwnImage(name, declared.services[name].image, image)
         for name, image in target.images.items()
         if name in declared.services
     ]
-    changed = [*(each.service.name for each in moves), *jobs_back]
+    changed = [*(each.service.name for each in moves), *restarts, *jobs_back]
     changes = dict.fromkeys(changed, f"back to release {target.number}")
     with work.released(declared.document, own, changes, f"rollback to {target.number}"):
         images.tag((each.content, each.reference) for each in own)
         if moves:
             work.roll_out(moves, declared)
+        if restarts:
+            work.restart(restarts, declared)
         with releases.as_file(declared.document) as document:
             for name, before in jobs_back.items():
                 work.doing = f"scheduling {name}"

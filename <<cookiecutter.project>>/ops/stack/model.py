@@ -128,6 +128,11 @@ class Stack:
         return {name: each for name, each in self.lasting.items() if each.own and not each.restarts}
 
     @property
+    def restarting(self) -> dict[str, Service]:
+        """The owner's services that are stopped before their successors start."""
+        return {name: each for name, each in self.lasting.items() if each.own and each.restarts}
+
+    @property
     def migrations(self) -> list[str]:
         """Jobs that must have ended before a rollout."""
         return [name for name, each in self.services.items() if each.job == labels.MIGRATION]

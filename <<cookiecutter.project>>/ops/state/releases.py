@@ -224,7 +224,7 @@ def _differs(env: Environment, one: Release, now: Release) -> bool:
     return any(
         one.images.get(name) != now.images.get(name)
         or differences.explain(before.document["services"][name], after.document["services"][name])
-        for name in before.rolling.keys() & after.rolling.keys()
+        for name in (before.rolling | before.restarting).keys() & (after.rolling | after.restarting).keys()
     )
 
 

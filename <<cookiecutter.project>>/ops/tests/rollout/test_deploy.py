@@ -313,6 +313,21 @@ def test_what_compose_starts_must_get_requests(running, monkeypatch) -> None:
         running.execute()
 
 
+def test_a_restart_takes_the_configuration_that_it_is_given(running, monkeypatch) -> None:
+    """As a rollback does: the Compose files declare something newer."""
+    single = Service("web", "acme/web:1", replicas=2, labels={"ops.rollout": "restart"})
+    lines: list[str] = []
+
+    def bring_up(_env, argv, judge, timeout):
+        assert (judge.services, timeout) == ({"web": single}, 180)
+        lines.append(" ".join(argv))
+
+    monkeypatch.setattr(deploy, "bring_up", bring_up)
+    running.work.restart({"web": single}, running.declared)
+    assert len(lines) == 1 and "--force-recreate --scale web=2 web" in lines[0]
+    assert "--file" in lines[0] and "compose.json" in lines[0]
+
+
 def test_what_is_stopped_is_replaced_together_after_what_is_new(running, make_container) -> None:
     running.containers = [
         make_container(name, state="exited", health="") for name in ("postgres-primary", "postgres-replica", "nginx")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ops.base.errors import USAGE, OpsError
@@ -42,6 +44,21 @@ def test_an_image_from_elsewhere_goes_back_like_one_of_our_own(make_stack, make_
     blog = make_container("blog", image_id="sha256:6", image="ghost:6")
     (step,) = rollback.backwards(then, now, [blog], {blog.id: "then"}, target)
     assert (step.service.image, step.fresh, step.leave) == ("ghost:5", 1, (blog,))
+
+
+def test_what_must_not_run_beside_its_successor_is_restarted_as_it_was(make_stack, make_container) -> None:
+    single = Service("single", "acme/single:1", labels={"ops.rollout": "restart"})
+    declared = make_stack(single)
+    target = Release(3, 0, "", "", "deploy", images={"single": "sha256:old"})
+    mine = make_container("single", image_id="sha256:new")
+    asked = (declared, declared, [mine], {mine.id: "hash"}, target)
+    assert rollback.backwards(*asked) == []
+    assert rollback.restarted(*asked) == {"single": single}
+    same = replace(target, images={"single": "sha256:new"})
+    assert rollback.restarted(*asked[:4], same) == {}
+    # it is rolled out now, or does not run
+    assert rollback.restarted(declared, make_stack(Service("single", "x")), *asked[2:]) == {}
+    assert rollback.restarted(declared, declared, [], {}, target) == {}
 
 
 def test_a_part_of_the_stack_is_never_rolled_back(make_stack, make_container) -> None:
