@@ -35,18 +35,48 @@ def refuse(stack: Stack) -> None:
 def problems(stack: Stack) -> Iterator[Problem]:
     """Every mistake."""
     entries: Mapping[str, Mapping[str, Any]] = stack.document.get("services") or {}
+    known = _names(stack)
     for name, service in stack.services.items():
         entry = entries.get(name, {})
         yield from _unknown(service)
         yield from _forms(service)
         yield from _job(service, entry)
         yield from _schedule(service)
+        if service.own:
+            yield from _addresses(service, entry, known)
         if service.own and not service.one_shot:
             yield from _ready(service)
             yield from _replacement(service)
             yield from _restart(service, entry)
     yield from _no_scheduler(stack)
     yield from _hosts(stack)
+
+
+# Variables of services that say where the data tier is: host[:port], separated by commas.
+_ADDRESSES = ("DATABASE_HOSTS", "REDIS_SENTINELS", "RABBITMQ_HOSTS")
+
+
+def _names(stack: Stack) -> frozenset[str]:
+    """Every name under which a container of the stack can be reached."""
+    found = {*stack.services}
+    for entry in (stack.document.get("services") or {}).values():
+        found.update(filter(None, (entry.get("hostname"), entry.get("container_name"))))
+        for joined in (entry.get("networks") or {}).values():
+            found.update((joined or {}).get("aliases") or ())
+    return frozenset(found)
+
+
+def _addresses(service: Service, entry: Mapping[str, Any], known: frozenset[str]) -> Iterator[Problem]:
+    """A host of another machine has a dot in its name; one without is a container, and must exist."""
+    environment = entry.get("environment") or {}
+    extra = {each.partition("=")[0].partition(":")[0] for each in entry.get("extra_hosts") or ()}
+    for variable in _ADDRESSES:
+        hosts = (each.strip().partition(":")[0] for each in str(environment.get(variable) or "").split(","))
+        if gone := [each for each in hosts if each and "." not in each and each not in known | extra]:
+            yield Problem(
+                f"{variable} of {service.name} names {', '.join(gone)}, and no service is called that.",
+                f"Correct {variable} in the .env file, or add the Compose file that has them to COMPOSE_FILE.",
+            )
 
 
 def _hosts(stack: Stack) -> Iterator[Problem]:

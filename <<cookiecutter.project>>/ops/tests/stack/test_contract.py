@@ -206,6 +206,24 @@ def test_a_schedule_needs_the_scheduler() -> None:
     assert "docker-compose.scheduler.yml" in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "gone"),
+    [
+        ("REDIS_SENTINELS", "redis-sentinel-1:26379,redis-sentinel-2:26379", "redis-sentinel-1, redis-sentinel-2"),
+        ("DATABASE_HOSTS", "shop:5432, postgres-primary:5432", "postgres-primary"),
+        ("RABBITMQ_HOSTS", "rabbit.example.com,10.0.0.1,shop.serving,", ""),
+        ("REDIS_SENTINELS", None, ""),
+        ("REDIS_HOST", "anything", ""),
+    ],
+)
+def test_a_node_that_does_not_exist_is_refused(variable: str, value: str | None, gone: str) -> None:
+    """Automatic failover was taken out, and the setting was left: the service would ask nobody for ever."""
+    found = problems(environment={variable: value})
+    assert [each.message for each in found] == (
+        [f"{variable} of shop names {gone}, and no service is called that."] if gone else []
+    )
+
+
 def test_a_host_name_that_is_the_domain_is_refused() -> None:
     shop = {
         "image": "acme/shop:1",
