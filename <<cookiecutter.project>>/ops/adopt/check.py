@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from ops import engine
 from ops.base import environments
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
@@ -35,8 +36,13 @@ def edited(env: Environment, text: str) -> dict[str, Stack]:
             files = each.values["COMPOSE_FILE"].split(":")
             if FILE not in files:
                 continue
-            replaced = ":".join(complete.name if file == FILE else file for file in files)
-            found[name] = model.load(environments.override(each, "COMPOSE_FILE", replaced), all_profiles=True)
+            # Named one by one: COMPOSE_FILE itself stays, for services read it.
+            named = [part for file in files for part in ("--file", complete.name if file == FILE else file)]
+            argv = (*named, "config", "--format", "json")
+            done = engine.compose(each, *argv, all_profiles=True, check=False)
+            if not done.ok:
+                raise model.unresolved(each, done)
+            found[name] = model.parse(done.json())
             routes.render(found[name])
             owned.declared(found[name], each.values.get("POSTGRES_USER", ""), each.values.get("POSTGRES_DB", ""))
         return found

@@ -6,14 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request
 
-from newservice.notes import Notes, PostgresNotes
-from newservice.settings import NewServiceSettings
 from stack import log
 from stack.app import frame
 from stack.database import Database
 from stack.health import Health
 from stack.lifecycle import Lifecycle
 from stack.settings import load
+
+from newservice.notes import Notes, PostgresNotes
+from newservice.settings import NewServiceSettings
 
 
 async def _notes(request: Request) -> Notes:

@@ -1,4 +1,4 @@
-"""`python -m newservice`: the job new-service. Its exit code says how it ended; what it logs are JSON objects, one a line."""
+"""`python -m newservice`: the job new-service. Its exit code says how it ended, its log is JSON."""
 
 import sys
 

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from newservice.settings import NewServiceSettings
 from stack import log
 from stack.app import frame
 from stack.health import Health
 from stack.lifecycle import Lifecycle
 from stack.settings import load
+
+from newservice.settings import NewServiceSettings
 
 
 def routes(base_path: str) -> APIRouter:
