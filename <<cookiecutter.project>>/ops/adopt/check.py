@@ -11,7 +11,7 @@ from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
 from ops.base.files import complete_file
 from ops.parts import routes
-from ops.stack import model, owned
+from ops.stack import contract, model, owned
 from ops.stack.model import Stack
 
 FILE = "docker-compose.services.yml"
@@ -43,6 +43,7 @@ def edited(env: Environment, text: str) -> dict[str, Stack]:
             if not done.ok:
                 raise model.unresolved(each, done)
             found[name] = model.parse(done.json())
+            contract.refuse(found[name])
             routes.render(found[name])
             owned.declared(found[name], each.values.get("POSTGRES_USER", ""), each.values.get("POSTGRES_DB", ""))
         return found

@@ -202,6 +202,14 @@ def _labels(wanted: Wanted) -> Iterator[str]:
         found.append(f"ops.rabbitmq.definitions: {wanted.folder}/rabbitmq.json")
     if wanted.volume:
         found.append(f"ops.backup: {wanted.volume_name}")
+        if wanted.kind in MADE:
+            found.append(
+                "ops.rollout: rolling # two containers share the files in a rollout; restart, when they must not"
+            )
+        elif not wanted.ends:
+            found.append(
+                "ops.rollout: restart # stopped before its successor starts; rolling, when both may share the files"
+            )
     if wanted.job:
         found.append("ops.job: manual")
     if wanted.schedule:

@@ -73,6 +73,10 @@ def test_a_volume_is_kept_and_backed_up() -> None:
     wanted = Wanted("shop", "node", route="/shop", volume="/files")
     assert {'volumes: ["shop_data:/files"]', "ops.backup: shop_data"} <= {*lines(wanted)}
     assert entry.volumes(wanted) == ["  shop_data:"]
+    assert [line for line in lines(wanted) if line.startswith("ops.rollout: rolling")]
+    # Nobody knows what somebody else's image does when two share its files.
+    other = Wanted("wiki", "image", image="wiki:1", route="/wiki", port=80, volume="/files")
+    assert [line for line in lines(other) if line.startswith("ops.rollout: restart")]
     # A new volume takes its owner from the image.
     assert "install -d -o 10001 -g 10001 /files" in skeletons.files(wanted, PROJECT)["Dockerfile"]
 
