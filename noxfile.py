@@ -139,7 +139,10 @@ def lint(session: nox.Session) -> None:
 def config(session: nox.Session) -> None:
     """Resolve every environment with Compose and hold every service to the policy."""
     need_compose(session)
-    pytest(session, python(session, PROJECT / "requirements.txt"), "tests/test_policy.py", "tests/test_own_services.py")
+    # A service that is added is linted and tested as its owner would.
+    program = python(session, PROJECT / "services" / "requirements.lock", PROJECT / "requirements.txt")
+    modules = ("test_policy", "test_own_services", "test_adopting")
+    pytest(session, program, *(f"tests/{name}.py" for name in modules))
 
 
 @nox.session(venv_backend="none")

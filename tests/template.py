@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,12 @@ def services() -> dict[str, str]:
         for path in paths
         for name in yaml.safe_load(path.read_text(encoding="utf-8")).get("services", {})
     }
+
+
+def bases() -> list[str]:
+    """The images that new services in Node.js and Go are built on."""
+    text = (FOLDER / "ops/adopt/entry.py").read_text(encoding="utf-8")
+    return re.findall(r'"_?[A-Z]+_IMAGE", "([^"]+)"', text)
 
 
 def files(project: Path) -> Iterator[Path]:

@@ -96,6 +96,47 @@ def test_a_project_takes_the_next_version(repository: Path, project: Path) -> No
     assert cruft(project, "check").returncode == 0
 
 
+def test_a_project_with_services_of_its_own_takes_the_next_version(repository: Path, project: Path) -> None:
+    """Three services were added, an example was changed and another one removed; the template changes all around."""
+    compose = project / "docker-compose.services.yml"
+    for name, route in (("shop", "/shop"), ("prices", "/prices"), ("notes", "/notes")):
+        text = compose.read_text(encoding="utf-8")
+        entry = f"""
+  {name}:
+    extends: {{file: infrastructure/service.yml, service: hardened}}
+    image: ${{IMAGE_PREFIX}}/{name}:${{IMAGE_TAG}}
+    labels: {{ops.port: 3000, ops.route: {route}/}}
+
+volumes:
+"""
+        assert text.count("\nvolumes:\n") == 1
+        compose.write_text(text.replace("\nvolumes:\n", entry), encoding="utf-8")
+        (project / "services" / name).mkdir()
+        (project / "services" / name / "main.js").write_text(f"// {name}\n", encoding="utf-8")
+    edit(project / "services/web/web/app.py", '"""The web service: pages for people."""', '"""Ours."""')
+    shutil.rmtree(project / "services/notification")
+    commit(project, "our services")
+    mine = {path: path.read_bytes() for path in [compose, *(project / "services").rglob("*.js")]}
+
+    source = repository / template.FOLDER.name
+    for name in ("docker-compose.services.yml", "services/web/web/app.py", "services/notification/notification/app.py"):
+        path = source / name
+        path.write_text(f"# version two\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    for name in ("infrastructure/service.yml", "docker-compose.monitoring.yml", "services/common/stack/app.py"):
+        with (source / name).open("a", encoding="utf-8") as file:
+            file.write("# version two\n")
+    commit(repository, "second version")
+
+    done = cruft(project, "update", "--skip-apply-ask")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(project.rglob("*.rej")) == []
+    assert {path: path.read_bytes() for path in mine} == mine
+    assert (project / "services/web/web/app.py").read_text(encoding="utf-8").startswith('"""Ours."""')
+    assert not (project / "services/notification").exists()
+    for name in ("infrastructure/service.yml", "docker-compose.monitoring.yml", "services/common/stack/app.py"):
+        assert (project / name).read_text(encoding="utf-8").endswith("# version two\n")
+
+
 def test_a_question_that_is_new_takes_a_default_that_changes_nothing(tmp_path: Path) -> None:
     """A project that was made before the license was asked for."""
     repository = template.export(tmp_path / "enterprise-stack")

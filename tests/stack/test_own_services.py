@@ -10,6 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import quickstart, template
+
 from .project import Project, docker, eventually
 
 pytestmark = pytest.mark.story
@@ -39,6 +41,7 @@ http {
 
 @pytest.fixture(scope="module")
 def project(dev_stack: Project) -> Project:
+    quickstart.provide(template.bases())
     folder = dev_stack.folder / "services/pages"
     folder.mkdir()
     (folder / "Dockerfile").write_text(SITE.format(image=image(dev_stack, "nginx")))
