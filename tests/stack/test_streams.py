@@ -103,9 +103,9 @@ def test_what_is_still_open_at_the_limit_is_told_to_connect_again(project: Proje
             first += events.recv(4096)
         deploy, _ = begun(project, "2", drain="4")
         assert echoes(talk, b"in the middle of a rollout")
-        said, errors = deploy.communicate(timeout=120)
-        assert deploy.returncode == 0, said + errors
-        assert "2 requests are still open in the old containers after 4 s" in said + errors
+        said, _ = deploy.communicate(timeout=120)
+        assert deploy.returncode == 0, said
+        assert "2 requests are still open in the old containers after 4 s" in said
         # An end, so that a client knows.
         assert talk.recv(1024) == b""
         assert events.recv(4096) in {b"", b"0\r\n\r\n"}
@@ -119,7 +119,7 @@ def test_a_connection_that_ends_within_the_limit_ends_by_itself(project: Project
         with pytest.raises(subprocess.TimeoutExpired):
             deploy.wait(5)
         assert echoes(talk, b"still here")
-    said, errors = deploy.communicate(timeout=60)
-    assert deploy.returncode == 0, said + errors
-    assert "still open" not in said + errors
+    said, _ = deploy.communicate(timeout=60)
+    assert deploy.returncode == 0, said
+    assert "still open" not in said
     eventually(lambda: project.health()["healthy"], 30, "all is well again")
