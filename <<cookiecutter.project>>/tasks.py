@@ -60,8 +60,6 @@ class CommandLine(Parser):
 
     def parse_argv(self, argv: list[str]) -> Any:
         """Raises Usage when the line cannot be read."""
-        if "--" in argv:
-            AFTER_DASHES[:] = argv[argv.index("--") + 1 :]
         try:
             return super().parse_argv(spelled_out(argv, self.contexts))
         except ParseError as error:
@@ -78,6 +76,8 @@ def print_what_was_asked_for(program: Any) -> None:
     Raises Usage for help about something that is no command. A closed output (`invoke --list | head -1`) ends it
     silently, as it ends `ls`; commands outlive that.
     """
+    # The parser above is given what stands before the dashes: Invoke has read the line once before it reads this file.
+    AFTER_DASHES[:] = program.argv[program.argv.index("--") + 1 :] if "--" in program.argv else []
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         PARSE_CLEANUP(program)
@@ -460,7 +460,7 @@ def run(_context, service, env=ENV, entrypoint=True):
     """
     from ops.commands import inside
 
-    inside.run(load(env), service, AFTER_DASHES, entrypoint)
+    return inside.run(load(env), service, AFTER_DASHES, entrypoint)
 
 
 @command(service="a service", env=ENV_HELP, new="in a new container, not in one that serves", positional="service")
@@ -468,7 +468,7 @@ def shell(_context, service, env=ENV, new=False):
     """Open a shell in a running container of a service: shell api."""
     from ops.commands import inside
 
-    inside.shell(load(env), service, new)
+    return inside.shell(load(env), service, new)
 
 
 @command(database="name of a database (default: POSTGRES_DB)", env=ENV_HELP)

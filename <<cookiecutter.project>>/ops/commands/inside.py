@@ -1,7 +1,7 @@
 """Commands inside containers: a one-off container of a service, a shell, psql, redis-cli.
 
-Each ends by becoming `docker`: the terminal, signals and the exit code are those of the command inside. Nothing is
-locked: a one-off container is no replica, so deploy, scale and rollback neither count nor replace it.
+The terminal, signals and the exit code are those of the command inside. Nothing is locked: a one-off container is no
+replica, so deploy, scale and rollback neither count nor replace it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ LABEL = "ops.by"
 _SHELL = ("sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh")
 
 
-def run(env: Environment, name: str, command: Sequence[str], entrypoint: bool = True) -> NoReturn:
-    """Run a command in a one-off container of a service, or the service's own command when there is none.
+def run(env: Environment, name: str, command: Sequence[str], entrypoint: bool = True) -> int:
+    """Run a command in a one-off container of a service, or the service's own command when there is none; its exit
+    code.
 
     entrypoint: let the image's entrypoint start the command, as the service itself is started. Raises OpsError when the
     service cannot be run this way, or the environment does not run.
@@ -40,18 +41,19 @@ def run(env: Environment, name: str, command: Sequence[str], entrypoint: bool = 
     if not command:
         _refuse_second(service, containers)
     _refuse_without_image(env, service)
-    _become_compose(env, one_off_argv(env, name, command, entrypoint, is_terminal()))
+    return _one_off(env, name, command, entrypoint)
 
 
-def shell(env: Environment, name: str, new: bool = False) -> NoReturn:
-    """A shell in a container of a service. new: in a one-off one, beside those that run. Raises OpsError."""
+def shell(env: Environment, name: str, new: bool = False) -> int:
+    """A shell in a container of a service; its exit code. new: in a one-off one, beside those that run. Raises
+    OpsError."""
     declared = model.load(env)
     service = find(env, declared, name)
     containers = _running(env)
     if new:
         _refuse_part(service)
         _refuse_without_image(env, service)
-        _become_compose(env, one_off_argv(env, name, _SHELL, False, is_terminal()))
+        return _one_off(env, name, _SHELL, entrypoint=False)
     mine = [each for each in containers if each.service == name]
     if not mine:
         remedy = f"In a container of its own: invoke shell {name} --new --env {env.name}" if service.own else ""
@@ -87,17 +89,26 @@ def redis_cli(env: Environment, arguments: Sequence[str]) -> NoReturn:
 # ── what is started ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def one_off_argv(env: Environment, service: str, command: Sequence[str], entrypoint: bool, terminal: bool) -> list[str]:
-    """The Compose command for a one-off container, which has no published port and none of the service's names.
+def _one_off(env: Environment, service: str, command: Sequence[str], entrypoint: bool) -> int:
+    name = f"{env.project}-{service}-run-{os.getpid()}"
+    argv = one_off_argv(env, name, service, command, entrypoint, is_terminal())
+    code = engine.attended(argv, **engine.surroundings(env))
+    # Told to end, Compose leaves what it has started.
+    if engine.inspect([name]):
+        engine.docker("stop", name, check=False, timeout=None)
+    return code
 
-    Its own name says whose it is, and that another one may run beside it.
-    """
+
+def one_off_argv(
+    env: Environment, name: str, service: str, command: Sequence[str], entrypoint: bool, terminal: bool
+) -> list[str]:
+    """The Compose command for a one-off container of a name, with no published port and none of the service's names."""
     first, rest = ((), command) if entrypoint or not command else (("--entrypoint", command[0]), command[1:])
     return engine.compose_argv(
         env,
         *("run", "--rm", "--no-deps", "--pull", "never", "--quiet-pull"),
         *(() if terminal else ("--no-TTY",)),
-        *("--name", f"{env.project}-{service}-run-{os.getpid()}", "--label", f"{LABEL}={author()}"),
+        *("--name", name, "--label", f"{LABEL}={author()}"),
         *(*first, service, *rest),
     )
 
@@ -105,10 +116,6 @@ def one_off_argv(env: Environment, service: str, command: Sequence[str], entrypo
 def is_terminal() -> bool:
     """Whether a person is at both ends: what is piped must not be changed by a terminal in between."""
     return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def _become_compose(env: Environment, argv: Sequence[str]) -> NoReturn:
-    engine.become(argv, **engine.surroundings(env))
 
 
 def _become_exec(container: Container, *command: str) -> NoReturn:

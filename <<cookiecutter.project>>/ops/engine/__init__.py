@@ -31,13 +31,14 @@ from ops.engine.containers import (
     processors,
     timestamp,
 )
-from ops.engine.process import become, end, end_all, logged, pipe, pool, popen, run, show, tail
+from ops.engine.process import attended, become, end, end_all, logged, pipe, pool, popen, run, show, tail
 from ops.engine.results import Completed, TimedOut, brief, explain, failure, reason
 
 __all__ = [
     "Completed",
     "Container",
     "TimedOut",
+    "attended",
     "become",
     "brief",
     "canonical",

@@ -214,6 +214,30 @@ def become(argv: Sequence[str], *, environment: Mapping[str, str] | None = None,
         raise _absent(argv[0]) from None
 
 
+def attended(argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
+    """Run a command at our own terminal, and return its exit code. A signal that asks us to end is passed on to it.
+
+    Raises OpsError when the program is not installed, or when the engine is on another machine.
+    """
+    if argv[0] == DOCKER:
+        local.require(os.environ if environment is None else environment)
+    sys.stdout.flush()
+    try:
+        child = subprocess.Popen(list(argv), env=dict(environment) if environment is not None else None, cwd=cwd)
+    except FileNotFoundError:
+        raise _absent(argv[0]) from None
+    # Ctrl-C reaches it from the terminal, and twice would mean something else.
+    actions = {number: lambda number, _frame: child.send_signal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    actions[signal.SIGINT] = lambda _number, _frame: None
+    before = {number: signal.signal(number, action) for number, action in actions.items()}
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
+
+
 def logged(argv: Sequence[str], log: Path, tick: Callable[[str], None], **options: Any) -> int:
     """Run a command with its output in a file, and return its exit code; options as of `popen`.
 

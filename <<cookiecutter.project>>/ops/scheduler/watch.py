@@ -35,10 +35,12 @@ class Job:
         """Until when no run can be missing: it was made then, or has been at work until then."""
         return now if self.running else max(self.created, self.finished)
 
-    def missed(self, now: float) -> float:
-        """The time at which it should have run last and did not; 0 when it missed none."""
+    def missed(self, now: float, since: float = 0) -> float:
+        """The last time, since a moment, at which it should have run and did not; 0 when there was none. One that may
+        still be in time is not missed. since: 0 stands for when it was made, or was at work last."""
         due = self.schedule.before(now)
-        return due if due > self.looked_after(now) and now - due > schedule.GRACE_SECONDS else 0.0
+        last = self.schedule.before(due - 1) if now - due <= schedule.GRACE_SECONDS else due
+        return last if last > (since or self.looked_after(now)) else 0.0
 
 
 class Action(Enum):
@@ -94,11 +96,8 @@ class Watch:
         due = job.schedule.before(now)
         if due <= self.handled:
             return False
-        in_time = now - due <= schedule.GRACE_SECONDS
-        # The last one before it that nobody dealt with, too.
-        missed = job.schedule.before(due - 1) if in_time else due
-        if missed > self.handled:
+        if missed := job.missed(now, self.handled):
             self.missed += 1
             self.last_missed = missed
         self.handled = due
-        return in_time or job.schedule.missed == schedule.RUN
+        return missed != due or job.schedule.missed == schedule.RUN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import signal
@@ -214,22 +215,25 @@ def test_help_for_a_reader_that_has_seen_enough(args: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "service", "words"),
+    ("typed", "words"),
     [
-        (["run", "api", "--", "sh", "-c", "echo 'a  b' | wc"], "api", ["sh", "-c", "echo 'a  b' | wc"]),
-        (["run", "api", "--env", "prod", "--", "logs", "prod", "--", "--env"], "api", ["logs", "prod", "--", "--env"]),
-        (["run", "api", "prod"], "api", []),
-        (["run", "api", "--"], "api", []),
+        (["run", "api", "--", "sh", "-c", "echo 'a  b' | wc"], ["sh", "-c", "echo 'a  b' | wc"]),
+        (["run", "api", "--env", "dev", "--", "logs", "prod", "--", "--env"], ["logs", "prod", "--", "--env"]),
+        (["run", "api", "dev"], []),
+        (["run", "api", "--"], []),
     ],
 )
-def test_what_stands_after_two_dashes_is_kept_word_by_word(
-    typed: list[str], service: str, words: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tasks, "AFTER_DASHES", [])
-    contexts = Collection.from_module(tasks).to_contexts()
-    parsed = tasks.CommandLine(contexts=contexts).parse_argv(typed)
-    assert (parsed[0].name, parsed[0].args.service.value, tasks.AFTER_DASHES) == ("run", service, words)
-    assert [each.name for each in parsed] == ["run"]
+def test_what_stands_after_two_dashes_is_kept_word_by_word(typed: list[str], words: list[str]) -> None:
+    script = (
+        "import json, sys; from ops.commands import inside; from invoke import Program\n"
+        "inside.run = lambda env, service, command, entrypoint: print(json.dumps([env.name, service, command]))\n"
+        "Program().run(['invoke', *sys.argv[1:]])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *typed], cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["dev", "api", words]
 
 
 def test_the_number_of_a_release_needs_no_option() -> None:

@@ -41,6 +41,7 @@ def stack(env, make_stack, make_container, monkeypatch):
     monkeypatch.setattr(engine, "image_ids", lambda names: {name: "sha256:1" for name in names})
     monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: Completed((), 0, "appdb\npostgres\n", ""))
     monkeypatch.setattr(engine, "become", become)
+    monkeypatch.setattr(engine, "attended", become)
     monkeypatch.setattr(inside, "author", lambda: "ann@host")
     monkeypatch.setattr(inside, "is_terminal", lambda: False)
     monkeypatch.setattr(postgres, "primary", lambda _env, containers: make_container("postgres-replica"))
@@ -73,6 +74,18 @@ def test_a_person_at_a_terminal_gets_one(env, monkeypatch) -> None:
     monkeypatch.setattr(inside, "is_terminal", lambda: True)
     assert "--no-TTY" not in became(inside.run, env, "api", ["top"])
     assert "--tty" in became(inside.psql, env, "", [])
+
+
+def test_what_compose_leaves_when_it_is_told_to_end_is_stopped(env, monkeypatch) -> None:
+    stopped = []
+    monkeypatch.setattr(engine, "attended", lambda *_argv, **_surroundings: 130)
+    monkeypatch.setattr(engine, "inspect", lambda names: [{}])
+    monkeypatch.setattr(engine, "docker", lambda *args, **_options: stopped.append(args))
+    assert inside.run(env, "api", ["ls"]) == 130
+    assert stopped == [("stop", f"acme-dev-api-run-{os.getpid()}")]
+    monkeypatch.setattr(engine, "inspect", lambda names: [])
+    assert inside.run(env, "api", ["ls"]) == 130
+    assert len(stopped) == 1
 
 
 def test_without_the_entrypoint(env) -> None:

@@ -478,3 +478,33 @@ def test_a_child_is_as_nice_as_the_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "7"
+
+
+# ── at our own terminal ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("cat; exit 7", 7),
+        ("kill -KILL $$", 137),
+        ("trap 'exit 9' TERM; sleep 0.5; kill -TERM $PPID; sleep 20 >/dev/null & wait", 9),
+    ],
+)
+def test_a_command_that_is_attended_has_our_streams_and_gets_our_signals(script: str, code: int) -> None:
+    program = "import sys; from ops import engine; sys.exit(engine.attended(['sh', '-c', sys.argv[1]]))"
+    argv = [sys.executable, "-c", program, script]
+    done = subprocess.run(argv, input="in", cwd=PROJECT, stdout=subprocess.PIPE, text=True, timeout=15)
+    assert (done.returncode, done.stdout) == (code, "in" if script.startswith("cat") else "")
+
+
+def test_becoming_another_program_keeps_its_exit_code_and_the_streams() -> None:
+    program = "import sys; from ops import engine; print('before'); engine.become(['sh', '-c', 'cat; exit 7'])"
+    done = subprocess.run([sys.executable, "-c", program], input="in", cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, "before\nin")
+
+
+@pytest.mark.parametrize("run", [process.become, process.attended])
+def test_a_program_that_is_not_there_is_a_sentence(run: Callable[[list[str]], object]) -> None:
+    with pytest.raises(OpsError, match="no-such-program is not installed"):
+        run(["no-such-program"])

@@ -137,5 +137,7 @@ def test_without_a_limit_it_is_never_stopped() -> None:
 def test_what_was_missed_can_be_told_from_the_container_alone() -> None:
     assert JOB.missed(NOON + 60) == 0
     assert JOB.missed(NOON + 61) == NOON
+    # also while the next time may still be met, as always for a job of every minute
+    assert JOB.missed(NOON + HOUR + 30) == NOON
     assert running(NOON - 5).missed(NOON + 600) == 0
     assert NEW.missed(NOON - 5) == 0
