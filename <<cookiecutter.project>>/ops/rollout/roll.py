@@ -271,6 +271,8 @@ class Rollout:
         if self.canary:
             weigh(self.env, self.declared, self._haproxy, self.canary)
         joining = [each for each in self._look() if each.service in self._pools]
+        # One in no other network than this one could not be asked yet: it may still be starting.
+        unproven = any(not each.health and self._is_asked(each) and not self._url(each) for each in joining)
         pool.let_in(joining, self._network, entries, canary=bool(self.canary))
         new = self._look()
         for each in self.moves:
@@ -280,7 +282,8 @@ class Rollout:
                 engine.docker("update", "--restart", entry.get("restart", "no"), "--cpu-shares", shares, *ids)
 
         if self._haproxy:
-            pool.await_choice(self._haproxy, self._addresses(new))
+            seconds = self.timeout if unproven else pool.CHOSEN_SECONDS
+            pool.await_choice(self._haproxy, self._addresses(new), seconds)
 
     def _switch(self) -> None:
         self.check()

@@ -123,7 +123,9 @@ def rolling(env, old, monkeypatch):
     monkeypatch.setattr(engine, "logs", lambda *_args: ["the last words"])
     for name in ("keep_out", "let_in", "servers"):
         monkeypatch.setattr(pool, name, getattr(docker, name))
-    monkeypatch.setattr(pool, "await_choice", lambda _haproxy, wanted: docker.note("await", *sorted(wanted["web"])))
+    monkeypatch.setattr(
+        pool, "await_choice", lambda _haproxy, wanted, _seconds: docker.note("await", *sorted(wanted["web"]))
+    )
     monkeypatch.setattr(pool, "take_out", lambda _haproxy, addresses: docker.note("take out", *sorted(addresses)))
     monkeypatch.setattr(pool, "reset", lambda _haproxy: docker.note("reset"))
     monkeypatch.setattr(edge, "ask", lambda *_args: "")
@@ -211,6 +213,18 @@ def test_a_port_that_nobody_listens_on_leads_back_and_is_named(rolling, ready: s
     assert rolling.lines == [*BESIDE, *BACK]
 
 
+@pytest.mark.parametrize(("addresses", "seconds"), [({}, 1), ({"net": "10.0.0.11"}, pool.CHOSEN_SECONDS)])
+def test_haproxy_gives_one_that_nobody_could_ask_time_to_start(rolling, monkeypatch, addresses, seconds) -> None:
+    """It is in the network of those that get requests and in no other one."""
+    says(rolling, "/up", has_health=False)
+    rolling.fate = lambda each: replace(each, state="running", health="", addresses=addresses)
+    monkeypatch.setattr(gate, "STEADY_SECONDS", 0)
+    given: list[float] = []
+    monkeypatch.setattr(pool, "await_choice", lambda _haproxy, _wanted, seconds: given.append(seconds))
+    rolling.rollout.run()
+    assert given == [seconds]
+
+
 def test_one_without_a_health_check_gets_no_requests_before_it_answers(rolling, monkeypatch) -> None:
     says(rolling, "/up", has_health=False)
     asked: list[int] = []
@@ -246,7 +260,7 @@ def test_one_that_comes_back_with_another_address_is_taken_out_again(rolling, mo
 def test_a_service_without_a_port_has_no_pool(rolling, monkeypatch) -> None:
     document = {"services": {"web": {"restart": "always"}}, "networks": {}}
     rolling.rollout.declared = replace(DECLARED, document=document)
-    monkeypatch.setattr(pool, "await_choice", lambda _haproxy, wanted: rolling.note("await", str(wanted)))
+    monkeypatch.setattr(pool, "await_choice", lambda _haproxy, wanted, _seconds: rolling.note("await", str(wanted)))
     rolling.rollout.run()
     assert ("keep out",) in rolling.lines and ("let in",) in rolling.lines and ("await", "{}") in rolling.lines
     assert {each.id for each in rolling.all} == {*NEW, "nginx", "haproxy"}
