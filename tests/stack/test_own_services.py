@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,6 +120,34 @@ def test_what_they_own_is_there(project: Project) -> None:
     assert volume
     owner = docker("exec", f"{project.name()}-notes-1", "python", "-c", "import os; print(os.stat('/data').st_uid)")
     assert owner == "10001"
+
+
+# In an image, because that is where the language is. Of Python: tests/test_adopting.py.
+TESTS = {
+    "shop": ("npm ci --no-audit --no-fund", "npm test"),
+    "price-list": ("go mod download", "go test ./..."),
+}
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_their_own_tests_pass(project: Project, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(project.folder / "services" / name, tmp_path / name)
+    # It leaves the tests out of the image.
+    (folder / ".dockerignore").unlink()
+    base = next(each for each in template.bases() if ("node" in each) == (name == "shop"))
+    trust = "NODE_EXTRA_CA_CERTS=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca"
+    install, test = TESTS[name]
+    recipe = f"""\
+FROM {base}
+WORKDIR /src
+COPY . .
+RUN --mount=type=secret,id=ca if [ -s /run/secrets/ca ]; then export {trust}; fi && {install}
+RUN {test}
+"""
+    bundle = project.settings()["BUILD_CA_BUNDLE"]
+    argv = ["docker", "build", "--secret", f"id=ca,src={bundle}", "--file", "-", str(folder)]
+    done = subprocess.run(argv, input=recipe, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_scaling_one_of_them(project: Project) -> None:
