@@ -13,9 +13,12 @@ import re
 import select
 import subprocess
 import sys
+import termios
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -82,6 +85,7 @@ def checks(project: Project, code: int) -> dict[str, dict[str, Any]]:
 def typed(project: Project, *arguments: str, answers: list[tuple[str, str]], code: int = 0) -> str:
     """Run a command at a real terminal; what it showed. answers: what is typed once the terminal shows something."""
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 120))
     process = subprocess.Popen(
         [sys.executable, "-m", "invoke", *arguments],
         cwd=project.folder,
@@ -125,21 +129,17 @@ def test_a_schedule_without_a_scheduler_is_refused(dev_stack: Project) -> None:
     dev_stack.set(COMPOSE_FILE=f"{files}:docker-compose.scheduler.yml:docker-compose.jobs.yml")
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ("0 3 30 2 *", "never comes"),
-        ("0 3 * *", "has 4 fields instead of five"),
-        ("0 3 * * funday", "is not a cron expression"),
-    ],
-)
-def test_a_schedule_that_cannot_be_meant_is_refused_before_anything_changes(
-    dev_stack: Project, wrong: str, words: str
-) -> None:
+def test_schedules_that_cannot_be_meant_are_refused_before_anything_changes(dev_stack: Project) -> None:
     before = dev_stack.containers()
     path = dev_stack.folder / "docker-compose.jobs.yml"
-    path.write_text(JOBS.replace('ops.schedule: "* * * * *"', f'ops.schedule: "{wrong}"', 1))
-    refused(dev_stack.invoke("deploy", code=2), words, "tick")
+    wrong = JOBS
+    for schedule in ("0 3 30 2 *", "0 3 * * funday"):
+        wrong = wrong.replace('ops.schedule: "* * * * *"', f'ops.schedule: "{schedule}"', 1)
+    path.write_text(wrong)
+    # tick's, which fails and killed share, and that of overruns
+    refused(
+        dev_stack.invoke("deploy", code=2), 'tick: ops.schedule: "0 3 30 2 *" never comes', "is not a cron expression"
+    )
     path.write_text(JOBS)
     assert dev_stack.containers() == before
 
@@ -214,18 +214,6 @@ def test_the_scheduler_can_do_nothing_else_with_the_engine(dev_stack: Project) -
 # ── one-off commands, while the scheduler is away ─────────────────────────────────────────────────────────────────────
 
 
-def test_the_scheduler_goes_away(dev_stack: Project) -> None:
-    docker("stop", f"{dev_stack.name()}-scheduler-1")
-
-
-def test_a_command_in_a_pipe(dev_stack: Project) -> None:
-    done = dev_stack.invoke("run", "api", "--", "python", "-c", "import sys; print(sys.stdin.read() * 2); sys.exit(7)",
-                            stdin="a  'b'", code=7)  # fmt: skip
-    assert done.stdout == "a  'b'a  'b'\n"
-    # only our own output and that of the command: a program may read it
-    assert dev_stack.invoke("run", "api", "--", "sh", "-c", "echo out; echo err >&2").stdout == "out\n"
-
-
 def test_a_one_off_container_is_no_replica(dev_stack: Project) -> None:
     process = dev_stack.start("run", "web", "--", "sleep", "60")
     try:
@@ -243,6 +231,18 @@ def test_a_one_off_container_is_no_replica(dev_stack: Project) -> None:
         process.terminate()
         process.wait(30)
     eventually(lambda: not [each for each in dev_stack.containers() if "-web-run-" in each], 30, "it is removed")
+
+
+def test_the_scheduler_goes_away(dev_stack: Project) -> None:
+    docker("stop", f"{dev_stack.name()}-scheduler-1")
+
+
+def test_a_command_in_a_pipe(dev_stack: Project) -> None:
+    done = dev_stack.invoke("run", "api", "--", "python", "-c", "import sys; print(sys.stdin.read() * 2); sys.exit(7)",
+                            stdin="a  'b'", code=7)  # fmt: skip
+    assert done.stdout == "a  'b'a  'b'\n"
+    # only our own output and that of the command: a program may read it
+    assert dev_stack.invoke("run", "api", "--", "sh", "-c", "echo out; echo err >&2").stdout == "out\n"
 
 
 def test_a_job_by_hand(dev_stack: Project) -> None:
@@ -316,10 +316,59 @@ def test_what_was_missed_is_known_to_the_metrics_and_not_made_up_for(dev_stack: 
     assert state(dev_stack, "tick")["StartedAt"] > started
 
 
-def test_a_job_that_changes_is_made_anew_and_one_that_goes_is_removed(dev_stack: Project) -> None:
+# ── hooks and the webhook ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def webhook(dev_stack: Project) -> Iterator[list[dict[str, Any]]]:
+    """What was posted to the webhook of dev."""
+    posted: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_args: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    secret = dev_stack.folder / "config/dev/secrets/DEPLOY_WEBHOOK_URL"
+    secret.unlink(missing_ok=True)
+    secret.write_text(f"http://127.0.0.1:{server.server_address[1]}/services/secret-part\n")
+    try:
+        yield posted
+    finally:
+        server.shutdown()
+        secret.write_text("")
+
+
+def hook(project: Project, name: str, text: str) -> None:
+    path = project.folder / "hooks" / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_a_hook_refuses_a_deploy_and_the_webhook_is_told_of_one_that_is_made(
+    dev_stack: Project, webhook: list[dict[str, Any]]
+) -> None:
+    """What changes is a job: its container is made anew, and the removed label changes another one."""
     path = dev_stack.folder / "docker-compose.jobs.yml"
     before = dev_stack.containers()[f"{dev_stack.name()}-fails-1"]
     path.write_text(JOBS.replace("exit 3", "exit 0").replace('      ops.schedule.limit: "5"\n', ""))
-    said = dev_stack.invoke("deploy").stdout
-    assert re.search(r"fails\s+scheduled\s+new configuration|fails\s+scheduled", said)
+    hook(dev_stack, "pre-deploy", 'echo "no deploy of $STACK_SERVICES today"; exit 1')
+    hook(dev_stack, "post-deploy", 'echo "release $STACK_RELEASE $STACK_RESULT in $STACK_ENV"')
+    assert "hooks: pre-deploy, post-deploy" in dev_stack.invoke("deploy", "--plan").stdout
+    said = dev_stack.invoke("deploy", code=3)
+    refused(said, "no deploy of fails overruns today", "Nothing was changed, because hooks/pre-deploy failed")
+    assert dev_stack.containers()[f"{dev_stack.name()}-fails-1"] == before
+    assert webhook == []
+    hook(dev_stack, "pre-deploy", "exit 0")
+    done = dev_stack.invoke("deploy")
+    assert re.search(r"fails\s+scheduled", done.stdout)
+    assert re.search(r"release \d+ deployed in dev", done.stdout)
     assert dev_stack.containers()[f"{dev_stack.name()}-fails-1"] != before
+    assert [each["event"] for each in webhook] == ["started", "succeeded"]
+    assert webhook[1]["services"] == ["fails", "overruns"]
+    assert "secret-part" not in done.stdout + done.stderr
