@@ -90,8 +90,10 @@ def services() -> dict[str, str]:
 
 def bases() -> list[str]:
     """The images that new services in Node.js and Go are built on."""
-    text = (FOLDER / "ops/adopt/entry.py").read_text(encoding="utf-8")
-    return re.findall(r'"_?[A-Z]+_IMAGE", "([^"]+)"', text)
+    recipes = (path.read_text(encoding="utf-8") for path in FOLDER.glob("scripts/skeletons/*/Dockerfile"))
+    return sorted(
+        {image for text in recipes for image in re.findall(r"^FROM \$\{REGISTRY_MIRROR\}(\S+)", text, re.MULTILINE)}
+    )
 
 
 def files(project: Path) -> Iterator[Path]:

@@ -12,10 +12,6 @@ MADE = (PYTHON, NODE, GO)
 # Where the services that are made listen.
 PORTS = {PYTHON: 8000, NODE: 3000, GO: 8080}
 READY = "/health/ready"
-_BASES = {
-    NODE: ("NODE_IMAGE", "library/node:24.21.0-slim"),
-    GO: ("GO_IMAGE", "library/golang:1.27.3"),
-}
 _HEALTH = {
     NODE: "[CMD, node, -e, \"fetch('http://127.0.0.1:{port}/health/ready')"
     '.then((a) => process.exit(a.ok ? 0 : 1), () => process.exit(1))"]',
@@ -169,12 +165,10 @@ def _image(wanted: Wanted) -> Iterator[str]:
         yield from ("  args:", f"    SERVICE: {wanted.module}")
         return
     yield f"  context: ./{wanted.folder}"
-    if wanted.kind in _BASES:
-        variable, image = _BASES[wanted.kind]
-        yield "  args:"
-        yield f"    {variable}: ${{{variable}:-${{REGISTRY_MIRROR}}{image}}}"
+    if wanted.kind in MADE:
+        yield from ("  args:", "    REGISTRY_MIRROR: ${REGISTRY_MIRROR}")
     yield from ("  labels:", "    ops.project: ${COMPOSE_PROJECT_NAME} # old images are removed by it")
-    if wanted.kind in _BASES:
+    if wanted.kind in MADE:
         yield "  secrets: [ca_bundle]"
 
 
