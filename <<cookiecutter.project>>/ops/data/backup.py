@@ -272,13 +272,14 @@ def in_volume(declared: Stack, volume: Volume, script: str) -> list[str]:
     """Command line that runs a shell script in a volume, with stdin, in a container of its own.
 
     Not in one of a service: its image may have no tar, and its memory is for its work. The image is nginx's, which is
-    on the engine by now. As root, so that every file can be read and keeps its owner, with no other right.
+    on the engine by now. As root, so that every file can be read and keeps its owner, with no other right. nocopy: an
+    empty volume would otherwise get the owner that the folder has in this image.
     """
     rights = (word for right in ("CHOWN", "DAC_OVERRIDE", "FOWNER") for word in ("--cap-add", right))
     return engine.docker_argv(
         *("run", "--rm", "--interactive", "--network", "none", "--read-only", "--user", "0:0", "--cap-drop", "ALL"),
         *rights,
-        *("--security-opt", "no-new-privileges", "--volume", f"{volume.real}:{FOLDER}", "--workdir", FOLDER),
+        *("--security-opt", "no-new-privileges", "--volume", f"{volume.real}:{FOLDER}:nocopy", "--workdir", FOLDER),
         *("--entrypoint", "sh", declared.services[edge.SERVICE].image, "-c", f"set -eu; {script}"),
     )
 

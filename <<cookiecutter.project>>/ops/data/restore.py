@@ -609,10 +609,10 @@ class _Restore:
             self.at(f"swapping the files of {volume.name}")
             # Only once all the old ones had moved are those that stand there new.
             put_aside = f"if [ -e {_MOVED} ]; then {_move('.', _NEW)}; rm {_MOVED}; fi"
-            back = f"if [ -d {_OLD} ]; then {put_aside}; {_move(_OLD, '.')}; fi"
+            back = f"if [ -d {_OLD} ]; then {put_aside}; {_move(_OLD, '.')}; {_like(_OLD, '.')}; fi"
             self._undo_in(volume, "swapping back the files", back)
-            swap = f"mkdir {_OLD}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}"
-            self._volume(volume, f"rm -rf {_OLD} {_MOVED}; {swap}")
+            swap = f"mkdir {_OLD}; {_like('.', _OLD)}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}"
+            self._volume(volume, f"rm -rf {_OLD} {_MOVED}; {swap}; {_like(_NEW, '.')}")
 
     def _import_rabbitmq(self) -> None:
         if not self.broker:
@@ -677,6 +677,11 @@ _COUNT_FILES = f"find . -path './{ASIDE}*' -prune -o -type f -printf . | wc -c"
 
 def _in_cache(cache: Container, script: str) -> None:
     run_in(cache, ["sh", "-c", script], "Redis")
+
+
+def _like(source: str, target: str) -> str:
+    """Shell command that gives a folder the owner and the mode of another one."""
+    return f"chown --reference={source} {target}; chmod --reference={source} {target}"
 
 
 def _move(source: str, target: str) -> str:

@@ -625,6 +625,7 @@ def test_files_are_swapped_and_swapped_back(real, steps):
     forth, back = (line[2] for line in steps)
     assert forth.startswith(f"rm -rf {restore._OLD}") and restore._MOVED in forth
     assert f"[ -e {restore._MOVED} ]" in back and f"[ -d {restore._OLD} ]" in back
+    assert f"chown --reference={restore._NEW} ." in forth and f"chown --reference={restore._OLD} ." in back
 
 
 def test_what_is_left_of_the_old_data_goes_or_is_a_warning(real, steps, capsys):
