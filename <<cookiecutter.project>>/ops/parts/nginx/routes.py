@@ -11,7 +11,7 @@ _HEAD = "# Rendered from the Compose files by `invoke deploy`.\n"
 # HAProxy knows which containers are ready and which are leaving. While it is away, nginx goes by the service's name.
 _UPSTREAM = """
 upstream {name} {{
-    zone {name} 128k;
+    zone service:{name} 128k;
     server haproxy:8100 resolve max_fails=1 fail_timeout=1s;
     server {alias}:{port} resolve backup;
     keepalive 32;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +103,18 @@ DECLARED = Stack(
 
 def test_all_files_are_rendered() -> None:
     assert {*routes.render(DECLARED)} == {*EDGE, "services.yml", "expected.yml"}
+
+
+def test_a_service_may_be_called_as_a_limit_of_nginx() -> None:
+    """Zones of shared memory share their names: a service `pages` stopped every reload."""
+    folder = Path(__file__).resolve().parents[3] / "config"
+    limits = {
+        name for file in folder.glob("*/nginx/nginx.conf") for name in re.findall(r"zone=(\w+):", file.read_text())
+    }
+    assert {"pages", "logins"} <= limits
+    http = nginx.render({name: Pool(name, 8000) for name in limits})["http.conf"]
+    zones = re.findall(r"^    zone (\S+) ", http, re.MULTILINE)
+    assert len(zones) == len(limits) and not limits & {*zones}
 
 
 def test_every_file_has_one_reader() -> None:
