@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any
 
 # Never part of an image, whatever .dockerignore says: tools write them while people work.
-_DEBRIS = ("__pycache__", ".venv", ".git", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "*.pyc")
+_DEBRIS = (
+    "__pycache__",
+    ".venv",
+    "node_modules",
+    ".git",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".mypy_cache",
+    ".hypothesis",
+    "*.pyc",
+)
+# One of these makes a folder that of a service, in whatever language.
+_SERVICE = ("pyproject.toml", "package.json", "go.mod", "Dockerfile")
 # The target of services/Dockerfile that has no tools for developers, and the file that names them.
 _PRODUCTION, _TOOLS = "production", "requirements-dev.lock"
 
@@ -58,7 +70,7 @@ def elsewhere(dockerfile: str, target: str, packages: Sequence[str], services: I
 
 
 def _services(context: Path) -> set[str]:
-    return {path.parent.name for path in context.glob("*/pyproject.toml")}
+    return {path.parent.name for mark in _SERVICE for path in context.glob(f"*/{mark}")}
 
 
 def _files(context: Path) -> Iterable[Path]:

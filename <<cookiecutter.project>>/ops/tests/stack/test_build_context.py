@@ -37,6 +37,14 @@ def digest(context: Path):
     return make
 
 
+@pytest.mark.parametrize("mark", ["pyproject.toml", "package.json", "go.mod", "Dockerfile"])
+def test_a_service_in_another_language_is_in_no_image_of_python(context: Path, digest, mark: str) -> None:
+    before = digest()
+    write(context / "shop" / mark)
+    write(context / "shop/src/main.js")
+    assert digest() == before
+
+
 def write(path: Path, text: str = "2") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
