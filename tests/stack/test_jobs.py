@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from tests import metrics as known
+
 from .project import Project, docker, eventually, refused
 
 pytestmark = pytest.mark.story
@@ -181,6 +183,8 @@ def test_the_metrics_say_the_same(dev_stack: Project) -> None:
     assert found['scheduled_job_overruns_total{service="overruns"}'] >= 1
     assert 4 < found['scheduled_job_last_duration_seconds{service="overruns"}'] < 20
     assert 0 < found['scheduled_job_next_run_timestamp_seconds{service="tick"}'] - time.time() <= 60
+    names = {name.partition("{")[0] for name in found if name.startswith("schedule")}
+    assert names == known.load()["scheduler"].names, "tests/metrics/scheduler.txt, by which rules are checked"
 
 
 def test_the_scheduler_can_do_nothing_else_with_the_engine(dev_stack: Project) -> None:
