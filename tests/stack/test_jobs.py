@@ -219,7 +219,7 @@ def test_the_scheduler_can_do_nothing_else_with_the_engine(dev_stack: Project) -
 
 
 def test_a_one_off_container_is_no_replica(dev_stack: Project) -> None:
-    process = dev_stack.start("run", "web", "--", "sleep", "60")
+    process = dev_stack.start("run", "web", "--", "sh", "-c", "trap exit TERM; sleep 60 & wait")
     try:
         eventually(lambda: "run beside web by " in dev_stack.invoke("status").stdout, 30, "it is shown")
         (name,) = [each for each in dev_stack.containers() if "-web-run-" in each]
