@@ -71,9 +71,9 @@ def _post(url: str, body: bytes) -> str:
     """Post, and once more after a failure; why it failed, without the address, "" when it did not."""
     problem = ""
     for _ in range(2):
-        if urlsplit(url).scheme not in {"http", "https"}:
-            return "its value is not an http:// or https:// address"
         try:
+            if urlsplit(url).scheme not in {"http", "https"}:
+                return "its value is not an http:// or https:// address"
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=_ATTEMPT_SECONDS):
                 return ""
