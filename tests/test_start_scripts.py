@@ -76,8 +76,9 @@ def test_sentinel(start: Start) -> None:
     ask(node, "sh", "/etc/redis/health.sh", "node")
 
 
-@pytest.mark.parametrize("role", ["admin", "api", "auth", "notification", "metrics"])
+@pytest.mark.parametrize("role", ["admin", "metrics"])
 def test_postgres(start: Start, role: str) -> None:
+    """Its own roles. Those of the services are made by a deploy: tests/stack/test_owned.py."""
     node = start("postgres-primary")
     ask(node, "bash", "/etc/postgresql/health.sh", "server", seconds=60)
     psql = ("psql", "--host=127.0.0.1", f"--username={role}", "--dbname=appdb", "--tuples-only", "--command=SELECT 1")

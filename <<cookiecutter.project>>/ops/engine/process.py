@@ -205,13 +205,16 @@ def become(argv: Sequence[str], *, environment: Mapping[str, str] | None = None,
     sys.stdout.flush()
     sys.stderr.flush()
     # Python ignores it, and a program inherits that.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         if cwd:
             os.chdir(cwd)
         os.execvpe(argv[0], list(argv), variables)
     except FileNotFoundError:
         raise _absent(argv[0]) from None
+    finally:
+        # Reached only when there is no other program: a closed pipe would end this one without a word.
+        signal.signal(signal.SIGPIPE, before)
 
 
 def attended(argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:

@@ -506,5 +506,7 @@ def test_becoming_another_program_keeps_its_exit_code_and_the_streams() -> None:
 
 @pytest.mark.parametrize("run", [process.become, process.attended])
 def test_a_program_that_is_not_there_is_a_sentence(run: Callable[[list[str]], object]) -> None:
+    before = signal.getsignal(signal.SIGPIPE)
     with pytest.raises(OpsError, match="no-such-program is not installed"):
         run(["no-such-program"])
+    assert signal.getsignal(signal.SIGPIPE) == before
