@@ -298,6 +298,8 @@ def test_every_part_may_be_left_out(project: Path, parts: tuple[bool, ...], tmp_
     files = [f"docker-compose.{name}.yml" for name, there in zip(names, parts, strict=True) if there]
     switches = dict.fromkeys(SWITCHES, str(parts[-1]).lower())
     settings = {"COMPOSE_FILE": ":".join(["docker-compose.yml", *files, str(own)]), **switches}
+    # What is switched off must resolve too: secrets are looked for in all of it.
+    assert compose.config(project, "prod", "--profile", "*", "config", "--quiet", **settings).stderr == ""
     done = compose.config(project, "prod", "config", "--format", "json", **settings)
     assert (done.returncode, done.stderr) == (0, "")
     services = json.loads(done.stdout)["services"]

@@ -31,16 +31,14 @@ def compose_argv(
     *args: str,
     all_profiles: bool = False,
     document: Path | None = None,
-    folder: str = "",
 ) -> list[str]:
     """Command line of a Compose command for an environment: the same a person would type in the project's folder.
 
     all_profiles: also services that are switched off, for what must reach everything (stop, down).
     document: a resolved configuration to use instead of the Compose files, such as that of a release.
-    folder: what relative paths start from, when it is not the project's own folder.
     """
     return [
-        *(DOCKER, "compose", "--project-directory", folder or str(env.project_dir), "--env-file", str(env.env_file)),
+        *(DOCKER, "compose", "--project-directory", str(env.project_dir), "--env-file", str(env.env_file)),
         *(("--file", str(document)) if document else ()),
         *(("--profile", "*") if all_profiles else ()),
         *args,
@@ -87,11 +85,10 @@ def compose(
     *args: str,
     all_profiles: bool = False,
     document: Path | None = None,
-    folder: str = "",
     **options: Any,
 ) -> Completed:
     """Run a Compose command for an environment; options as of `run`."""
-    argv = compose_argv(env, *args, all_profiles=all_profiles, document=document, folder=folder)
+    argv = compose_argv(env, *args, all_profiles=all_profiles, document=document)
     return process.run(argv, **surroundings(env), **options)
 
 

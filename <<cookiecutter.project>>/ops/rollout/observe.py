@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ops import engine
@@ -18,6 +19,7 @@ from ops.state import digests, elsewhere, memory, releases
 from ops.state.digests import Digests
 from ops.state.document import State
 from ops.state.drift import Declared, Drift, drift
+from ops.state.places import with_folder, without_folder
 
 # Stands for the id of an image that is still to be built.
 NOT_BUILT = "not built"
@@ -106,7 +108,12 @@ def survey(env: Environment) -> Survey:
         elsewhere.refuse_without_secrets(env, found, state)
 
         def hashes(folder: str) -> Mapping[str, str]:
-            return model.hashes(env, folder=folder) if folder not in {"", str(env.project_dir)} else here.result()
+            if folder in {"", str(env.project_dir)}:
+                return here.result()
+            # Of what this folder declares, with the paths of that one, which may be gone or not be ours to read.
+            there = with_folder(without_folder(declared.document, env.project_dir), Path(folder))
+            with releases.as_file(there) as document:
+                return model.hashes(env, document)
 
         new = {each.id: each for each in found if each.id not in state.mounted and each.service in declared.services}
         seen = pool.map(

@@ -192,13 +192,10 @@ def replica_settings(env: Environment) -> dict[str, str]:
     return found
 
 
-def hashes(env: Environment, document: Path | None = None, folder: str = "") -> dict[str, str]:
-    """Compose's own hash of every active service's configuration, as it labels containers with.
-
-    document: a resolved configuration instead of the Compose files. folder: as if they were in another folder, because
-    absolute paths are part of the hash.
-    """
-    done = engine.compose(env, "config", "--hash", "*", document=document, folder=folder, check=False)
+def hashes(env: Environment, document: Path | None = None) -> dict[str, str]:
+    """Compose's own hash of every active service's configuration, as it labels containers with. Absolute paths are a
+    part of it. document: a resolved configuration instead of the Compose files."""
+    done = engine.compose(env, "config", "--hash", "*", document=document, check=False)
     if not done.ok:
         raise unresolved(env, done)
     return dict(line.split() for line in done.stdout.splitlines())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +48,7 @@ def look(env, make_container, monkeypatch):
     declared = Stack(
         "acme-dev",
         {"web": Service("web", "acme/web:1", built=True, has_health=True)},
-        {"name": "acme-dev", "services": {"web": {"restart": "always"}}},
+        {"name": "acme-dev", "services": {"web": {"restart": "always", "mounts": f"{env.project_dir}/secrets"}}},
     )
     folder = str(env.project_dir)
 
@@ -54,8 +56,8 @@ def look(env, make_container, monkeypatch):
         usual = {"labels": {FOLDER: folder}, **changes}
         return [make_container("web", 1, id="one", **usual), make_container("web", 2, id="two", **usual)]
 
-    def hashes(_env: object, document: object = None, folder: str = "") -> dict[str, str]:
-        return {"web": f"hash{folder}"}
+    def hashes(_env: object, document: Path | None = None) -> dict[str, str]:
+        return {"web": "hash of " + json.loads(document.read_text())["services"]["web"]["mounts"] if document else "hash"}
 
     def run(found, state: State = state) -> observe.Survey:
         for module, name, answer in (
@@ -103,7 +105,7 @@ def test_all_that_was_noted_needs_no_note(look) -> None:
 def test_what_was_started_in_another_folder_has_the_hashes_of_that_folder(look) -> None:
     there = {"labels": {FOLDER: "/srv/other"}, "mounts": {"/run/secrets/SECRET": "/srv/other/SECRET"}}
     seen = look(look.containers(**there))
-    assert seen.hashes == dict.fromkeys(("one", "two"), "hash/srv/other")
+    assert seen.hashes == dict.fromkeys(("one", "two"), "hash of /srv/other/secrets")
     assert seen.strangers == {"one", "two"}
 
 
