@@ -90,7 +90,9 @@ def test_one_that_fails_although_it_is_ready_is_taken_out_and_named(project: Pro
 
 def test_without_the_balancer_pages_are_served_and_a_deploy_brings_it_back(project: Project) -> None:
     docker("kill", next(name for name in project.containers() if "-haproxy-" in name))
-    assert titles(project, 20) == {"Trial": 20}
+    served = titles(project, 20)
+    nginx = next(name for name in project.containers() if "-nginx-" in name)
+    assert served == {"Trial": 20}, docker("logs", "--tail=60", nginx)
     assert re.search("start +haproxy", project.invoke("deploy", "--plan").stdout)
     project.invoke("deploy")
     assert titles(project, 20) == {"Trial": 20}

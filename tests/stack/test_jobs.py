@@ -188,7 +188,7 @@ def test_the_metrics_say_the_same(dev_stack: Project) -> None:
 
 
 def test_the_scheduler_can_do_nothing_else_with_the_engine(dev_stack: Project) -> None:
-    web = dev_stack.containers()[f"{dev_stack.name()}-web-1"]
+    web = next(each for name, each in dev_stack.containers().items() if "-web-" in name)
     tick = dev_stack.containers()[f"{dev_stack.name()}-tick-1"]
     asked = [
         *(("GET", f"/v1.44/containers/{web}/json"), ("POST", f"/v1.44/containers/{web}/stop")),
