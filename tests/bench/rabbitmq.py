@@ -48,7 +48,7 @@ def main() -> int:
                 single = cost(project, rabbit.NODES[:1])
                 files = project.settings()["COMPOSE_FILE"]
                 project.set(
-                    COMPOSE_FILE=files.replace("database.yml", f"database.yml:{CLUSTER}"),
+                    COMPOSE_FILE=files.replace("rabbitmq.yml", f"rabbitmq.yml:{CLUSTER}"),
                     RABBITMQ_HOSTS=",".join(rabbit.NODES),
                 )
                 three = cost(project, rabbit.NODES)

@@ -92,8 +92,8 @@ def test_without_the_balancer_pages_are_served_and_a_deploy_brings_it_back(proje
     docker("kill", next(name for name in project.containers() if "-haproxy-" in name))
     served = titles(project, 20)
     nginx = next(name for name in project.containers() if "-nginx-" in name)
-    # A request that waits for HAProxy's dead address when nginx hears that the name is gone may get a 502: nginx gives up on
-    # a request whose servers change under it.
+    # A request that waits for HAProxy's dead address when nginx hears that the name is gone may get a 502: nginx gives
+    # up on a request whose servers change under it.
     assert served["Trial"] >= 18, docker("logs", "--tail=60", nginx)
     assert titles(project, 20) == {"Trial": 20}
     assert re.search("start +haproxy", project.invoke("deploy", "--plan").stdout)

@@ -32,7 +32,7 @@ def test_what_was_only_sent_does_not(project: Project) -> None:
 def test_one_more_file_makes_it_three_nodes_and_queues_spread(project: Project) -> None:
     files = project.settings()["COMPOSE_FILE"]
     project.set(
-        COMPOSE_FILE=files.replace("database.yml", "database.yml:docker-compose.rabbitmq-cluster.yml"),
+        COMPOSE_FILE=files.replace("rabbitmq.yml", "rabbitmq.yml:docker-compose.rabbitmq-cluster.yml"),
         RABBITMQ_HOSTS=",".join(rabbit.NODES),
     )
     project.invoke("deploy", "--yes")
