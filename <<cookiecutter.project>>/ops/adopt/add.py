@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ops.adopt import check, composefile, entry, skeletons
+from ops.adopt import check, entry, skeletons
 from ops.adopt.check import FILE, refuse_unless
-from ops.adopt.entry import DOCKERFILE, IMAGE, KINDS, MADE, PORTS, PYTHON, READY, Wanted
+from ops.adopt.entry import DOCKERFILE, IMAGE, KINDS, MADE, PYTHON, Wanted
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.files import replace_file
@@ -33,31 +33,19 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._/:@-]*|\$\{[A-Z0-9_]+[^{}]*\}")
 def add(env: Environment, wanted: Wanted) -> None:
     """Add a service. Raises OpsError (USAGE) when something about it cannot be meant, or is there already; then
     nothing was written."""
-    wanted = completed(wanted)
+    wanted = entry.completed(wanted)
     refuse(wanted, env.project_dir)
     text = check.text_of(env.project_dir)
     before = check.edited(env, text)
     added = [wanted.name, *([wanted.migrations] if wanted.migrations else [])]
     _refuse_taken(before, added)
-    changed = with_entry(text, wanted, _secrets_elsewhere(before))
+    changed = entry.put(text, wanted, _secrets_elsewhere(before))
     check.compare(before, check.edited(env, changed), added)
     files = skeletons.files(wanted, env.project_dir)
     if wanted.queue:
         files["rabbitmq.json"] = skeletons.definitions(wanted)
     _write(env.project_dir, wanted, files, changed)
     _say(env, wanted, files, added)
-
-
-def completed(wanted: Wanted) -> Wanted:
-    """What was asked for, with what follows from it: the port and readiness of a service that is made, no slash at the
-    end of its route."""
-    route = wanted.route.rstrip("/")
-    port, ready = wanted.port, wanted.ready
-    if wanted.kind in MADE and (wanted.serves or wanted.route):
-        port, ready = port or PORTS[wanted.kind], ready or READY
-    elif wanted.kind in (DOCKERFILE, IMAGE) and (wanted.serves or wanted.route):
-        ready = ready or "tcp"
-    return Wanted(**{**wanted.__dict__, "route": route, "port": port, "ready": ready})
 
 
 def refuse(wanted: Wanted, project: Path) -> None:
@@ -82,8 +70,8 @@ def refuse(wanted: Wanted, project: Path) -> None:
         "For example: --from image --image ghcr.io/acme/shop:1.4.2",
     )
     refuse_unless(
-        not wanted.route or bool(_PATH.fullmatch(wanted.route)),
-        f'--route "{wanted.route}" is not a path below the site.',
+        wanted.route in ("", "/") or bool(_PATH.fullmatch(wanted.route)),
+        f'--route "{wanted.route}" is not a path of the site.',
         "For example: --route /shop. For a whole host name: --host shop.example.com",
     )
     refuse_unless(
@@ -126,18 +114,6 @@ def refuse(wanted: Wanted, project: Path) -> None:
         )
     elif kind in MADE:
         refuse_unless(not folder.exists(), f"{wanted.folder} exists already.", "Choose another name, or remove it.")
-
-
-def with_entry(text: str, wanted: Wanted, declared: set[str]) -> str:
-    """The text of docker-compose.services.yml with a service in it. declared: secrets that other files declare."""
-    for lines in entry.services(wanted):
-        text = composefile.insert(text, "services", lines)
-    if wanted.volume:
-        text = composefile.insert(text, "volumes", entry.volumes(wanted))
-    for name in wanted.secrets:
-        if name not in declared and name not in composefile.names(text, "secrets"):
-            text = composefile.insert(text, "secrets", entry.secret(name))
-    return text
 
 
 def _modules(project: Path) -> set[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from ops.adopt import composefile
 
 PYTHON, NODE, GO, DOCKERFILE, IMAGE = "python", "node", "go", "dockerfile", "image"
 KINDS = (PYTHON, NODE, GO, DOCKERFILE, IMAGE)
@@ -21,10 +23,11 @@ _HEALTH = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """A service that is to be added. kind: one of KINDS; image: of IMAGE; route: the public path ("/shop"), host: the
-    host name of its own, port: where it takes requests (0: nowhere); ready: how it says that it is ready ("": by its
-    health check); schema, database, queue, cache: what it uses of the data tier; volume: where it keeps files; job: it
-    runs to its end, when a person says so; schedule: or at these times; internal: other services call it."""
+    """A service that is to be added. kind: one of KINDS; image: of IMAGE; route: the public path ("/shop"; "/": every path
+    that no other service takes), host: the host name of its own, port: where it takes requests (0: nowhere); ready: how
+    it says that it is ready ("": by its health check); schema, database, queue, cache: what it uses of the data tier;
+    volume: where it keeps files; job: it runs to its end, when a person says so; schedule: or at these times; internal:
+    other services call it."""
 
     name: str
     kind: str
@@ -56,6 +59,11 @@ class Wanted:
     def folder(self) -> str:
         """Where its source is. For Python it is the package's name, which services/Dockerfile goes by."""
         return f"services/{self.module if self.kind == PYTHON else self.name}"
+
+    @property
+    def base_path(self) -> str:
+        """What its public paths begin with: "" at the root of the site."""
+        return self.route.rstrip("/")
 
     @property
     def ends(self) -> bool:
@@ -90,6 +98,30 @@ class Wanted:
     def volume_name(self) -> str:
         """The volume that it keeps files in."""
         return f"{self.module}_data"
+
+
+def completed(wanted: Wanted) -> Wanted:
+    """What was asked for, with what follows from it: the port and readiness of a service that is made, no slash at the
+    end of its route."""
+    route = wanted.route.rstrip("/") or wanted.route[:1]
+    port, ready = wanted.port, wanted.ready
+    if wanted.kind in MADE and wanted.serves:
+        port, ready = port or PORTS[wanted.kind], ready or READY
+    elif wanted.kind in (DOCKERFILE, IMAGE) and wanted.serves:
+        ready = ready or "tcp"
+    return replace(wanted, route=route, port=port, ready=ready)
+
+
+def put(text: str, wanted: Wanted, declared: Collection[str] = ()) -> str:
+    """The text of docker-compose.services.yml with a service in it. declared: secrets that other files declare."""
+    for lines in services(wanted):
+        text = composefile.insert(text, "services", lines)
+    if wanted.volume:
+        text = composefile.insert(text, "volumes", volumes(wanted))
+    for name in wanted.secrets:
+        if name not in declared and name not in composefile.names(text, "secrets"):
+            text = composefile.insert(text, "secrets", secret(name))
+    return text
 
 
 def services(wanted: Wanted) -> list[list[str]]:
@@ -176,11 +208,11 @@ def _labels(wanted: Wanted) -> Iterator[str]:
     found: list[str] = []
     if wanted.serves:
         found.append(f"ops.port: {wanted.port}")
-        found += [f"ops.route: {wanted.route}/"] if wanted.route else []
+        found += [f"ops.route: {wanted.base_path}/"] if wanted.route else []
         found += [f"ops.host: {wanted.host}"] if wanted.host else []
         found += ['ops.internal: "true"'] if wanted.internal else []
         found += [f"ops.ready: {wanted.ready}"] if wanted.ready else []
-        found += [f"ops.smoke: {wanted.route}/"] if wanted.kind in MADE else []
+        found += [f"ops.smoke: {wanted.base_path}/"] if wanted.kind in MADE else []
     if wanted.kind in MADE and not wanted.ends:
         found.append(
             "ops.metrics: " + ("/metrics" if wanted.serves else f"{wanted.port or PORTS[wanted.kind]}/metrics")
@@ -220,8 +252,8 @@ def _environment(wanted: Wanted) -> Iterator[str]:
     if wanted.kind in MADE and not wanted.ends:
         if wanted.port and wanted.port != PORTS[wanted.kind]:
             found.append(f'PORT: "{wanted.port}"')
-        if wanted.route:
-            found.append(f"BASE_PATH: {wanted.route}")
+        if wanted.base_path:
+            found.append(f"BASE_PATH: {wanted.base_path}")
         if wanted.kind != PYTHON:
             found.append("DRAIN_SECONDS: ${DRAIN_SECONDS}")
     if wanted.stored:

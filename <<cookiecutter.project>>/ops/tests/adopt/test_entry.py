@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 
 
 def lines(wanted: Wanted) -> list[str]:
-    return [line.strip() for block in entry.services(add.completed(wanted)) for line in block]
+    return [line.strip() for block in entry.services(entry.completed(wanted)) for line in block]
 
 
 def test_a_service_of_nodejs_below_a_path() -> None:
@@ -27,6 +27,14 @@ def test_a_service_of_nodejs_below_a_path() -> None:
     ):
         assert line in found
     assert "database:" not in found and "secrets: [ca_bundle]" in found
+
+
+@pytest.mark.parametrize("kind", ["python", "node", "go"])
+def test_a_service_at_the_root_of_the_site(kind: str) -> None:
+    add.refuse(Wanted("shop", kind, route="/"), PROJECT)
+    found = lines(Wanted("shop", kind, route="/"))
+    assert {"ops.route: /", "ops.smoke: /", "ops.ready: /health/ready", "ops.metrics: /metrics"} <= {*found}
+    assert not [line for line in found if line.startswith("BASE_PATH")]
 
 
 def test_one_that_takes_no_requests_is_scraped_all_the_same() -> None:
@@ -111,8 +119,8 @@ def test_definitions_are_of_its_own_name() -> None:
         (Wanted("shop", "image"), "with --from image it must be a reference"),
         (Wanted("shop", "image", image="a b"), "with --from image it must be a reference"),
         (Wanted("shop", "node", image="nginx:1"), "otherwise it must not be there"),
-        (Wanted("shop", "node", route="shop"), '--route "shop" is not a path below the site'),
-        (Wanted("shop", "node", route="/a b"), "is not a path below the site"),
+        (Wanted("shop", "node", route="shop"), '--route "shop" is not a path of the site'),
+        (Wanted("shop", "node", route="/a b"), "is not a path of the site"),
         (Wanted("shop", "node", host="https://shop.example.com"), "is not a host name"),
         (Wanted("shop", "node", port=70000, route="/shop"), "--port 70000 is not a port"),
         (Wanted("shop", "image", image="nginx:1", route="/shop"), "The port is missing"),
@@ -122,7 +130,6 @@ def test_definitions_are_of_its_own_name() -> None:
         (Wanted("shop", "node", volume="data"), '--volume "data" is not a path'),
         (Wanted("shop", "python", volume="/files"), "keeps its files in /data"),
         (Wanted("shop", "dockerfile"), "There is no services/shop/Dockerfile"),
-        (Wanted("api", "python"), "services/api exists already"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(wanted: Wanted, words: str) -> None:
@@ -131,6 +138,12 @@ def test_what_cannot_be_meant_is_refused(wanted: Wanted, words: str) -> None:
     assert words in raised.value.message
     assert raised.value.code == USAGE
     assert raised.value.remedy
+
+
+def test_a_folder_that_is_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "services/shop").mkdir(parents=True)
+    with pytest.raises(OpsError, match="services/shop exists already"):
+        add.refuse(Wanted("shop", "node"), tmp_path)
 
 
 def test_every_kind_is_explained() -> None:
