@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -42,6 +43,10 @@ SECRETS = {
     "NOTIFICATION_RABBITMQ_PASSWORD": "mq",
     "REDIS_PASSWORD": "redis",
 }
+# The packages here that migrate a schema, which has their name.
+SCHEMAS = sorted(
+    folder.parent.name for folder in Path(__file__).parent.glob("*/*/migrations") if find_spec(folder.parent.name)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -356,7 +361,7 @@ def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for name in ("appdb", "locked"):
             run(folder / "createdb", "-h", primary, "-U", "admin", name)
         cluster = Cluster(primary, standby)
-        for name in ("auth", "api", "notification"):
+        for name in ("shop", *SCHEMAS):
             cluster.execute(f"create role {name} login")
             cluster.execute(f"create schema {name} authorization {name}")
             cluster.execute(f"alter role {name} in database appdb set search_path = {name}")
@@ -374,7 +379,7 @@ def _migrate(cluster: Cluster) -> None:
 
     from stack.database import connection_arguments
 
-    for name in ("auth", "api", "notification"):
+    for name in SCHEMAS:
         arguments = connection_arguments(cluster.settings(name), SecretStr(""), "read-write")
         engine = create_engine("postgresql+psycopg://", connect_args=arguments, poolclass=pool.NullPool)
         with engine.connect() as connection:
@@ -384,9 +389,9 @@ def _migrate(cluster: Cluster) -> None:
 
 @pytest.fixture
 def cluster(_servers: Cluster) -> Cluster:
-    """A migrated PostgreSQL with a standby, with empty tables."""
+    """A migrated PostgreSQL with a standby, with empty tables; the schema `shop` is no service's, and has none."""
     _servers.execute(
-        "truncate auth.users, auth.refresh_tokens, auth.login_failures, api.items, api.outbox, api.idempotency, "
-        "notification.deliveries"
+        "do $$ begin execute (select coalesce('truncate ' || string_agg(format('%I.%I', schemaname, tablename), ', '), "
+        "'select') from pg_tables where schemaname = tableowner and tablename <> 'alembic_version'); end $$"
     )
     return _servers

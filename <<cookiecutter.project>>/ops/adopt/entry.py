@@ -23,7 +23,7 @@ _HEALTH = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """A service that is to be added. kind: one of KINDS; image: of IMAGE; route: the public path ("/shop"; "/": every path
+    """A service that is to be added. kind: one of KINDS; image: of IMAGE; route: the public path ("/shop"; "/": all
     that no other service takes), host: the host name of its own, port: where it takes requests (0: nowhere); ready: how
     it says that it is ready ("": by its health check); schema, database, queue, cache: what it uses of the data tier;
     volume: where it keeps files; job: it runs to its end, when a person says so; schedule: or at these times; internal:

@@ -94,7 +94,7 @@ async def test_a_server_that_is_away_is_not_tried_by_every_request(tmp_path, mon
 
 
 async def test_a_server_that_is_back_is_found_by_the_next_attempt(cluster, monkeypatch) -> None:
-    database = cluster.database("api")
+    database = cluster.database("shop")
     connect, away = psycopg.AsyncConnection.connect, [True, True]
 
     async def refuse_twice(*args, **options):
@@ -110,7 +110,7 @@ async def test_a_server_that_is_back_is_found_by_the_next_attempt(cluster, monke
 
 
 async def test_whoever_was_right_the_last_time_is_asked_first(cluster, monkeypatch) -> None:
-    database = cluster.database("api")
+    database = cluster.database("shop")
     connect, asked = psycopg.AsyncConnection.connect, []
 
     async def note(*args, **options):
@@ -127,7 +127,7 @@ async def test_whoever_was_right_the_last_time_is_asked_first(cluster, monkeypat
 
 
 async def test_work_is_done_again_after_its_connection_was_cut(cluster) -> None:
-    database = cluster.database("api")
+    database = cluster.database("shop")
     tries = 0
 
     async def work(connection) -> int:
@@ -144,7 +144,7 @@ async def test_work_is_done_again_after_its_connection_was_cut(cluster) -> None:
 
 
 async def test_a_statement_that_takes_too_long_is_not_repeated(cluster) -> None:
-    database = cluster.database("api")
+    database = cluster.database("shop")
     tries = 0
 
     async def work(connection) -> None:
@@ -161,7 +161,7 @@ async def test_a_statement_that_takes_too_long_is_not_repeated(cluster) -> None:
 
 @pytest.mark.parametrize(("role", "recovering"), [("read-write", False), ("standby", True)])
 async def test_each_role_finds_its_host(cluster, role, recovering: bool) -> None:
-    database = cluster.database("api", role)
+    database = cluster.database("shop", role)
     assert await database.run(lambda c: c.scalar(text("select pg_is_in_recovery()"))) is recovering
     await database.close()
 
@@ -170,7 +170,7 @@ RECOVERING = text("select pg_is_in_recovery()")
 
 
 async def test_what_may_be_a_little_old_is_read_on_a_standby_while_the_primary_is_away(cluster, tmp_path) -> None:
-    primary, standby = cluster.database("api"), cluster.database("api", "standby")
+    primary, standby = cluster.database("shop"), cluster.database("shop", "standby")
     away = Database(settings(str(tmp_path)), SecretStr("x"))
     assert await primary.read(lambda c: c.scalar(RECOVERING), standby) is False
     assert await away.read(lambda c: c.scalar(RECOVERING), standby) is True
@@ -180,7 +180,7 @@ async def test_what_may_be_a_little_old_is_read_on_a_standby_while_the_primary_i
 
 
 async def test_a_read_goes_on_trying_the_primary_when_there_is_no_standby_either(cluster, tmp_path) -> None:
-    primary = cluster.database("api")
+    primary = cluster.database("shop")
     away = Database(settings(str(tmp_path)), SecretStr("x"))
     tries = 0
 
