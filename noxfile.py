@@ -141,7 +141,7 @@ def config(session: nox.Session) -> None:
     need_compose(session)
     # A service that is added is linted and tested as its owner would.
     program = python(session, PROJECT / "services" / "requirements.lock", PROJECT / "requirements.txt")
-    modules = ("test_policy", "test_own_services", "test_adopting")
+    modules = ("test_policy", "test_own_services", "test_adopting", "test_hello")
     pytest(session, program, *(f"tests/{name}.py" for name in modules))
 
 

@@ -1,7 +1,8 @@
-"""Finish a new project: make scripts executable, start a git repository, and say what to type next.
+"""Finish a new project: put in the services that were chosen, make scripts executable, start a git repository, and say
+what to type next.
 
-Nothing here is essential (`--accept-hooks=no` gives a project that works), all of it can run twice, and none of it
-makes a secret: the project's own `invoke deploy` does that, on the machine where the stack will run.
+Without it (`--accept-hooks=no`) a project works, with the example services. None of it makes a secret: the project's
+own `invoke deploy` does that, on the machine where the stack will run.
 """
 
 # Cookiecutter runs this with its own Python, which may be older than what the project needs.
@@ -9,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +29,74 @@ NEXT_STEPS = """\
   invoke deploy
 
 README.md says what comes next."""
+
+
+def say_hello(root: Path) -> None:
+    """Put one small service in the place of the examples, as `invoke service-add hello --from python --route /` does.
+
+    What is written comes from the project itself, ops/adopt and scripts/skeletons; these parts of it need nothing but
+    the standard library.
+    """
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(root))
+    from ops.adopt import entry, skeletons
+
+    wanted = entry.completed(entry.Wanted("hello", entry.PYTHON, route="/"))
+    folders = sorted(path.parent for path in root.glob("services/*/pyproject.toml"))
+    examples = [folder.name for folder in folders if folder.name != "common"]
+    for name in examples:
+        shutil.rmtree(root / "services" / name)
+    (root / "services" / "examples.md").unlink()
+    for name, text in skeletons.files(wanted, root).items():
+        path = root / wanted.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    compose = root / "docker-compose.services.yml"
+    before = compose.read_text(encoding="utf-8")
+    head, section, _ = before.replace(" These are examples.", "", 1).partition("\nservices:\n")
+    compose.write_text(entry.put(head + section, wanted), encoding="utf-8")
+
+    listed = "|".join(examples)
+    workspace = root / "services" / "pyproject.toml"
+    text = workspace.read_text(encoding="utf-8")
+    text = re.sub(rf'^({listed}) = .*\n|, "({listed})(/tests)?"', "", text, flags=re.MULTILINE)
+    workspace.write_text(text, encoding="utf-8")
+    tools = root / "pyproject.toml"
+    text = tools.read_text(encoding="utf-8")
+    text = re.sub(rf'( *"services/)({listed})(",\n)(\1({listed})\3)*', r"\1hello\3", text)
+    tools.write_text(text, encoding="utf-8")
+    remove_settings(root, unread(root, set(re.findall(r"\$\{([A-Z][A-Z0-9_]*)", before))))
+
+
+def unread(root: Path, names: set[str]) -> set[str]:
+    """Those of some settings that no file of a project reads. Tests and documents only name them."""
+    found: set[str] = set()
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in {".git", "tests"}]
+        for path in (Path(folder, name) for name in files if not name.endswith(".md")):
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            if path.name == ".env":
+                text = " ".join(re.findall(r"\$\{(\w+)\}", text))
+            found |= names.intersection(re.findall(r"[A-Z][A-Z0-9_]*", text))
+    return names - found
+
+
+def remove_settings(root: Path, names: set[str]) -> None:
+    """Take settings out of every .env file, each with the comment above it, and a section that has none left."""
+    for path in sorted(root.glob("config/*/.env")):
+        sections = []
+        for section in path.read_text(encoding="utf-8").split("\n\n"):
+            kept: list[str] = []
+            for line in section.splitlines():
+                if line.partition("=")[0] not in names:
+                    kept.append(line)
+                    continue
+                while kept and kept[-1].startswith("# ") and not kept[-1].startswith("# ----"):
+                    kept.pop()
+            if not section.startswith("# ----") or any(not line.startswith("#") for line in kept):
+                sections.append("\n".join(kept))
+        path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
 def scripts(root: Path) -> Iterator[Path]:
@@ -75,6 +146,8 @@ def main() -> int:
     """Do the finishing touches in the current folder, which is the new project."""
     answers = json.loads(ANSWERS)
     root = Path.cwd()
+    if answers["services"] == "hello":
+        say_hello(root)
     make_executable(root)
     remove_empty_folders(root)
     start_repository(root)

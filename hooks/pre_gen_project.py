@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 
 # JSON in a raw literal: an answer stays data, whatever it holds. No answer can end the literal: JSON
 # escapes the quotes inside a string, and never has three bare ones in a row.
@@ -75,7 +76,21 @@ def check_image_prefix(answers: dict[str, str]) -> str | None:
     return None
 
 
-CHECKS = (check_text, check_project, check_domain, check_admin_email, check_image_prefix)
+def check_services(answers: dict[str, str]) -> str | None:
+    """`hello` is made after all files are there, by the project's own code; the examples are removed for it."""
+    if answers["services"] != "hello":
+        return None
+    if sys.version_info < (3, 11):  # noqa: UP036
+        return "services 'hello' needs Python 3.11 or newer, as the project does: start Cookiecutter with that one."
+    if Path("docker-compose.services.yml").exists():
+        return (
+            "services 'hello' cannot be baked over a project that is there, because services in it would be removed: "
+            "choose another folder, or take a newer version of the template with `cruft update`."
+        )
+    return None
+
+
+CHECKS = (check_text, check_project, check_domain, check_admin_email, check_image_prefix, check_services)
 
 
 def problem(answers: dict[str, str]) -> str | None:

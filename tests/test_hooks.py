@@ -23,6 +23,7 @@ ANSWERS = {
     "domain": "acme.example.com",
     "admin_email": "admin@acme.example.com",
     "image_prefix": "acme",
+    "services": "example",
     "ci": "github",
     "license": "none",
 }
@@ -101,6 +102,61 @@ def test_one_sentence_names_the_question(tmp_path: Path, question: str, capsys: 
 def test_the_first_wrong_answer_is_enough(tmp_path: Path) -> None:
     hook = load_hook("pre_gen_project", tmp_path)
     assert hook.problem({**ANSWERS, "domain": "!", "admin_email": "admin@!"}).startswith("domain")
+
+
+def test_the_examples_are_never_removed_from_a_project_that_is_there(project: Path, tmp_path: Path) -> None:
+    hook = load_hook("pre_gen_project", tmp_path, services="hello")
+    assert hook.problem({**ANSWERS, "services": "hello"}) is None
+    (project / "docker-compose.services.yml").write_text("services:\n", encoding="utf-8")
+    assert hook.problem({**ANSWERS, "services": "hello"}).startswith("services 'hello' cannot be baked over")
+    assert hook.problem({**ANSWERS, "services": "example"}) is None
+
+
+def test_a_python_that_is_too_old_for_hello_is_refused(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made by the project's own code; the examples need none of it."""
+    hook = load_hook("pre_gen_project", tmp_path)
+    monkeypatch.setattr(hook.sys, "version_info", (3, 10, 14, "final", 0))
+    assert hook.problem({**ANSWERS, "services": "hello"}).startswith("services 'hello' needs Python 3.11")
+    assert hook.problem({**ANSWERS, "services": "example"}) is None
+
+
+def test_settings_go_with_their_comments_and_their_section(project: Path) -> None:
+    file = project / "config" / "dev" / ".env"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "# Settings\n\n# ---- First\n# of both\nA=1\nB=${C}\n# of D,\n# in two lines\nD=1\n# of C\nC=1\n\n"
+        "# ---- Second\n# of E\nE=1\n\n# ---- Third\nF=1\n",
+        encoding="utf-8",
+    )
+    load_hook("post_gen_project", project.parent).remove_settings(project, {"A", "D", "E"})
+    assert file.read_text(encoding="utf-8") == (
+        "# Settings\n\n# ---- First\nB=${C}\n# of C\nC=1\n\n# ---- Third\nF=1\n"
+    )
+
+
+def test_a_setting_is_read_where_something_but_a_document_or_a_test_names_it(project: Path) -> None:
+    texts = {"docker-compose.yml": "${A:-1}", "README.md": "B", "ops/tests/test_x.py": "B", "ops/x.py": '"C"'}
+    for name, text in {**texts, "config/dev/.env": "B=1\nE=${D}\n"}.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text, encoding="utf-8")
+    hook = load_hook("post_gen_project", project.parent)
+    assert hook.unread(project, {"A", "B", "C", "D"}) == {"B"}
+
+
+@pytest.mark.parametrize("answer", ["hello", "example"])
+def test_the_hooks_need_nothing_but_the_standard_library(tmp_path: Path, answer: str) -> None:
+    """They run before anything is installed, on a machine that may have no Docker."""
+    project = template.bake(tmp_path, hooks=False)
+    hook = tmp_path / "hook.py"
+    load_hook("post_gen_project", tmp_path, services=answer)
+    (tmp_path / "post_gen_project.py").rename(hook)
+    argv = [sys.executable, "-I", "-S", str(hook)]
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, env={"PATH": "/nonexistent"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (project / "services/hello/hello/app.py").exists() == (answer == "hello")
+    assert not list(project.rglob("__pycache__"))
 
 
 def test_finishing_can_be_repeated(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

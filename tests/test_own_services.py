@@ -36,7 +36,7 @@ env = environments.load(sys.argv[1], Path.cwd())
 stack = model.load(env)
 """
 # What the commands derive from the declaration, as JSON.
-_DERIVED = """
+DERIVED = """
 from concurrent.futures import Future
 from ops.engine import Container
 from ops.parts import readiness, routes
@@ -146,7 +146,7 @@ def test_under_other_names_the_configuration_is_the_same(project: Path, renamed:
 def test_under_other_names_everything_derived_from_it_is_the_same(
     project: Path, renamed: Path, environment: str
 ) -> None:
-    ours, theirs = (derived(folder, environment, _DERIVED) for folder in (project, renamed))
+    ours, theirs = (derived(folder, environment, DERIVED) for folder in (project, renamed))
     assert not set(RENAMED) & set(json.loads(theirs)["own"])
     assert sorted(json.loads(ours)["own"]) == sorted(RENAMED)
     assert unordered(json.loads(back(theirs))) == unordered(json.loads(ours))

@@ -162,6 +162,72 @@ def test_a_question_that_is_new_takes_a_default_that_changes_nothing(tmp_path: P
     assert changed == {".cookiecutter.json", ".cruft.json"}
 
 
+def test_the_question_for_the_services_takes_a_default_that_changes_nothing(tmp_path: Path) -> None:
+    """A project that was made before it was asked has the examples, and keeps them."""
+    repository = template.export(tmp_path / "enterprise-stack")
+    asking = [repository / "cookiecutter.json", repository / template.FOLDER.name / "README.md"]
+    asking += [*(repository / "hooks").iterdir()]
+    kept = {path: path.read_text(encoding="utf-8") for path in asking}
+    before = json.loads(kept[asking[0]])
+    del before["services"]
+    asking[0].write_text(json.dumps(before), encoding="utf-8")
+    edit(asking[1], 'cookiecutter.services == "example"', "true")
+    shutil.rmtree(repository / "hooks")
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    commit(repository, "before")
+    done = cruft(tmp_path, "create", "--no-input", str(repository))
+    assert done.returncode == 0, done.stdout + done.stderr
+    project = tmp_path / "acme-stack"
+    git(project, "init", "--quiet", "--initial-branch=main")
+    commit(project, "start")
+    (repository / "hooks").mkdir()
+    for path, text in kept.items():
+        path.write_text(text, encoding="utf-8")
+    commit(repository, "ask for the services")
+    done = cruft(project, "update", "--skip-apply-ask")
+    assert done.returncode == 0, done.stdout + done.stderr
+    changed = {line[3:] for line in git(project, "status", "--porcelain").splitlines()}
+    assert changed == {".cookiecutter.json", ".cruft.json"}
+
+
+def test_a_project_without_the_examples_takes_the_next_version(repository: Path, tmp_path: Path) -> None:
+    """What changes in the examples, or in what the service hello was made of, is nothing to it."""
+    extra = ["--extra-context", '{"services": "hello"}']
+    done = cruft(tmp_path, "create", "--no-input", *extra, str(repository))
+    assert done.returncode == 0, done.stdout + done.stderr
+    project = tmp_path / "acme-stack"
+    edit(project / "services/hello/hello/app.py", "hello works", "we are here")
+    commit(project, "start")
+
+    source = repository / template.FOLDER.name
+    for name in (
+        "services/api/api/app.py",
+        "scripts/skeletons/python/newservice/app.py",
+        "services/common/stack/app.py",
+    ):
+        with (source / name).open("a", encoding="utf-8") as file:
+            file.write("# version two\n")
+    edit(source / "docker-compose.services.yml", "  api:\n", "  # version two\n  api:\n")
+    for path in source.glob("config/*/.env"):
+        edit(path, "\nAPI_URL=", "\nAPI_URL=http://elsewhere")
+        with path.open("a", encoding="utf-8") as file:
+            file.write("NEW_SETTING=1\n")
+    commit(repository, "second version")
+
+    done = cruft(project, "update", "--skip-apply-ask")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(project.rglob("*.rej")) == []
+    changed = {line[3:] for line in git(project, "status", "--porcelain").splitlines()}
+    settings = {f"config/{environment}/.env" for environment in template.ENVIRONMENTS}
+    assert changed == {
+        *(".cruft.json", "services/common/stack/app.py", "scripts/skeletons/python/newservice/app.py"),
+        *settings,
+    }
+    for name in settings:
+        text = (project / name).read_text(encoding="utf-8")
+        assert text.endswith("\nNEW_SETTING=1\n") and "API_URL" not in text
+
+
 def test_nothing_new_is_nothing_to_do(project: Path) -> None:
     assert cruft(project, "check").returncode == 0
     assert cruft(project, "update", "--skip-apply-ask").returncode == 0
