@@ -63,12 +63,13 @@ def provide_images(session: nox.Session, program: str) -> None:
     session.run(program, "-m", "tests.quickstart", "--images-of", str(baked(session, program)), external=True)
 
 
-def baked(session: nox.Session, program: str) -> Path:
-    """A project of the default answers, from the files that a clone would have."""
+def baked(session: nox.Session, program: str, services: str = "example") -> Path:
+    """A project of the default answers but one, from the files that a clone would have."""
     # Not session.create_tmp(): it moves TMPDIR too, so that a rung would run in another place alone than in the ladder.
-    output = ROOT / "build" / "bakes" / session.name
+    output = ROOT / "build" / "bakes" / session.name / services
     shutil.rmtree(output, ignore_errors=True)
-    session.run(program, "-m", "tests.template", str(output), external=True, silent=True)
+    answer = f"services={services}"
+    session.run(program, "-m", "tests.template", str(output), answer, external=True, silent=True)
     return next(path for path in output.iterdir() if path.is_dir())
 
 
@@ -155,16 +156,19 @@ def standin(session: nox.Session) -> None:
 @nox.session(reuse_venv=True)
 def unit(session: nox.Session) -> None:
     """Run the tests of the commands and of the services, inside a bake and without Docker."""
-    project = baked(session, python(session))
+    program = python(session)
+    project = baked(session, program)
+    without_examples = baked(session, program, "hello")
     # An environment of their own: the services' lock file decides there, not what the other rungs need. In steps,
     # because pip wants hashes for all or for none.
     session.install("--quiet", "-r", str(project / "services" / "requirements-dev.lock"))
     session.install("--quiet", "-r", str(project / "requirements.txt"))
     session.install("--quiet", "pytest-xdist>=3.8")
-    session.chdir(project)
-    pytest(session, "python", "ops/tests", "-n", "2", part="commands")
-    session.chdir(project / "services")
-    pytest(session, "python", "-n", "2", part="services")
+    for folder, suffix in ((project, ""), (without_examples, "-hello")):
+        session.chdir(folder)
+        pytest(session, "python", "ops/tests", "-n", "2", part=f"commands{suffix}")
+        session.chdir(folder / "services")
+        pytest(session, "python", "-n", "2", part=f"services{suffix}")
 
 
 @nox.session(reuse_venv=True)
