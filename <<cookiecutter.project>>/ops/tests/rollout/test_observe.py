@@ -57,7 +57,9 @@ def look(env, make_container, monkeypatch):
         return [make_container("web", 1, id="one", **usual), make_container("web", 2, id="two", **usual)]
 
     def hashes(_env: object, document: Path | None = None) -> dict[str, str]:
-        return {"web": "hash of " + json.loads(document.read_text())["services"]["web"]["mounts"] if document else "hash"}
+        return {
+            "web": "hash of " + json.loads(document.read_text())["services"]["web"]["mounts"] if document else "hash"
+        }
 
     def run(found, state: State = state) -> observe.Survey:
         for module, name, answer in (
