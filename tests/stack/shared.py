@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from .project import Project
@@ -13,6 +14,7 @@ class Shared:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._baked = _contents(project.folder)
+        self._folders = _folders(project.folder)
 
     def ready(self) -> Project:
         """The project as it was baked, deployed and healthy."""
@@ -29,6 +31,9 @@ class Shared:
     def _restore_files(self) -> None:
         for path in _contents(self._project.folder).keys() - self._baked.keys():
             (self._project.folder / path).unlink()
+        # With what the commands keep in them, such as bytecode: a folder alone says that a service is there.
+        for path in _folders(self._project.folder) - self._folders:
+            shutil.rmtree(self._project.folder / path, ignore_errors=True)
         for path, content in self._baked.items():
             file = self._project.folder / path
             if not file.is_file() or file.read_bytes() != content:
@@ -45,3 +50,9 @@ def _contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     paths = (path.relative_to(folder) for path in files)
     return {str(path): (folder / path).read_bytes() for path in paths if _KEPT.isdisjoint(path.parts)}
+
+
+def _folders(folder: Path) -> set[str]:
+    """The folders that a person may make."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_dir())
+    return {str(path) for path in paths if _KEPT.isdisjoint(path.parts)}

@@ -18,47 +18,47 @@ pytestmark = pytest.mark.story
 
 # An image that has no client of any of this: what it owns does not depend on what it is.
 ENTRY = """\
-  shop:
+  stall:
     image: ${NGINX_IMAGE}
     entrypoint: [sleep, infinity]
     init: true
     restart: unless-stopped
     labels:
-      ops.database: shop
-      ops.rabbitmq: shop
-      ops.rabbitmq.definitions: services/shop.json
-      ops.backup: shop_files
+      ops.database: stall
+      ops.rabbitmq: stall
+      ops.rabbitmq.definitions: services/stall.json
+      ops.backup: stall_files
       ops.ready: healthcheck
       ops.rollout: rolling
     healthcheck: {test: [CMD, "true"], interval: 2s}
-    secrets: [SHOP_DB_PASSWORD, SHOP_RABBITMQ_PASSWORD]
-    volumes: ["shop_files:/data", "shop_cache:/cache"]
+    secrets: [STALL_DB_PASSWORD, STALL_RABBITMQ_PASSWORD]
+    volumes: ["stall_files:/data", "stall_cache:/cache"]
     networks: [database]
 """
 SECRETS = """\
-  SHOP_DB_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/SHOP_DB_PASSWORD"}
-  SHOP_RABBITMQ_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/SHOP_RABBITMQ_PASSWORD"}
+  STALL_DB_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/STALL_DB_PASSWORD"}
+  STALL_RABBITMQ_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/STALL_RABBITMQ_PASSWORD"}
 """
 DEFINITIONS = {
-    "permissions": [{"configure": "^$", "write": "^amq\\.default$", "read": "^shop\\."}],
-    "queues": [{"name": "shop.orders"}],
+    "permissions": [{"configure": "^$", "write": "^amq\\.default$", "read": "^stall\\."}],
+    "queues": [{"name": "stall.orders"}],
 }
 
 
 def add(project: Project) -> None:
-    """Write the entry of shop, as a team does."""
+    """Write the entry of stall, as a team does."""
     file = project.folder / "docker-compose.services.yml"
     text = file.read_text()
     for place, more in (
         ("services:\n", ENTRY),
-        ("volumes:\n", "  shop_files:\n  shop_cache:\n"),
+        ("volumes:\n", "  stall_files:\n  stall_cache:\n"),
         ("secrets:\n", SECRETS),
     ):
         before, found, after = text.partition(f"\n{place}")
         assert found
         text = f"{before}{found}{more}{after}"
     file.write_text(text)
-    (project.folder / "services/shop.json").write_text(json.dumps(DEFINITIONS))
+    (project.folder / "services/stall.json").write_text(json.dumps(DEFINITIONS))
 
 
 def container(project: Project, service: str) -> str:
@@ -75,17 +75,17 @@ def psql(project: Project, text: str, *options: str, user: str = "admin", databa
     return done.stdout.strip() if done.returncode == 0 else done.stderr.strip()
 
 
-def as_shop(project: Project, text: str, database: str = "shop") -> str:
-    """What PostgreSQL answers the role of shop over the network, from another node."""
-    password = (project.folder / "config/dev/secrets/SHOP_DB_PASSWORD").read_text()
+def as_stall(project: Project, text: str, database: str = "stall") -> str:
+    """What PostgreSQL answers the role of stall over the network, from another node."""
+    password = (project.folder / "config/dev/secrets/STALL_DB_PASSWORD").read_text()
     other = container(project, "postgres-replica")
     argv = ["docker", "exec", "-i", "-e", f"PGPASSWORD={password}", other, "psql", "-h", "postgres-primary", "-At"]
-    done = subprocess.run([*argv, "-U", "shop", database], input=text, capture_output=True, text=True)
+    done = subprocess.run([*argv, "-U", "stall", database], input=text, capture_output=True, text=True)
     return done.stdout.strip() or done.stderr.strip()
 
 
-def in_shop(project: Project, script: str) -> str:
-    return docker("exec", container(project, "shop"), "sh", "-c", script)
+def in_stall(project: Project, script: str) -> str:
+    return docker("exec", container(project, "stall"), "sh", "-c", script)
 
 
 def archive(project: Project) -> Path:
@@ -98,19 +98,19 @@ def test_a_claim_that_cannot_be_meant_is_refused_before_anything_changes(dev_sta
     entry = dev_stack.folder / "docker-compose.services.yml"
     good = entry.read_text()
     for wrong, words in (
-        (good.replace("ops.database: shop", "ops.database: postgres"), "the stack itself uses that name"),
-        (good.replace("ops.database: shop", "ops.schema: auth"), "AUTH_DB_PASSWORD"),
-        (good.replace("ops.backup: shop_files", "ops.backup: shop_data"), "mounts no volume shop_data"),
-        (good.replace("services/shop.json", "services/none.json"), "services/none.json, which does not exist"),
+        (good.replace("ops.database: stall", "ops.database: postgres"), "the stack itself uses that name"),
+        (good.replace("ops.database: stall", "ops.schema: auth"), "AUTH_DB_PASSWORD"),
+        (good.replace("ops.backup: stall_files", "ops.backup: stall_data"), "mounts no volume stall_data"),
+        (good.replace("services/stall.json", "services/none.json"), "services/none.json, which does not exist"),
     ):
         entry.write_text(wrong)
         refused(dev_stack.invoke("deploy", code=2), words)
     entry.write_text(good)
-    (dev_stack.folder / "services/shop.json").write_text(
+    (dev_stack.folder / "services/stall.json").write_text(
         '{"permissions": [{"user": "admin", "configure": "", "write": "", "read": ""}]}'
     )
-    refused(dev_stack.invoke("deploy", code=2), "services/shop.json", "the permissions of another user, admin")
-    (dev_stack.folder / "services/shop.json").write_text(json.dumps(DEFINITIONS))
+    refused(dev_stack.invoke("deploy", code=2), "services/stall.json", "the permissions of another user, admin")
+    (dev_stack.folder / "services/stall.json").write_text(json.dumps(DEFINITIONS))
     assert dev_stack.containers() == before
 
 
@@ -118,13 +118,13 @@ def test_a_deploy_makes_what_a_new_service_owns_and_restarts_nothing(dev_stack: 
     running = {name: identity for name, identity in dev_stack.containers().items() if "-migrate-" not in name}
     plan = json.loads(dev_stack.invoke("deploy", "--json").stdout)
     made = {cause for each in plan["operations"] if each["operation"] == "provision" for cause in each["causes"]}
-    assert made == {"PostgreSQL has no role shop with a database", "RabbitMQ has no user shop"}
+    assert made == {"PostgreSQL has no role stall with a database", "RabbitMQ has no user stall"}
     dev_stack.invoke("deploy", "--yes")
     assert running.items() <= dev_stack.containers().items()
-    assert as_shop(dev_stack, "CREATE TABLE orders AS SELECT 7 AS id; SELECT current_user") == "SELECT 1\nshop"
-    assert "permission denied for database" in as_shop(dev_stack, "SELECT 1", database="appdb")
+    assert as_stall(dev_stack, "CREATE TABLE orders AS SELECT 7 AS id; SELECT current_user") == "SELECT 1\nstall"
+    assert "permission denied for database" in as_stall(dev_stack, "SELECT 1", database="appdb")
     queues = docker("exec", container(dev_stack, "rabbitmq"), "rabbitmqctl", "-q", "list_queues", "name")
-    assert "shop.orders" in queues.split()
+    assert "stall.orders" in queues.split()
     assert json.loads(dev_stack.invoke("deploy", "--json").stdout)["idle"] is True
 
 
@@ -137,44 +137,44 @@ def test_the_superuser_still_does_not_get_in_over_the_network(dev_stack: Project
 
 
 def test_passwords_of_a_service_are_rotated_like_any_other(dev_stack: Project) -> None:
-    done = dev_stack.invoke("secret-rotate", "SHOP_DB_PASSWORD,SHOP_RABBITMQ_PASSWORD", "--yes")
+    done = dev_stack.invoke("secret-rotate", "STALL_DB_PASSWORD,STALL_RABBITMQ_PASSWORD", "--yes")
     assert "rotated 2 secrets" in done.stdout
-    assert as_shop(dev_stack, "SELECT id FROM orders") == "7"
+    assert as_stall(dev_stack, "SELECT id FROM orders") == "7"
 
 
 def test_what_was_lost_is_reported_and_made_again(dev_stack: Project) -> None:
-    docker("exec", container(dev_stack, "rabbitmq"), "rabbitmqctl", "-q", "delete_queue", "shop.orders")
-    psql(dev_stack, "ALTER ROLE shop PASSWORD 'another'")
+    docker("exec", container(dev_stack, "rabbitmq"), "rabbitmqctl", "-q", "delete_queue", "stall.orders")
+    psql(dev_stack, "ALTER ROLE stall PASSWORD 'another'")
     failing = [each for each in dev_stack.health(code=1)["checks"] if each["status"] == "fail"]
     assert {each["target"] for each in failing} == {"services"}
     details = " ".join(each["detail"] for each in failing)
-    assert "no queue shop.orders" in details and "does not accept the password in SHOP_DB_PASSWORD" in details
+    assert "no queue stall.orders" in details and "does not accept the password in STALL_DB_PASSWORD" in details
     dev_stack.invoke("deploy")
     assert dev_stack.health()["healthy"] is True
-    assert as_shop(dev_stack, "SELECT id FROM orders") == "7"
+    assert as_stall(dev_stack, "SELECT id FROM orders") == "7"
 
 
 def test_a_backup_holds_it_and_says_what_it_leaves_out(dev_stack: Project) -> None:
-    in_shop(
+    in_stall(
         dev_stack, "mkdir -p /data/a && echo one > /data/a/file && ln /data/a/file /data/a/twin && echo x > /cache/x"
     )
     done = json.loads(dev_stack.invoke("backup", "--json").stdout)
-    assert done["left_out"] == ["volume shop_cache: no label ops.backup names it"]
+    assert done["left_out"] == ["volume stall_cache: no label ops.backup names it"]
     assert dev_stack.health()["healthy"] is True, "nobody has uploaded anything, and an empty volume keeps its owner"
     with tarfile.open(archive(dev_stack)) as tar:
         names = tar.getnames()
-    assert {"databases/shop.dump", "volumes/shop_files.tar.gz", "volumes/web_uploads.tar.gz"} <= set(names)
+    assert {"databases/stall.dump", "volumes/stall_files.tar.gz", "volumes/web_uploads.tar.gz"} <= set(names)
 
 
 def test_a_restore_brings_it_back_with_its_role(dev_stack: Project) -> None:
-    psql(dev_stack, "DROP DATABASE shop WITH (FORCE)")
-    psql(dev_stack, "DROP ROLE shop")
-    in_shop(dev_stack, "rm -r /data/a && echo new > /data/new")
+    psql(dev_stack, "DROP DATABASE stall WITH (FORCE)")
+    psql(dev_stack, "DROP ROLE stall")
+    in_stall(dev_stack, "rm -r /data/a && echo new > /data/new")
     done = dev_stack.invoke("restore", str(archive(dev_stack)), "--yes")
     assert "Not restored" not in done.stderr
-    assert as_shop(dev_stack, "SELECT id FROM orders") == "7"
-    assert in_shop(dev_stack, "find /data -type f | sort") == "/data/a/file\n/data/a/twin"
+    assert as_stall(dev_stack, "SELECT id FROM orders") == "7"
+    assert in_stall(dev_stack, "find /data -type f | sort") == "/data/a/file\n/data/a/twin"
     assert dev_stack.health()["healthy"] is True
     # For whoever uses this stack next: what a service leaves behind is a person's to remove.
-    psql(dev_stack, "DROP DATABASE shop WITH (FORCE)")
-    psql(dev_stack, "DROP ROLE shop")
+    psql(dev_stack, "DROP DATABASE stall WITH (FORCE)")
+    psql(dev_stack, "DROP ROLE stall")
