@@ -14,6 +14,8 @@ from ops.base.errors import OpsError
 from ops.engine import Container
 
 NODES = ("rabbitmq", "rabbitmq-2", "rabbitmq-3")
+# api.sh gives up after 60 s; the rest is for a busy machine to start it.
+_ANSWER_SECONDS = 120.0
 
 
 def running(containers: Sequence[Container]) -> list[Container]:
@@ -31,8 +33,8 @@ def node(env: Environment, containers: Sequence[Container]) -> Container:
 
 def api(broker: Container, method: str, path: str, body: str = "") -> str:
     """What RabbitMQ's management API answers. Raises OpsError."""
-    argv = ["bash", "/etc/rabbitmq/api.sh", method, path]
-    done = engine.exec_(broker.id, argv, input=body, check=False, timeout=None)
+    argv = ["bash", "/etc/rabbitmq/api.sh", method, path, *([str(len(body.encode()))] if body else [])]
+    done = engine.exec_(broker.id, argv, input=body or None, check=False, timeout=_ANSWER_SECONDS)
     if not done.ok:
         raise engine.explain(done.stderr) or OpsError(f"RabbitMQ: {engine.reason(done.stderr or done.stdout)}")
     return done.stdout

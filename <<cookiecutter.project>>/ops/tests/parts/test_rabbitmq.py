@@ -27,10 +27,14 @@ def test_no_password_is_on_a_command_line_and_complaints_are_passed_on(make_cont
     seen = []
 
     def exec_(_container, argv, **options):
-        seen.append((argv[-2:], options["input"]))
+        seen.append((argv[2:], options["input"]))
+        assert options["timeout"] > 60
         return engine.Completed((), 1, "", "error: GET /api/x: HTTP/1.1 404 Not Found\n")
 
     monkeypatch.setattr(engine, "exec_", exec_)
     with pytest.raises(OpsError, match="RabbitMQ: error: GET /api/x: HTTP/1.1 404"):
-        rabbitmq.api(make_container("rabbitmq"), "GET", "/api/x", "{}")
-    assert seen == [(["GET", "/api/x"], "{}")]
+        rabbitmq.api(make_container("rabbitmq"), "GET", "/api/x")
+    with pytest.raises(OpsError):
+        rabbitmq.api(make_container("rabbitmq"), "PUT", "/api/x", '{"é": 1}')
+    # Neither waits for the end of an input, which the engine may never pass on.
+    assert seen == [(["GET", "/api/x"], None), (["PUT", "/api/x", "9"], '{"é": 1}')]
