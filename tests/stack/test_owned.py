@@ -159,7 +159,9 @@ def test_a_backup_holds_it_and_says_what_it_leaves_out(dev_stack: Project) -> No
         dev_stack, "mkdir -p /data/a && echo one > /data/a/file && ln /data/a/file /data/a/twin && echo x > /cache/x"
     )
     done = json.loads(dev_stack.invoke("backup", "--json").stdout)
-    assert done["left_out"] == ["volume stall_cache: no label ops.backup names it"]
+    # Modules before may have left databases of their services, which are named too.
+    mine = [each for each in done["left_out"] if "stall" in each]
+    assert mine == ["volume stall_cache: no label ops.backup names it"]
     assert dev_stack.health()["healthy"] is True, "nobody has uploaded anything, and an empty volume keeps its owner"
     with tarfile.open(archive(dev_stack)) as tar:
         names = tar.getnames()

@@ -37,4 +37,7 @@ def api(broker: Container, method: str, path: str, body: str = "") -> str:
     done = engine.exec_(broker.id, argv, input=body or None, check=False, timeout=_ANSWER_SECONDS)
     if not done.ok:
         raise engine.explain(done.stderr) or OpsError(f"RabbitMQ: {engine.reason(done.stderr or done.stdout)}")
+    if method == "GET" and not done.stdout.strip():
+        # `docker exec` that somebody ends says nothing, and exits with 0.
+        raise OpsError("RabbitMQ: no answer.", "Run the same command again.")
     return done.stdout

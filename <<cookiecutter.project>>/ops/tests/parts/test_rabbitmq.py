@@ -38,3 +38,10 @@ def test_no_password_is_on_a_command_line_and_complaints_are_passed_on(make_cont
         rabbitmq.api(make_container("rabbitmq"), "PUT", "/api/x", '{"é": 1}')
     # Neither waits for the end of an input, which the engine may never pass on.
     assert seen == [(["GET", "/api/x"], None), (["PUT", "/api/x", "9"], '{"é": 1}')]
+
+
+def test_an_answer_that_got_lost_is_a_sentence(make_container, monkeypatch):
+    monkeypatch.setattr(engine, "exec_", lambda *_args, **_options: engine.Completed((), 0, "", ""))
+    with pytest.raises(OpsError, match="RabbitMQ: no answer"):
+        rabbitmq.api(make_container("rabbitmq"), "GET", "/api/x")
+    assert rabbitmq.api(make_container("rabbitmq"), "DELETE", "/api/x") == ""
