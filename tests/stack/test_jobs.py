@@ -163,7 +163,7 @@ def test_each_job_at_its_time(dev_stack: Project) -> None:
     eventually(lambda: state(dev_stack, "killed")["Running"], 90, "the jobs were started")
     docker("kill", f"{dev_stack.name()}-killed-1")
     began = datetime.fromisoformat(state(dev_stack, "tick")["StartedAt"][:19]).second
-    assert began < 30, f"it began {began} s after the full minute"
+    assert began <= 3, f"it began {began} s after the full minute"
     eventually(lambda: not state(dev_stack, "overruns")["Running"], 30, "the one that takes too long was stopped")
     eventually(lambda: docker("logs", f"{dev_stack.name()}-tick-1").endswith("ticked"), 30, "it ticked")
     found = checks(dev_stack, code=1)
