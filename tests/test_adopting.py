@@ -70,7 +70,7 @@ def test_every_section_says_how_to_remove_what_it_adds(project: Path) -> None:
         ("service-add api --from go", "services/api exists already"),
         ("service-add postgres-primary --from go", "There is a service postgres-primary already"),
         ("service-add other --from go --route /api", "has the same one, so give one of them another"),
-        ("service-add shop", "is nothing that a service can be made from"),
+        ("service-add shop", "A service cannot be made from"),
         ("service-remove nginx --yes", "nginx is a part of the stack"),
         ("service-remove nothing --yes", "There is no service nothing"),
         ("service-remove migrate --yes", "migrate cannot be removed: api depends on it"),

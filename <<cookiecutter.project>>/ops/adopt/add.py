@@ -57,7 +57,7 @@ def refuse(wanted: Wanted, project: Path) -> None:
         f"Use up to {_LONGEST} characters of a-z, 0-9 and single hyphens, a letter first: shop, price-list."
         f" Reserved: {', '.join(sorted(_RESERVED))}.",
     )
-    refuse_unless(kind in KINDS, f'"{kind}" is nothing that a service can be made from.', f"Use: {', '.join(KINDS)}.")
+    refuse_unless(kind in KINDS, f'A service cannot be made from "{kind}".', f"Use: {', '.join(KINDS)}.")
     if kind == PYTHON:
         refuse_unless(
             wanted.module not in _modules(project),
