@@ -10,7 +10,7 @@ export LC_ALL=C # lengths are bytes
 
 login=$(printf '%s:%s' "$MANAGEMENT_USER" "$(tr -d '\r' </run/secrets/RABBITMQ_PASSWORD)" | base64 --wrap=0)
 if [ $# -gt 2 ]; then body=$(head -c "$3"); else body=$(cat); fi
-exec 3<>/dev/tcp/127.0.0.1/15672
+exec 3<>"/dev/tcp/${MANAGEMENT_ADDRESS:-$HOSTNAME.management}/15672"
 printf '%s %s HTTP/1.0\r\nHost: localhost\r\nAuthorization: Basic %s\r\n' "$1" "$2" "$login" >&3
 printf 'Content-Type: application/json\r\nContent-Length: %s\r\n\r\n%s' "${#body}" "$body" >&3
 answer=$(timeout 60 cat <&3)

@@ -7,6 +7,12 @@
 set -euo pipefail
 
 FIRST=rabbitmq
+# Where the management API listens; rabbitmq.conf reads it. Whoever may ask it is in the network `management`.
+if [ -z "${MANAGEMENT_ADDRESS-}" ]; then
+    read -r MANAGEMENT_ADDRESS _ < <(getent ahostsv4 "$HOSTNAME.management") ||
+        { echo "rabbitmq: it has no address of the name $HOSTNAME.management" >&2 && exit 1; }
+    export MANAGEMENT_ADDRESS
+fi
 # the node that a new one joins; cluster/cluster.conf reads it
 export JOIN=rabbit@$HOSTNAME
 
