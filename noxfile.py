@@ -31,6 +31,8 @@ nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
 PROJECT = ROOT / machine.BOOTSTRAP.parents[1].name
+# Two modules at a time: each bakes its own projects, so what shares one stays together.
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
 # What was measured in this run; a rung that did not run is not reported.
 measured: list[str] = []
 
@@ -125,7 +127,7 @@ def bake(session: nox.Session) -> None:
         "test_times",
         "test_mutants",
     )
-    pytest(session, program, *(f"tests/{name}.py" for name in modules), "tests/images")
+    pytest(session, program, *(f"tests/{name}.py" for name in modules), "tests/images", *SIDE_BY_SIDE)
 
 
 @nox.session(venv_backend="none")
@@ -142,8 +144,8 @@ def config(session: nox.Session) -> None:
     need_compose(session)
     # A service that is added is linted and tested as its owner would.
     program = python(session, PROJECT / "services" / "requirements.lock", PROJECT / "requirements.txt")
-    modules = ("test_policy", "test_own_services", "test_adopting", "test_hello")
-    pytest(session, program, *(f"tests/{name}.py" for name in modules))
+    modules = ("test_adopting", "test_hello", "test_own_services", "test_policy")  # the longest first
+    pytest(session, program, *(f"tests/{name}.py" for name in modules), *SIDE_BY_SIDE)
 
 
 @nox.session(venv_backend="none")
