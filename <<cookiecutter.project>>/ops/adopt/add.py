@@ -11,19 +11,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ops.adopt import check, entry, skeletons
+from ops.adopt import check, composefile, entry, skeletons
 from ops.adopt.check import FILE, refuse_unless
 from ops.adopt.entry import DOCKERFILE, IMAGE, KINDS, MADE, PYTHON, Wanted
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.files import replace_file
+from ops.stack import labels
 from ops.stack.model import Stack
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # `<project>-staging-NAME-10` is a host name, and a role in PostgreSQL has room for 30.
 _LONGEST = 30
-# Folders of services/, and names that mean something else there.
-_RESERVED = {"stack", "common", "tests", "migrate", "services"}
+# Folders of services/, and names that mean something else there; and what nginx and HAProxy call their own.
+_RESERVED = {"stack", "common", "tests", "migrate", "services", *labels.RESERVED}
 _PATH = re.compile(r"(/[a-z0-9._~-]+)+")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
 _MOUNT = re.compile(r"(/[A-Za-z0-9._-]+)+")
@@ -56,6 +57,12 @@ def refuse(wanted: Wanted, project: Path) -> None:
         f'"{name}" cannot be the name of a service.',
         f"Use up to {_LONGEST} characters of a-z, 0-9 and single hyphens, a letter first: shop, price-list."
         f" Reserved: {', '.join(sorted(_RESERVED))}.",
+    )
+    taken = _parts(project).get(name)
+    refuse_unless(
+        not taken,
+        f'"{name}" cannot be the name of a service: {taken} has one of that name.',
+        f"Choose another, such as {name}-service. It is taken also where COMPOSE_FILE does not name that file.",
     )
     refuse_unless(kind in KINDS, f'A service cannot be made from "{kind}".', f"Use: {', '.join(KINDS)}.")
     if kind == PYTHON:
@@ -114,6 +121,12 @@ def refuse(wanted: Wanted, project: Path) -> None:
         )
     elif kind in MADE:
         refuse_unless(not folder.exists(), f"{wanted.folder} exists already.", "Choose another name, or remove it.")
+
+
+def _parts(project: Path) -> dict[str, str]:
+    """The file of each part of the stack, whether an environment has it or not: the commands know parts by name."""
+    files = [path for path in sorted(project.glob("docker-compose*.yml")) if path.name != FILE]
+    return {name: path.name for path in files for name in composefile.names(path.read_text("utf-8"), "services")}
 
 
 def _modules(project: Path) -> set[str]:

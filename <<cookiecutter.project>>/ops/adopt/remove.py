@@ -96,10 +96,13 @@ def remaining(
     """What a service leaves behind: what it is, and the command that deletes it in this environment."""
     stack = next(iter(before.values()))
     entry = stack.document["services"][name]
+    others = [each for stack in before.values() for other, each in stack.document["services"].items() if other != name]
     folder = _source(env, entry)
-    if folder:
+    if folder and folder not in {_source(env, each) for each in others}:
         yield f"its source, {folder}", f"git rm -r {folder}"
-    labels = {key: str(value) for key, value in (entry.get("labels") or {}).items()}
+    theirs = {(key, value) for each in others for key, value in _labels(each).items()}
+    # What another service owns as well is still needed.
+    labels = dict(_labels(entry).items() - theirs)
     psql = f"invoke psql --env {env.name} --"
     if role := labels.get("ops.schema"):
         drop = f'DROP SCHEMA "{role}" CASCADE; DROP OWNED BY "{role}"; DROP ROLE "{role}"'
@@ -117,6 +120,10 @@ def remaining(
             yield f"the volume {each}, with its files", f"docker volume rm {env.project}_{each}"
         else:
             yield f"the secret {each}", f"rm config/*/secrets/{each}"
+
+
+def _labels(entry: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in (entry.get("labels") or {}).items()}
 
 
 def _source(env: Environment, entry: Mapping[str, Any]) -> str:

@@ -43,17 +43,55 @@ def problems(stack: Stack) -> Iterator[Problem]:
         yield from _job(service, entry)
         yield from _schedule(service)
         if service.own:
+            yield from _name(service)
             yield from _addresses(service, entry, known)
         if service.own and not service.one_shot:
             yield from _ready(service)
             yield from _replacement(service)
             yield from _restart(service, entry)
+    yield from _twins(stack)
     yield from _no_scheduler(stack)
     yield from _hosts(stack)
 
 
+# It becomes a host name, an upstream of nginx, a backend of HAProxy and a part of images' names. A dot would let
+# `shop.serving` be both a service and the name that leads to another one.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+
+
+def _name(service: Service) -> Iterator[Problem]:
+    if not _NAME.fullmatch(service.name):
+        yield Problem(
+            f'"{service.name}" cannot be the name of a service.',
+            "Use up to 63 characters of a-z, 0-9, - and _, with a letter or a digit at both ends.",
+        )
+    elif service.name in labels.RESERVED:
+        yield Problem(
+            f'A service cannot be called "{service.name}": nginx or HAProxy uses that name.',
+            f"Choose another, such as {service.name}-service. Reserved: {', '.join(sorted(labels.RESERVED))}.",
+        )
+
+
+def _twins(stack: Stack) -> Iterator[Problem]:
+    """In a network, a name leads to one service: Docker would send every second request to the other one."""
+    entries: Mapping[str, Mapping[str, Any]] = stack.document.get("services") or {}
+    holders: dict[tuple[str, str], str] = {}
+    for name, entry in entries.items():
+        for network in entry.get("networks") or {}:
+            holders[network, name] = name
+    for name, entry in entries.items():
+        for network, joined in (entry.get("networks") or {}).items():
+            for alias in (joined or {}).get("aliases") or ():
+                other = holders.setdefault((network, alias), name)
+                if other != name and (stack.services[name].own or stack.services[other].own):
+                    yield Problem(
+                        f"{name} and {other} both have the name {alias} in the network {network}.",
+                        "Give each a name of its own: rename the service, or remove the alias.",
+                    )
+
+
 # Variables of services that say where the data tier is: host[:port], separated by commas.
-_ADDRESSES = ("DATABASE_HOSTS", "REDIS_SENTINELS", "RABBITMQ_HOSTS")
+_ADDRESSES = ("DATABASE_HOSTS", "REDIS_HOST", "REDIS_SENTINELS", "RABBITMQ_HOSTS")
 
 
 def _names(stack: Stack) -> frozenset[str]:

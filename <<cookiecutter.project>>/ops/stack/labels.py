@@ -43,6 +43,11 @@ SCHEDULER = "scheduler"
 RESTORE = "ops.restore"
 RUNNING = "running"
 
+# Names that a service of the owner's cannot have: HAProxy's sections (infrastructure/haproxy) and nginx's names, beside
+# those of the pools; and the machine itself.
+SECTIONS = frozenset({"any", "http", "metrics", "pool", "requests"})
+RESERVED = SECTIONS | {"internal", "localhost"}
+
 # Every label that anything here reads. A new one is added here, and to the table.
 KNOWN = PARTS | {
     *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, SMOKE, ROLLOUT),

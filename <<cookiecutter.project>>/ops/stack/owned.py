@@ -25,7 +25,17 @@ LABELS = (SCHEMA, DATABASE, RABBITMQ, DEFINITIONS, BACKUP)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 # What PostgreSQL and this stack use themselves.
 _RESERVED_ROLES = frozenset(
-    {"public", "postgres", "replicator", "metrics", "services", "information_schema", "template0", "template1"}
+    {
+        "public",
+        "postgres",
+        "replicator",
+        "backup",
+        "metrics",
+        "services",
+        "information_schema",
+        "template0",
+        "template1",
+    }
 )
 _RESERVED_USERS = frozenset({"guest", "admin"})
 # It becomes the name of a member of the archive, whose header has room for 100 characters.
@@ -65,11 +75,12 @@ class User:
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume that a backup holds. name: as the Compose files call it; real: as the engine does."""
+    """A volume that a backup holds. name: as the Compose files call it; real: as the engine does; service: whose label
+    names it. Others may mount it as well."""
 
     name: str
     real: str
-    services: tuple[str, ...] = ()
+    service: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,25 +249,38 @@ def _mounted_by(services: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str
 def _volumes(stack: Stack, own: Mapping[str, Mapping[str, Any]]) -> tuple[Volume, ...]:
     entries: Mapping[str, Any] = stack.document.get("services") or {}
     parts = _mounted_by({name: entry for name, entry in entries.items() if name not in own})
-    claims: dict[str, list[str]] = {}
-    for service, entry in own.items():
-        text = _labels(entry).get(BACKUP)
+    claims: dict[str, str] = {}
+    for service, said in own.items():
+        text = _labels(said).get(BACKUP)
         if text is None:
             continue
         names = [each.strip() for each in text.split(",")]
         for name in names:
-            if name not in (mounted := _mounted(entry)):
+            if name not in (mounted := _mounted(said)):
                 there = f"it mounts {', '.join(mounted)}" if mounted else "it mounts none"
                 raise _wrong(service, BACKUP, text, f"{service} mounts no volume {name or '(empty)'}: {there}")
             if not _VOLUME.fullmatch(name):
                 raise _wrong(service, BACKUP, text, f"{name} is too long: at most 80 characters")
             if name in parts:
                 raise _wrong(service, BACKUP, text, f"{name} belongs to {parts[name][0]}, which is a part of the stack")
-            claims.setdefault(name, []).append(service)
+            if other := claims.get(name):
+                why = f"{other} names {name} too: keep the name in one of the two, which both may mount the volume"
+                raise _wrong(service, BACKUP, text, why)
+            claims[name] = service
     real: Mapping[str, Any] = stack.document.get("volumes") or {}
-    return tuple(
-        Volume(name, real.get(name, {}).get("name", name), tuple(services)) for name, services in sorted(claims.items())
-    )
+    volumes = [Volume(name, real.get(name, {}).get("name", name), service) for name, service in sorted(claims.items())]
+    _refuse_one_under_two_names(volumes)
+    return tuple(volumes)
+
+
+def _refuse_one_under_two_names(volumes: Sequence[Volume]) -> None:
+    """A restore would fill it twice."""
+    seen: dict[str, Volume] = {}
+    for each in volumes:
+        if (other := seen.setdefault(each.real, each)) != each:
+            raise _wrong(
+                each.service, BACKUP, each.name, f"{other.name} of {other.service} is the same volume, {each.real}"
+            )
 
 
 def _wrong(service: str, label: str, value: str, why: str) -> OpsError:

@@ -28,6 +28,8 @@ _PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 # What becomes part of nginx's configuration: a regular expression of plain characters, never a brace, quote or space.
 _READY = re.compile(rf"{_PATH.pattern}|{TCP}|{HEALTHCHECK}")
 _PATTERN = re.compile(r"\^/[A-Za-z0-9._~/()|\\^$*+?\[\]-]*")
+# What public paths begin with that nginx answers itself (infrastructure/nginx: errors.conf, public.conf).
+_OURS = frozenset({"errors", "health"})
 _LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})+")
 
@@ -82,12 +84,28 @@ def declared(stack: Stack) -> dict[str, Pool]:
     entries: Mapping[str, Any] = stack.document.get("services") or {}
     pools = {name: _pool(name, entry) for name, entry in entries.items() if labels.PORT in (entry.get("labels") or {})}
     claimed: dict[tuple[str, str], str] = {}
-    for name, pool in pools.items():
-        # /shop and /shop/ are one route.
-        if pool.route and (other := claimed.setdefault((pool.host, pool.route.rstrip("/")), name)) != name:
-            where = f"{other} has the same one on {pool.host}" if pool.host else f"{other} has the same one"
-            raise _wrong(name, labels.ROUTE, pool.route, f"{where}, so give one of them another")
+    # Routes first: whoever has one was there before another's uploads.
+    wanted = [(name, pool.host, labels.ROUTE, pool.route) for name, pool in pools.items()]
+    wanted += [(name, pool.host, labels.UPLOADS, pool.uploads) for name, pool in pools.items()]
+    for name, host, label, path in wanted:
+        if path:
+            _claim(claimed, name, host, label, path)
     return pools
+
+
+def _claim(claimed: dict[tuple[str, str], str], name: str, host: str, label: str, path: str) -> None:
+    """Note who has a public path. Raises OpsError for one that somebody has already: nginx takes each once."""
+    if (first := path.strip("/").partition("/")[0]) in _OURS:
+        raise _wrong(name, label, path, f"nginx answers /{first} itself, so choose another path")
+    # /shop and /shop/ are one route.
+    key = (host, path.rstrip("/"))
+    other = claimed.get(key)
+    if other == name:
+        raise _wrong(name, label, path, f"that is its {labels.ROUTE} already, so give a longer path")
+    if other:
+        where = f"{other} has the same one on {host}" if host else f"{other} has the same one"
+        raise _wrong(name, label, path, f"{where}, so give one of them another")
+    claimed[key] = name
 
 
 def hosts(stack: Stack) -> list[str]:

@@ -39,6 +39,8 @@ def test_what_stays_is_named_with_the_command_that_deletes_it(env) -> None:
     }
     gone = [("volumes", "shop_data"), ("secrets", "SHOP_DB_PASSWORD")]
     found = dict(remove.remaining(env, {"dev": stack(shop=entry)}, "shop", gone))
+    kept = stack(shop=entry, worker=entry)
+    assert dict(remove.remaining(env, {"dev": kept}, "shop", [])) == {}, "another service still needs all of it"
     assert found["its source, services/shop"] == "git rm -r services/shop"
     assert "DROP DATABASE" in found["its database and role shop in PostgreSQL"]
     assert "delete_user shop" in found["its user shop in RabbitMQ, and its queues"]

@@ -19,7 +19,7 @@ from ops.stack import model
 from ops.stack.model import Service, Stack
 from ops.stack.owned import Owned, Volume
 
-FILES = Volume("files", "acme-dev_files", ("shop",))
+FILES = Volume("files", "acme-dev_files", "shop")
 
 
 def property_(name, value):

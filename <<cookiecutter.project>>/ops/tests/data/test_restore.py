@@ -282,7 +282,7 @@ def restoring(env, declared, containers, members=None, owned=None):
 
     parts = backup.Parts(
         declared,
-        owned or Owned(volumes=(Volume("web_uploads", "acme-dev_web_uploads", ("web",)),)),
+        owned or Owned(volumes=(Volume("web_uploads", "acme-dev_web_uploads", "web"),)),
         node("postgres-primary"),
         node("redis-primary"),
         node("rabbitmq"),

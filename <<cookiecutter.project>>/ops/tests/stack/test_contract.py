@@ -47,6 +47,54 @@ def test_a_service_without_a_restart_policy_is_refused() -> None:
     assert found.remedy.startswith("Add restart: unless-stopped")
 
 
+@pytest.mark.parametrize("name", ["Shop", "shop.x", "-shop", "shop_", "a" * 64])
+def test_a_name_that_can_be_no_host_name_is_refused(name: str) -> None:
+    (found,) = named(name)
+    assert found.message == f'"{name}" cannot be the name of a service.'
+
+
+@pytest.mark.parametrize("name", sorted(labels.RESERVED))
+def test_a_name_that_nginx_or_haproxy_uses_is_refused(name: str) -> None:
+    (found,) = named(name)
+    assert found.message.startswith(f'A service cannot be called "{name}"')
+    assert found.remedy.startswith(f"Choose another, such as {name}-service.")
+
+
+def test_names_that_are_fine() -> None:
+    assert [found for name in ("shop", "2048", "my_shop", "price-list", "a" * 63) for found in named(name)] == []
+
+
+def named(name: str) -> list[Problem]:
+    usual = {"image": "acme/shop:1", "healthcheck": {"test": ["CMD", "true"]}, "restart": "always"}
+    return list(contract.problems(model.parse({"name": "acme-dev", "services": {name: usual}})))
+
+
+def test_every_name_of_haproxys_own_configuration_is_reserved() -> None:
+    """A pool of that name is dangerous, HAProxy says, and 3.3 refuses it."""
+    text = (Path(__file__).parents[3] / "infrastructure/haproxy/haproxy.cfg").read_text()
+    assert set(re.findall(r"^(?:frontend|backend|defaults|listen) (\S+)", text, re.MULTILINE)) == labels.SECTIONS
+
+
+def test_a_name_of_another_service_is_refused() -> None:
+    """Docker would send every second request to the other one."""
+    shop = {"image": "x", "healthcheck": {"test": ["CMD", "true"]}, "restart": "always"}
+    edge = {"image": "x", "labels": {"ops.part": "edge"}, "networks": {"backend": {"aliases": ["inside"]}}}
+
+    def messages(**services: dict) -> list[str]:
+        return [each.message for each in contract.problems(model.parse({"name": "a", "services": services}))]
+
+    assert messages(edge=edge, inside={**shop, "networks": {"backend": None}}) == [
+        "edge and inside both have the name inside in the network backend."
+    ]
+    joined = {"networks": {"serving": {"aliases": ["a.serving"]}}}
+    assert messages(a={**shop, **joined}, b={**shop, **joined}) == [
+        "b and a both have the name a.serving in the network serving."
+    ]
+    elsewhere = {"networks": {"other": {"aliases": ["a.serving"]}}}
+    assert messages(edge=edge, inside={**shop, "networks": {"other": None}}) == []
+    assert messages(a={**shop, **joined}, b={**shop, **elsewhere}) == []
+
+
 def test_labels_of_other_programs_are_none_of_ours() -> None:
     assert problems(labels={"traefik.enable": "true", "opsgenie": "x"}) == []
 
@@ -213,7 +261,8 @@ def test_a_schedule_needs_the_scheduler() -> None:
         ("DATABASE_HOSTS", "shop:5432, postgres-primary:5432", "postgres-primary"),
         ("RABBITMQ_HOSTS", "rabbit.example.com,10.0.0.1,shop.serving,", ""),
         ("REDIS_SENTINELS", None, ""),
-        ("REDIS_HOST", "anything", ""),
+        ("CACHE_HOST", "anything", ""),
+        ("REDIS_HOST", "redis-primary", "redis-primary"),
     ],
 )
 def test_a_node_that_does_not_exist_is_refused(variable: str, value: str | None, gone: str) -> None:

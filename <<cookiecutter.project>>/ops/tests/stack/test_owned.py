@@ -41,7 +41,7 @@ def test_everything_that_a_service_can_own() -> None:
     assert [(role.schema, role.label) for role in found.roles] == [("", owned.DATABASE), ("shop", owned.SCHEMA)]
     assert found.databases == ("my-blog",)
     assert found.users == (User("shop", "SHOP_RABBITMQ_PASSWORD", ("services/shop/rabbitmq.json",), ("shop",)),)
-    assert found.volumes == (Volume("uploads", "acme-dev_uploads", ("shop",)),)
+    assert found.volumes == (Volume("uploads", "acme-dev_uploads", "shop"),)
     assert found.not_backed_up == ("cache",), "a volume of a part is not the team's"
     assert found.secrets == {
         "MY_BLOG_DB_PASSWORD": "PostgreSQL role my-blog",
@@ -50,18 +50,33 @@ def test_everything_that_a_service_can_own() -> None:
     }
 
 
-def test_two_services_share_what_both_claim() -> None:
-    shop, worker = (service("SHOP_DB_PASSWORD", "uploads", schema="shop", backup="uploads") for _ in range(2))
-    found = declared(shop=shop, worker=worker)
+def test_two_services_share_a_role_that_both_claim() -> None:
+    found = declared(shop=service("SHOP_DB_PASSWORD", schema="shop"), worker=service("SHOP_DB_PASSWORD", schema="shop"))
     assert [role.services for role in found.roles] == [("shop", "worker")]
-    assert [volume.services for volume in found.volumes] == [("shop", "worker")]
+
+
+def test_a_volume_that_two_services_claim_is_refused() -> None:
+    shop, worker = service(volumes="uploads", backup="uploads"), service(volumes="uploads")
+    assert declared(shop=shop, worker=worker).volumes == (Volume("uploads", "acme-dev_uploads", "shop"),)
+    with pytest.raises(OpsError, match='worker has the label ops.backup: "uploads"; shop names uploads too') as caught:
+        declared(shop=shop, worker=service(volumes="uploads", backup="uploads"))
+    assert caught.value.code == USAGE
+
+
+def test_one_volume_under_two_names_is_refused() -> None:
+    services = {"shop": service(volumes="uploads", backup="uploads"), "worker": service(volumes="u", backup="u")}
+    volumes = {"uploads": {"name": "acme-dev_uploads"}, "u": {"name": "acme-dev_uploads"}}
+    with pytest.raises(
+        OpsError, match="u of shop is the same volume|uploads of shop is|u of worker is the same volume"
+    ):
+        owned.declared(Stack("", {}, {"services": services, "volumes": volumes}))
 
 
 @pytest.mark.parametrize("label", ["schema", "database"])
 @pytest.mark.parametrize(
     "name",
-    ["", "Shop", "1shop", "shop;", "a" * 31, "public", "pg_shop", "postgres", "replicator", "metrics", "services",
-     "root", "appdb", "template1"],
+    ["", "Shop", "1shop", "shop;", "a" * 31, "public", "pg_shop", "postgres", "replicator", "backup", "metrics",
+     "services", "root", "appdb", "template1"],
 )  # fmt: skip
 def test_names_that_postgresql_or_the_stack_has_are_refused(label: str, name: str) -> None:
     secret = owned.secret_of(name, "DB")

@@ -64,6 +64,10 @@ def test_the_network_has_the_name_that_the_engine_knows() -> None:
         ({"host": "shop"}, "ops.host"),
         ({"host": "shop.example.com;"}, "ops.host"),
         ({"host": "*.example.com"}, "ops.host"),
+        ({"route": "/errors/"}, 'label ops.route of web is "/errors/"; nginx answers /errors itself'),
+        ({"route": "/health/live"}, "nginx answers /health itself"),
+        ({"route": "/", "route_uploads": "/health"}, "nginx answers /health itself"),
+        ({"route": "/files/", "route_uploads": "/files"}, "that is its ops.route already, so give a longer path"),
         ({"affinity": "yes"}, 'label ops.affinity of web is "yes"; it must be cookie'),
     ],
 )
@@ -79,6 +83,8 @@ def test_a_label_that_cannot_be_meant(labels: dict[str, str], said: str) -> None
     [
         ({"route": "/shop"}, {"route": "/shop/"}, 'label ops.route of two is "/shop/"; one has the same one'),
         ({"host": "a.example"}, {"host": "a.example", "route": "/"}, "one has the same one on a.example"),
+        ({"route": "/a", "route_uploads": "/b/"}, {"route": "/b"}, 'ops.route.uploads of one is "/b/"; two has'),
+        ({"route": "/a", "route_uploads": "/u"}, {"route": "/b", "route_uploads": "/u"}, "one has the same one"),
     ],
 )
 def test_two_that_claim_the_same(one: dict[str, str], two: dict[str, str], said: str) -> None:
