@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ops.base.errors import USAGE, OpsError
 from ops.scheduler.schedule import ScheduleError
 from ops.stack import labels, pools
-from ops.stack.model import Service, Stack
+from ops.stack.model import Port, Service, Stack
 
 
 class Problem(NamedTuple):
@@ -50,6 +50,7 @@ def problems(stack: Stack) -> Iterator[Problem]:
             yield from _replacement(service)
             yield from _restart(service, entry)
     yield from _twins(stack)
+    yield from _ports(stack)
     yield from _no_scheduler(stack)
     yield from _hosts(stack)
 
@@ -131,6 +132,21 @@ def _hosts(stack: Stack) -> Iterator[Problem]:
                 f'label {labels.HOST} of {pool.service} is "{pool.host}", which is DOMAIN.',
                 f"Remove it: without it the route is on DOMAIN. Or give {pool.service} another name.",
             )
+
+
+def _ports(stack: Stack) -> Iterator[Problem]:
+    """A port of the host is one service's: the engine would notice when the second one starts, in the middle of a
+    deploy."""
+    taken: list[tuple[Port, str]] = []
+    for name, service in stack.services.items():
+        for port in service.ports:
+            for other, holder in taken:
+                if holder != name and port.clashes(other):
+                    yield Problem(
+                        f"{name} and {holder} both publish port {port.number} of the host.",
+                        "Publish another one, or none: what takes requests through nginx needs no port of the host.",
+                    )
+            taken.append((port, name))
 
 
 def _unknown(service: Service) -> Iterator[Problem]:

@@ -24,6 +24,12 @@ class Port:
     number: int
     protocol: str = "tcp"
 
+    def clashes(self, other: Port) -> bool:
+        """Whether both cannot be published at once."""
+        everywhere = {"", "0.0.0.0", "::"}
+        same = self.address == other.address or bool({self.address, other.address} & everywhere)
+        return same and (self.number, self.protocol) == (other.number, other.protocol)
+
 
 @dataclass(frozen=True)
 class Mount:

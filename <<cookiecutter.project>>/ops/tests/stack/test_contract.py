@@ -95,6 +95,19 @@ def test_a_name_of_another_service_is_refused() -> None:
     assert messages(a={**shop, **joined}, b={**shop, **elsewhere}) == []
 
 
+def test_a_port_of_the_host_that_two_services_publish_is_refused() -> None:
+    def messages(one: dict, other: dict) -> list[str]:
+        usual = {"image": "x", "labels": {"ops.part": "edge"}}
+        services = {"nginx": {**usual, "ports": [one]}, "shop": {**usual, "ports": [other]}}
+        return [each.message for each in contract.problems(model.parse({"name": "a", "services": services}))]
+
+    port = {"published": "8443", "protocol": "tcp", "host_ip": "127.0.0.1"}
+    assert messages(port, port) == ["shop and nginx both publish port 8443 of the host."]
+    assert messages(port, {"published": "8443"}) == ["shop and nginx both publish port 8443 of the host."]
+    for fine in ({**port, "published": "8444"}, {**port, "protocol": "udp"}, {**port, "host_ip": "127.0.0.2"}):
+        assert messages(port, fine) == []
+
+
 def test_labels_of_other_programs_are_none_of_ours() -> None:
     assert problems(labels={"traefik.enable": "true", "opsgenie": "x"}) == []
 
