@@ -152,9 +152,11 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
 
     Work is finished or undone even when the output is closed, and the exit code says how that went.
 
-    help_texts: help of each argument; `positional`: names of the arguments given without a flag, separated by blanks.
+    help_texts: help of each argument; `positional`: names of the arguments given without a flag, `iterable`: of those
+    that can be given several times, separated by blanks.
     """
     positional = help_texts.pop("positional", "").split()
+    iterable = help_texts.pop("iterable", "").split()
 
     def decorate(body: Callable[..., Any]) -> Any:
         @wraps(body)
@@ -185,7 +187,7 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
                 code = INTERRUPTED
             sys.exit(code or 0)
 
-        return task(guarded, help=help_texts, positional=positional)
+        return task(guarded, help=help_texts, positional=positional, iterable=iterable)
 
     return decorate
 
@@ -410,17 +412,23 @@ def health(_context, env=ENV, json=False):
 
 
 @command(
-    service="show only this service (default: all)",
+    service="show only this service or job; give it again for more (default: all)",
     env=ENV_HELP,
     follow="keep showing new lines until Ctrl-C",
     tail="number of last lines of each container, or all",
     since="only newer lines: 10m, 2h, or a time such as 2026-01-31T12:00",
+    level="only lines of this level and above: debug, info, warning, error, critical",
+    grep="only lines in which this regular expression is found; case does not matter",
+    iterable="service",
 )
-def logs(_context, service="", env=ENV, follow=False, tail="100", since=""):
-    """Show the logs of all services, or of one: logs api --follow."""
+def logs(_context, service, env=ENV, follow=False, tail="100", since="", level="", grep=""):
+    """Show the logs of all services, or of some: logs api web --level error.
+
+    With --level or --grep all that is kept is searched; the lines of all containers come in the order of their times.
+    """
     from ops.commands import logs as commands
 
-    return commands.logs(load(env), service, follow=follow, tail=tail, since=since)
+    return commands.logs(load(env), service, follow=follow, tail=tail, since=since, level=level, grep=grep)
 
 
 @command(env=ENV_HELP, json=JSON_HELP)

@@ -127,6 +127,7 @@ def test_every_command_explains_its_arguments(name: str) -> None:
         (("scale", "web", "x"), 2, ('"x" is not a number', "invoke scale web 3")),
         (("scale", "web", "-1"), 2, ('"-1" is not a number',)),
         (("logs", "--tail", "x"), 2, ("--tail must be",)),
+        (("logs", "--level", "loud"), 2, ('There is no level "loud"', "debug, info, warning, error, critical")),
     ],
 )
 def test_errors_are_sentences(elsewhere: Path, args: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
@@ -166,6 +167,7 @@ def test_a_missing_argument() -> None:
         ("deploy prod", "deploy --env prod"),
         ("deploy production --plan", "deploy --env production --plan"),
         ("logs api", "logs --service api"),
+        ("logs api web --level error", "logs --service api --service web --level error"),
         ("logs api prod --follow", "logs --service api --env prod --follow"),
         ("rollback 3 prod", "rollback --to 3 --env prod"),
         ("scale web 5 prod", "scale web 5 --env prod"),
