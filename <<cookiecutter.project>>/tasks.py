@@ -31,7 +31,7 @@ RESTART_HELP = "restart databases and nginx without asking, where a change needs
 JSON_HELP = "print JSON for programs instead of a table"
 
 # What a word after a command means when it belongs to no option: "logs api" is "logs --service api".
-MEANT = {"logs": "--service", "rollback": "--to", "psql": "--database"}
+MEANT = {"logs": "--service", "rollback": "--to", "psql": "--database", "restore": "--archive"}
 # What stands after `--`, word by word: Invoke would join the words, and so lose their quotes.
 AFTER_DASHES: list[str] = []
 # The commands that do something with it.
@@ -523,14 +523,17 @@ def backup(_context, env=ENV, json=False):
 @command(
     archive="a file of backups/<env>/",
     env=ENV_HELP,
+    only="only these parts, separated by commas: postgres, database:NAME, redis, rabbitmq, volume:NAME",
+    undo="put back the data that a restore which was killed had begun to replace",
     yes=YES_HELP,
     json=JSON_HELP,
     other_environment="accept an archive of another environment",
     keep_old="keep the old database beside the new one",
-    positional="archive",
 )
-def restore(_context, archive, env=ENV, yes=False, json=False, other_environment=False, keep_old=False):
-    """Replace all data with a backup: restore backups/prod/ARCHIVE.tar.
+def restore(
+    _context, archive="", env=ENV, only="", undo=False, yes=False, json=False, other_environment=False, keep_old=False
+):
+    """Replace data with a backup: restore backups/prod/ARCHIVE.tar.
 
     The archive is verified and loaded beside the current data; services stop only while the two are swapped. It shows
     what will be lost and asks first.
@@ -538,10 +541,22 @@ def restore(_context, archive, env=ENV, yes=False, json=False, other_environment
     from pathlib import Path
 
     from ops.base import console
+    from ops.data import choice
     from ops.data import restore as restoring
 
+    tick = console.ticker(json)
+    if undo:
+        if not restoring.undo(load(env), tick):
+            console.say("nothing to undo: no restore was killed")
+        return
     result = restoring.restore(
-        load(env), Path(archive), yes, other_environment=other_environment, keep_old=keep_old, tick=console.ticker(json)
+        load(env),
+        Path(archive),
+        yes,
+        only=choice.parse(only),
+        other_environment=other_environment,
+        keep_old=keep_old,
+        tick=tick,
     )
     present(restoring, result, json)
 

@@ -20,7 +20,7 @@ from ops.parts import jobs, registry
 from ops.parts.probes import Check, Probe, Seen, Status
 from ops.stack import model
 from ops.stack.model import Service, Stack
-from ops.state import elsewhere
+from ops.state import elsewhere, lock, swap
 
 # A container that was restarted longer ago than this has settled.
 RESTART_SECONDS = 600
@@ -61,6 +61,7 @@ def report(env: Environment) -> Report:
         asked = [(part.title, pool.submit(_timed, probe)) for part, probe in registry.probes(seen)]
         found: dict[str, list[Check]] = {_CONTAINERS: list(check_containers(seen.declared, containers, time.time()))}
         found[_CONTAINERS] += check_folders(env, containers)
+        found[_CONTAINERS] += check_restore(env)
         for part in registry.PARTS:
             found[part.title] = []
         for title, future in asked:
@@ -133,6 +134,16 @@ def _not_running(env: Environment, containers: list[Container]) -> Check:
     return Check(
         "stack", env.project, "fail", f"{env.name} is not running: {state}. Start it: invoke deploy --env {env.name}"
     )
+
+
+def check_restore(env: Environment) -> Iterator[Check]:
+    """A failure while a restore that was killed has left old and new data mixed."""
+    try:
+        swap.refuse(env)
+    except OpsError as error:
+        # One that is at work holds the lock.
+        if not lock.holder(env):
+            yield Check("restore", env.project, "fail", f"{error.message} {error.remedy}")
 
 
 def check_folders(env: Environment, containers: list[Container]) -> Iterator[Check]:

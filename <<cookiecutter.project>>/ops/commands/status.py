@@ -21,7 +21,7 @@ from ops.parts.nginx import maintenance
 from ops.rollout import canary, gate
 from ops.rollout.observe import Glance, glance
 from ops.stack import model, pools
-from ops.state import lock
+from ops.state import lock, swap
 
 
 @dataclass(frozen=True)
@@ -174,5 +174,8 @@ def status(env: Environment, as_json: bool = False) -> None:
         console.say(f"\nmaintenance is {maintenance.describe(began)}: visitors see the maintenance page", "yellow")
     if held := lock.holder(env):
         console.say(f"\nbeing changed: {held.describe(time.time())}", "yellow")
+    elif (begun := swap.begun(env)) and begun.swapping:
+        console.say(f"\na restore ({begun.holder}) was killed while it swapped the data:", "red")
+        console.say(f"invoke restore --undo --env {env.name} puts the old data back", "red")
     if not seen.containers:
         console.say(f"\n{env.name} is down; start it with `invoke deploy --env {env.name}`")

@@ -38,6 +38,7 @@ from ops.parts.nginx import edge
 from ops.stack import model
 from ops.stack.model import Stack
 from ops.stack.owned import Owned, Volume
+from ops.state import swap
 
 POSTGRES, REDIS, RABBITMQ = archive.POSTGRES, archive.REDIS, archive.RABBITMQ
 
@@ -118,6 +119,7 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     read back.
     """
     began = time.monotonic()
+    swap.refuse(env)
     containers = engine.containers(env)
     parts = find(env, containers, _redis_source)
     primary, cache, broker = parts.primary, parts.cache, parts.broker

@@ -4,6 +4,9 @@ Everything is prepared beside what runs while that goes on serving: a second one
 files, a second folder in each volume, each compared with the manifest. Only then the services stop, names are swapped,
 and the services start again. The old data is kept until they are healthy; whatever fails before puts it back.
 
+What is begun is noted on the engine before it is (ops/state/swap.py). A restore that is killed while it swaps leaves a
+mix of old and new data; the next one, or `restore --undo`, puts the old data back.
+
 What the archive holds and nothing declares any more is left out and named, and so is what is declared and not in it.
 """
 
@@ -14,18 +17,19 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ops import engine
-from ops.base import console, signals, undo
+from ops.base import console, signals
+from ops.base import undo as undoing
 from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
-from ops.data import archive
-from ops.data.archive import Manifest
+from ops.data import archive, choice
+from ops.data.archive import Facts, Manifest, Member
 from ops.data.backup import (
     ASIDE,
     POSTGRES,
@@ -48,8 +52,12 @@ from ops.data.backup import (
 from ops.engine import Container
 from ops.parts import rabbitmq, redis, services
 from ops.parts.postgres import ownership
+from ops.stack import model
 from ops.stack.owned import Volume
-from ops.state import lock
+from ops.state import lock, swap
+from ops.state.lock import Lock
+from ops.state.releases import author
+from ops.state.swap import Swap
 
 # In names of databases: beside the one in use, and put aside. At most 30 characters with the time.
 _BESIDE, _ASIDE = "_restoring_", "_before_restore_"
@@ -91,29 +99,93 @@ def restore(
     path: Path,
     assume_yes: bool = False,
     *,
+    only: Sequence[choice.Part] = (),
     other_environment: bool = False,
     keep_old: bool = False,
     tick: Tick = lambda _words: None,
 ) -> Result:
     """Replace the data of `env` by the content of the archive at `path`.
 
-    `other_environment` allows an archive of another environment of this project; `keep_old` keeps the old database
-    beside the new one. Raises OpsError, whose message says which state holds, when the archive is damaged or does not
-    fit, when nobody agrees, or when a step fails.
+    `only`: these parts of it; `other_environment` allows an archive of another environment of this project; `keep_old`
+    keeps the old database beside the new one. Raises OpsError, whose message says which state holds, when the archive
+    is damaged or does not fit, when nobody agrees, or when a step fails.
     """
     path = locate(env, path)
     tick("reading the archive")
-    manifest = archive.verify(path)
+    manifest = _chosen(env, archive.verify(path), only)
     check_fits(env, path, manifest, other_environment)
     # Before anything is looked at: while a person thinks about the question, no deploy may replace what was seen.
     with lock.hold(env, f"restore --env {env.name}") as held:
+        undo_killed(env, tick)
+        return replace_data(env, path, manifest, held, assume_yes, partly=bool(only), keep_old=keep_old, tick=tick)
+
+
+def replace_data(
+    env: Environment,
+    path: Path,
+    manifest: Manifest,
+    held: Lock,
+    assume_yes: bool = False,
+    *,
+    partly: bool = False,
+    keep_old: bool = False,
+    tick: Tick = lambda _words: None,
+) -> Result:
+    """What `restore` does once the lock is held, with an archive that was verified. partly: the manifest names only
+    what is wanted of it, and what it does not name is not missed."""
+    containers = engine.containers(env)
+    work = _Restore(env, path, manifest, find(env, containers), containers, keep_old, tick, partly=partly)
+    work.check()
+    if not _agreed(env, path, manifest, work, assume_yes):
+        raise OpsError("Nothing was changed.", code=FAILED)
+    held.check()
+    return work.run()
+
+
+def _chosen(env: Environment, manifest: Manifest, only: Sequence[choice.Part]) -> Manifest:
+    """The manifest with the members that are wanted. Raises OpsError (USAGE) for what is not in it."""
+    names = choice.members(only, manifest.members, env.values.get("POSTGRES_DB", ""))
+    return replace(manifest, members={name: manifest.members[name] for name in names})
+
+
+def undo(env: Environment, tick: Tick = lambda _words: None) -> bool:
+    """Undo what a restore that was killed had begun. False when there is nothing to undo.
+
+    Raises OpsError when somebody else is changing the environment, or a step fails; it can be called again then.
+    """
+    with lock.hold(env, f"restore --undo --env {env.name}"):
+        return undo_killed(env, tick)
+
+
+def undo_killed(env: Environment, tick: Tick = lambda _words: None) -> bool:
+    """What `undo` does, for whoever holds the lock."""
+    begun = swap.begun(env)
+    if not begun:
+        return False
+    what = "swapped the data: the old data is put back" if begun.swapping else "prepared the data: that is removed"
+    console.warn(f"A restore ({begun.holder}) was killed while it {what} first.")
+    containers = _with_servers(env, redis.NODES if begun.swapping and begun.cache else ())
+    cache = next((each for each in containers if each.service == begun.cache), None)
+    parts = find(env, containers, lambda _env, _all: cache or redis.primary(env, containers))
+    _Restore.again(env, parts, containers, begun, tick).put_back(begun.swapping)
+    if begun.swapping:
+        console.say("the old data is back in place", "green")
+    return True
+
+
+def _with_servers(env: Environment, resting: Sequence[str]) -> list[Container]:
+    """The containers of the stack, with its servers running, whatever became of them; those of `resting` may rest."""
+    foundation = model.load(env).foundation
+    containers = engine.containers(env)
+    if missing := [name for name in foundation if not any(each.service == name for each in containers)]:
+        engine.compose(env, "up", "--no-start", "--no-recreate", "--no-build", *missing, timeout=None)
         containers = engine.containers(env)
-        work = _Restore(env, path, manifest, find(env, containers), containers, keep_old, tick)
-        work.check()
-        if not _agreed(env, path, manifest, work, assume_yes):
-            raise OpsError("Nothing was changed.", code=FAILED)
-        held.check()
-        return work.run()
+    idle = [
+        each for each in containers if each.service in foundation and each.service not in resting and not each.running
+    ]
+    services.start(idle)
+    services.wait_healthy(idle)
+    return engine.containers(env) if idle else containers
 
 
 def locate(env: Environment, path: Path) -> Path:
@@ -249,8 +321,12 @@ class _Restore:
         containers: Sequence[Container],
         keep_old: bool,
         tick: Tick,
+        *,
+        partly: bool = False,
+        stamp: str = "",
     ) -> None:
         self.env, self.path, self.manifest, self.keep_old, self._tick = env, path, manifest, keep_old, tick
+        self.partly = partly
         self.parts, self.containers = parts, containers
         self.declared, self.owned = parts.declared, parts.owned
         members = manifest.members
@@ -260,7 +336,7 @@ class _Restore:
         self.cache_replicas = [each for each in nodes if self.cache and each.id != self.cache.id]
         self.services = [each for each in services.of(self.declared, containers) if each.running]
         # A name has 63 characters at most, and the longest ending here has 30.
-        self.stamp = f"{datetime.now(UTC):%Y%m%d%H%M%S}"
+        self.stamp = stamp or f"{datetime.now(UTC):%Y%m%d%H%M%S}"
         self.databases = [*self._wanted_databases()] if parts.primary else []
         packed = archive.volumes(members)
         self.volumes = {each: packed[each.name] for each in self.owned.volumes if each.name in packed}
@@ -269,6 +345,21 @@ class _Restore:
         self.doing = "looking around"
         self.undo: list[tuple[str, Callable[[], object]]] = []
         self.touched = False
+
+    @classmethod
+    def again(
+        cls, env: Environment, parts: Parts, containers: Sequence[Container], begun: Swap, tick: Tick
+    ) -> _Restore:
+        """The restore that was killed, as far as undoing it needs it."""
+        names = [member for _, member in begun.databases] + [archive.volume(each) for each in begun.volumes]
+        manifest = Manifest(
+            Facts(project_name(env), env.name, datetime.now(UTC), {}),
+            {name: Member(0, "") for name in [*names, *([REDIS] if begun.cache else [])]},
+        )
+        work = cls(env, Path(), manifest, parts, containers, False, tick, partly=True, stamp=begun.stamp)
+        work.roles = [*begun.roles]
+        work.services = [each for each in containers if each.id in begun.services]
+        return work
 
     def _wanted_databases(self) -> Iterator[Database]:
         found = archive.databases(self.manifest.members)
@@ -288,7 +379,7 @@ class _Restore:
         ):
             if member in members and there is None:
                 yield f"{title}: the stack has none"
-            elif there and member not in members:
+            elif there and member not in members and not self.partly:
                 yield f"{title}: the backup does not hold it, and it stays as it is"
         for kind, label, held, declared in (
             ("database", "ops.database", archive.databases(members), self.owned.databases),
@@ -298,7 +389,7 @@ class _Restore:
             yield from (
                 f"{kind} {name}: the backup does not hold it, and it stays as it is"
                 for name in declared
-                if name not in held
+                if name not in held and not self.partly
             )
 
     @property
@@ -366,10 +457,12 @@ class _Restore:
         # A terminal that is closed, or a connection that is lost, must not stop it halfway.
         with signals.ignored(signal.SIGHUP):
             try:
+                self._note(swapping=False)
                 self._prepare_postgres()
                 self._prepare_redis()
                 self._prepare_volumes()
                 stopped = time.monotonic()
+                self._note(swapping=True)
                 self._stop_services()
                 self._switch_postgres()
                 self._switch_redis()
@@ -380,6 +473,8 @@ class _Restore:
             except BaseException as error:
                 raise self._failed(error) from error
             interruption = time.monotonic() - stopped
+            # From here on the new data is the data: what is left of the old one only takes up room.
+            swap.end(self.env)
             kept = self._clean_up()
         counts = {name: member.counts for name, member in self.manifest.members.items()}
         took = time.monotonic() - began
@@ -393,18 +488,67 @@ class _Restore:
         with signals.undisturbed():
             if interrupted:
                 engine.end_all()
-            not_undone = undo.every((words, self._told(words, step)) for words, step in reversed(self.undo))
+            not_undone = self._undo()
         code = INTERRUPTED if interrupted else FAILED
         if not_undone:
             return OpsError(
                 f"{message} What was there could NOT be put back completely. Failed: {'; '.join(not_undone)}.",
-                f"The old data still exists, a database under its own name or as NAME{_ASIDE}{self.stamp}; see"
-                " docs/recovery.md.",
+                f"The old data still exists. Try again: invoke restore --undo --env {self.env.name}",
                 code,
             )
         if self.touched:
             return OpsError(f"{message} The old data is back in place, and the services run on it.", code=code)
         return OpsError(f"{message} Nothing was changed, and the services ran all the time.", code=code)
+
+    def _undo(self) -> list[str]:
+        """Take every step of the way back; what did not work, in words."""
+        not_undone = undoing.every((words, self._told(words, step)) for words, step in reversed(self.undo))
+        if not not_undone:
+            with contextlib.suppress(OpsError):
+                swap.end(self.env)
+        return not_undone
+
+    def put_back(self, swapping: bool) -> None:
+        """Undo a restore that was killed, whatever it had come to. swapping: whether the data in use may have been
+        touched. Raises OpsError when a step fails."""
+        self.undo.append(("removing the new roles", self._drop_roles))
+        for each in self.databases:
+            self.undo.append((f"removing the new {each.name}", partial(self._drop, each.new)))
+        for volume in self.volumes:
+            self._undo_in(volume, "removing the unpacked files", f"rm -rf {_NEW} {_OLD} {_MOVED}")
+        if cache := self.cache:
+            self.undo.append(("removing the Redis snapshot", lambda: _in_cache(cache, "rm -rf /data/.restore")))
+        if swapping:
+            self.undo.append(("starting the services again", self._restart_services))
+            if self.databases:
+                self.undo.append(("swapping the databases back", self._switch_postgres_back))
+            if cache:
+                self._undo_redis(cache)
+            for volume in self.volumes:
+                self._undo_in(volume, "swapping back the files", _PUT_BACK)
+        with signals.ignored(signal.SIGHUP):
+            if swapping:
+                services.stop([each for each in self.services if each.running])
+            if not_undone := self._undo():
+                raise OpsError(
+                    f"The old data could not be put back completely. Failed: {'; '.join(not_undone)}.",
+                    f"It still exists. Try again: invoke restore --undo --env {self.env.name}",
+                )
+
+    def _note(self, swapping: bool) -> None:
+        swap.begin(
+            self.env,
+            Swap(
+                swapping,
+                self.stamp,
+                databases=tuple((each.name, each.member) for each in self.databases),
+                volumes=tuple(each.name for each in self.volumes),
+                cache=self.cache.service if self.cache else "",
+                roles=tuple(self.roles),
+                services=tuple(each.id for each in self.services),
+                holder=f"by {author()}, begun at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            ),
+        )
 
     def _told(self, words: str, step: Callable[[], object]) -> Callable[[], None]:
         def act() -> None:
@@ -578,9 +722,8 @@ class _Restore:
             return
         self.at("giving Redis its snapshot")
         # Both nodes are about to be silent, and neither must be promoted for it.
-        self.undo.append(("letting the sentinels act again", lambda: redis.resume_failover(self.containers)))
+        self._undo_redis(cache)
         redis.suspend_failover(self.containers)
-        self.undo.append(("giving Redis its old data back", lambda: self._switch_redis_back(cache)))
         services.stop([*self.cache_replicas, cache])
         put_aside = "rm -rf .before; [ ! -e appendonlydir ] || mv appendonlydir .before"
         self._one_off(cache.service, f"set -eu; cd /data; {put_aside}; mv .restore appendonlydir")
@@ -589,6 +732,10 @@ class _Restore:
         # What expires may have done so since.
         if not keys["keys"] - keys["expiring"] <= found <= keys["keys"]:
             raise OpsError(f"Keys in Redis: {found}; the manifest says {keys['keys']}.")
+
+    def _undo_redis(self, cache: Container) -> None:
+        self.undo.append(("letting the sentinels act again", lambda: redis.resume_failover(self.containers)))
+        self.undo.append(("giving Redis its old data back", lambda: self._switch_redis_back(cache)))
 
     def _switch_redis_back(self, cache: Container) -> None:
         services.stop([*self.cache_replicas, cache])
@@ -607,12 +754,9 @@ class _Restore:
     def _switch_volumes(self) -> None:
         for volume in self.volumes:
             self.at(f"swapping the files of {volume.name}")
-            # Only once all the old ones had moved are those that stand there new.
-            put_aside = f"if [ -e {_MOVED} ]; then {_move('.', _NEW)}; rm {_MOVED}; fi"
-            back = f"if [ -d {_OLD} ]; then {put_aside}; {_move(_OLD, '.')}; {_like(_OLD, '.')}; fi"
-            self._undo_in(volume, "swapping back the files", back)
-            swap = f"mkdir {_OLD}; {_like('.', _OLD)}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}"
-            self._volume(volume, f"rm -rf {_OLD} {_MOVED}; {swap}; {_like(_NEW, '.')}")
+            self._undo_in(volume, "swapping back the files", _PUT_BACK)
+            forth = f"mkdir {_OLD}; {_like('.', _OLD)}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}"
+            self._volume(volume, f"rm -rf {_OLD} {_MOVED}; {forth}; {_like(_NEW, '.')}")
 
     def _import_rabbitmq(self) -> None:
         if not self.broker:
@@ -687,6 +831,11 @@ def _like(source: str, target: str) -> str:
 def _move(source: str, target: str) -> str:
     """Shell command that moves everything but our own folders from one folder to another, hidden files too."""
     return f"find {source} -mindepth 1 -maxdepth 1 ! -name '{ASIDE}*' -exec mv -t {target} -- {{}} +"
+
+
+# Only once all the old ones had moved are those that stand there new.
+_PUT_ASIDE = f"if [ -e {_MOVED} ]; then {_move('.', _NEW)}; rm {_MOVED}; fi"
+_PUT_BACK = f"if [ -d {_OLD} ]; then {_PUT_ASIDE}; {_move(_OLD, '.')}; {_like(_OLD, '.')}; fi"
 
 
 def _checked(argv: Sequence[str], what: str, **options: Any) -> str:

@@ -33,7 +33,7 @@ from ops.rollout.plan import Operation, Phase, Plan
 from ops.rollout.roll import Move, Rollout
 from ops.stack import images, model, pools
 from ops.stack.model import Stack
-from ops.state import lock, releases
+from ops.state import lock, releases, swap
 
 # Setting and default, in seconds, for each tier. On two busy cores with empty volumes the whole stack took 60.
 TIMEOUT = ("DEPLOY_TIMEOUT", 180)
@@ -622,6 +622,7 @@ def deployment(env: Environment, command: str, assume_yes: bool = False, lock_wa
     # What serves has requests to answer; whoever changes it can wait, and so can every command that it starts.
     os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     with lock.hold(env, f"{command} --env {env.name}", lock_wait) as held:
+        swap.refuse(env)
         work = Deployment(env, held, command, assume_yes)
         try:
             yield work

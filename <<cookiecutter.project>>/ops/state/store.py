@@ -28,27 +28,47 @@ def name_of(env: Environment) -> str:
 
 def read(env: Environment) -> State | None:
     """What is remembered on the engine; None when nothing is. Raises OpsError when a newer version wrote it."""
-    name = name_of(env)
-    done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
-    if not done.ok and not engine.inspect([name]):
-        if not engine.inspect([name], "volume"):
-            return None
-        # The container was pruned; the volume is what matters.
-        _create(env)
-        done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
-    if not done.ok:
-        raise engine.failure(done)
-    files = tar.unpacked(done.stdout.encode())
-    found = newest(files.values())
-    if not found and files:
-        console.warn(f"What was remembered of {env.name} is damaged (volume {name}): its releases are lost.")
+    texts = [text for name, text in _files(env).items() if name in _SLOTS]
+    found = newest(texts)
+    if not found and texts:
+        console.warn(f"What was remembered of {env.name} is damaged (volume {name_of(env)}): its releases are lost.")
     return found
 
 
 def write(env: Environment, state: State) -> State:
     """Keep what is to be remembered, as the next generation. The caller holds the environment's lock."""
     following = replace(state, generation=state.generation + 1)
-    content = tar.packed({_SLOTS[following.generation % len(_SLOTS)]: encode(following)})
+    _put(env, _SLOTS[following.generation % len(_SLOTS)], encode(following))
+    return following
+
+
+def note(env: Environment, name: str) -> str:
+    """A short text that is kept beside the document under a name; "" when there is none."""
+    return _files(env).get(name, "")
+
+
+def put_note(env: Environment, name: str, text: str) -> None:
+    """Keep a short text beside the document. The caller holds the environment's lock."""
+    _put(env, name, text)
+
+
+def _files(env: Environment) -> dict[str, str]:
+    """Everything in the volume, by name; nothing when there is none."""
+    name = name_of(env)
+    done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
+    if not done.ok and not engine.inspect([name]):
+        if not engine.inspect([name], "volume"):
+            return {}
+        # The container was pruned; the volume is what matters.
+        _create(env)
+        done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
+    if not done.ok:
+        raise engine.failure(done)
+    return {path.rpartition("/")[2]: text for path, text in tar.unpacked(done.stdout.encode()).items()}
+
+
+def _put(env: Environment, name: str, text: str) -> None:
+    content = tar.packed({name: text})
     argv = ("cp", "-", f"{name_of(env)}:{_FOLDER}")
     done = engine.docker(*argv, input=content, check=False)
     # Of a container that is not there, docker only says here that the destination is no folder.
@@ -57,7 +77,6 @@ def write(env: Environment, state: State) -> State:
         done = engine.docker(*argv, input=content, check=False)
     if not done.ok:
         raise engine.failure(done)
-    return following
 
 
 def remove(env: Environment) -> None:

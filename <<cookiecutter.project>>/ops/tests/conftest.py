@@ -74,6 +74,9 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(store, "read", lambda _env: document.newest(files.values()))
     monkeypatch.setattr(store, "write", write)
+    notes: dict[str, str] = {}
+    monkeypatch.setattr(store, "note", lambda _env, name: notes.get(name, ""))
+    monkeypatch.setattr(store, "put_note", lambda _env, name, text: notes.update({name: text}))
     return files
 
 

@@ -12,12 +12,15 @@ import pytest
 
 from ops import engine
 from ops.base import console
-from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
+from ops.base.errors import FAILED, INTERRUPTED, REFUSED, USAGE, OpsError
 from ops.data import archive, backup, restore
 from ops.data.archive import Facts, Manifest, Member
 from ops.parts import postgres, redis, services
+from ops.rollout import deploy
 from ops.stack.model import Service
 from ops.stack.owned import Owned, Role, Volume
+from ops.state import swap
+from ops.state.swap import Swap
 
 WHEN = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 COUNTS = {
@@ -118,7 +121,7 @@ def test_nothing_is_looked_at_before_the_lock_is_held(env, tmp_path, monkeypatch
         yield SimpleNamespace(check=lambda: order.append("check"))
         order.append("unlock")
 
-    def look(*_args):
+    def look(*_args, **_options):
         order.append("look")
         return SimpleNamespace(
             check=lambda: None,
@@ -133,11 +136,12 @@ def test_nothing_is_looked_at_before_the_lock_is_held(env, tmp_path, monkeypatch
     monkeypatch.setattr(restore.lock, "hold", hold)
     monkeypatch.setattr(restore.archive, "verify", lambda _path: manifest())
     monkeypatch.setattr(restore, "find", lambda _env, _all: order.append("parts"))
+    monkeypatch.setattr(restore, "undo_killed", lambda _env, _tick: order.append("undo"))
     monkeypatch.setattr(engine, "containers", lambda _env: order.append("containers"))
     monkeypatch.setattr(restore, "_Restore", look)
     monkeypatch.setattr(console, "confirm", lambda *_args, **_options: order.append("ask") or True)
     assert restore.restore(env, path) == "result"
-    assert order == ["lock", "containers", "parts", "look", "ask", "check", "run", "unlock"]
+    assert order == ["lock", "undo", "containers", "parts", "look", "ask", "check", "run", "unlock"]
 
 
 def test_an_archive_is_found_by_its_bare_name(env):
@@ -357,8 +361,123 @@ def test_what_cannot_be_undone_is_said_and_the_rest_still_is(work):
     with pytest.raises(OpsError, match="could NOT be put back completely") as caught:
         work.run()
     assert "swapping something back (no answer.)" in caught.value.message
-    assert work.databases[0].old.partition("_before")[2] in caught.value.remedy
+    assert "invoke restore --undo --env dev" in caught.value.remedy
+    assert swap.begun(work.env).swapping, "so that it can be tried again"
     assert "starting the services again" in work.done
+
+
+# ── a restore that was killed ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def noted_before(work, step):
+    """What is noted on the engine when a step begins."""
+    seen = []
+    before = getattr(work, step)
+    setattr(work, step, lambda: (seen.append(swap.begun(work.env)), before()))
+    work.run()
+    return seen[0]
+
+
+def test_what_is_swapped_is_noted_before_and_forgotten_after(work):
+    noted = noted_before(work, "_stop_services")
+    assert noted.swapping and noted.databases == (("appdb", "postgres.dump"),)
+    assert (noted.volumes, noted.cache, noted.services) == (("web_uploads",), "redis-primary", ("acme-dev-web-1",))
+    assert swap.begun(work.env) is None
+
+
+def test_what_is_only_prepared_is_noted_as_that(work):
+    noted = noted_before(work, "_prepare_postgres")
+    assert not noted.swapping and noted.stamp == work.stamp
+
+
+def test_what_was_undone_is_not_undone_again(work):
+    work.fails["_switch_volumes"] = OpsError("the disk is full.")
+    with pytest.raises(OpsError):
+        work.run()
+    assert swap.begun(work.env) is None
+
+
+@pytest.mark.parametrize("command", ["deploy", "backup"])
+def test_no_command_builds_on_a_mix_of_old_and_new_data(env, command, monkeypatch):
+    monkeypatch.setattr(deploy.lock, "hold", lambda *_: contextlib.nullcontext())
+    swap.begin(env, Swap(True, "1", holder="by ann"))
+    with (
+        pytest.raises(OpsError, match="by ann.*was killed while it swapped") as caught,
+        deploy.deployment(env, "deploy") if command == "deploy" else contextlib.nullcontext(),
+    ):
+        backup.create(env)
+    assert caught.value.code == REFUSED and "invoke restore --undo --env dev" in caught.value.remedy
+    swap.begin(env, Swap(False, "1"))
+    swap.refuse(env)
+
+
+def killed(env, declared, containers, monkeypatch, swapping):
+    """The note of a restore that was killed, for a command that comes next."""
+    monkeypatch.setattr(restore.model, "load", lambda _env: declared)
+    monkeypatch.setattr(restore, "project_name", lambda _env: "acme")
+    monkeypatch.setattr(engine, "containers", lambda _env: containers)
+    owned = Owned(volumes=(Volume("web_uploads", "acme-dev_web_uploads", ("web",)),))
+    monkeypatch.setattr(
+        restore, "find", lambda env, all, cache: backup.Parts(declared, owned, containers[0], cache(env, all), None)
+    )
+    pairs = (("appdb", "postgres.dump"),)
+    swap.begin(
+        env, Swap(swapping, "20261122", pairs, ("web_uploads",), "redis-primary", ("reader",), ("acme-dev-web-1",))
+    )
+
+
+def test_the_next_command_puts_the_old_data_back(env, make_container, declared, steps, monkeypatch):
+    nodes = [make_container(name) for name in ("postgres-primary", "redis-primary", "redis-replica", "rabbitmq")]
+    killed(env, declared, [*nodes, make_container("web", state="exited")], monkeypatch, swapping=True)
+    assert restore.undo_killed(env) is True
+    told = [" ".join(map(str, line)) for line in steps]
+    order = [
+        next(place for place, line in enumerate(told) if words in line)
+        for words in (
+            "one-off web_uploads if [ -d .restore-old ]",
+            "mv .before appendonlydir",
+            "resume",
+            "ALTER DATABASE",
+            "start web",
+            "rm -rf /data/.restore",
+            "rm -rf .restore-new",
+            "DROP DATABASE",
+            "DROP ROLE",
+        )
+    ]
+    assert order == sorted(order)
+    assert renames(steps) == [[("appdb", "appdb_restoring_20261122"), ("appdb_before_restore_20261122", "appdb")]]
+    assert swap.begun(env) is None and restore.undo_killed(env) is False
+
+
+def test_what_was_only_prepared_goes_while_the_services_run(env, make_container, declared, steps, monkeypatch):
+    names = ("postgres-primary", "redis-primary", "redis-replica", "rabbitmq", "web")
+    killed(env, declared, [make_container(name) for name in names], monkeypatch, swapping=False)
+    assert restore.undo_killed(env) is True
+    told = " ".join(" ".join(map(str, line)) for line in steps)
+    assert "rm -rf .restore-new" in told and "rm -rf /data/.restore" in told and "appdb_restoring_20261122" in told
+    assert not {"stop", "start"} & {line[0] for line in steps if len(line) > 1} and "RENAME" not in told
+
+
+def test_servers_that_are_gone_are_made_again_first(env, make_container, declared, steps, monkeypatch):
+    """After `invoke down`, say: a deploy is refused until the old data is back."""
+    killed(env, declared, [make_container("postgres-primary", state="exited")], monkeypatch, swapping=True)
+    lines = []
+    monkeypatch.setattr(engine, "compose", lambda _env, *line, **_: lines.append(line))
+    with pytest.raises(StopIteration):
+        restore.undo_killed(env)
+    assert lines == [("up", "--no-start", "--no-recreate", "--no-build", "redis-primary", "redis-replica", "rabbitmq")]
+    assert steps[0] == ("start", "postgres-primary"), "and Redis rests until it has its files back"
+
+
+def test_what_cannot_be_put_back_can_be_tried_again(env, make_container, declared, steps, monkeypatch):
+    nodes = [make_container(name) for name in ("postgres-primary", "redis-primary", "redis-replica", "rabbitmq", "web")]
+    killed(env, declared, nodes, monkeypatch, swapping=True)
+    steps.fails["mv .before"] = [OpsError("no answer")]
+    with pytest.raises(OpsError, match="giving Redis its old data back .no answer.") as caught:
+        restore.undo_killed(env)
+    assert "restore --undo" in caught.value.remedy
+    assert restore.undo_killed(env) is True
 
 
 def test_names_of_databases_are_short_enough(env, make_container, declared):
