@@ -57,6 +57,10 @@ def say_hello(root: Path) -> None:
     head, section, _ = before.replace(" These are examples.", "", 1).partition("\nservices:\n")
     compose.write_text(entry.put(head + section, wanted), encoding="utf-8")
 
+    volumes = root / "docker-compose.backup-volumes.yml"
+    text = volumes.read_text(encoding="utf-8")
+    volumes.write_text(re.sub(r" volumes:\n( +- .*\n)+", " volumes: []\n", text), encoding="utf-8")
+
     listed = "|".join(examples)
     workspace = root / "services" / "pyproject.toml"
     text = workspace.read_text(encoding="utf-8")

@@ -22,7 +22,11 @@ OPTIONAL_FILES = (
     "docker-compose.redis-failover.yml",
     "docker-compose.rabbitmq-cluster.yml",
     "docker-compose.scheduler.yml",
+    "docker-compose.backup.yml",
+    "docker-compose.backup-volumes.yml",
 )
+# What only adds to another optional file, by that file.
+ADDITIONS = {"docker-compose.backup.yml": "docker-compose.backup-volumes.yml"}
 # What comes with them in .env.
 OPTIONAL_SETTINGS = {
     "REDIS_SENTINELS": ",".join(f"redis-sentinel-{number}:26379" for number in (1, 2, 3)),

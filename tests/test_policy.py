@@ -29,13 +29,16 @@ STATEFUL = {"postgres-primary": "postgres", "postgres-replica": "postgres", "etc
 FAILOVER = ["docker-compose.postgres-failover.yml", "docker-compose.redis-failover.yml"]
 # The only one that holds the engine's socket.
 PROXY = "engine-proxy"
-ONE_SHOT = {"migrate", "elasticsearch-setup"}
+ONE_SHOT = {"migrate", "elasticsearch-setup", "backup", "backup-verify"}
+BACKUP = {"wal-receiver", "backup", "backup-verify"}
 SWITCHES = ("MONITORING_ENABLED", "LOGGING_ENABLED", "DASHBOARDS_ENABLED")
 
 # Exceptions to the policy. Each needs its reason here, and a comment beside the service.
 NO_HEALTH_CHECK = {
     "migrate": "ends after its work: the exit code is its health",
     "elasticsearch-setup": "ends after its work: the exit code is its health",
+    "backup": "ends after its work: the exit code is its health",
+    "backup-verify": "ends after its work: the exit code is its health",
     "nginx-exporter": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
     "otel-collector": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
 }
@@ -49,11 +52,13 @@ MAY_COME_LATER = {"redis-primary", "rabbitmq"}
 WAITS_BY_ITSELF = {("postgres-replica", "postgres-primary")}
 CAPABILITIES: dict[str, set[str]] = {}
 WRITABLE: dict[str, str] = {}
+# Who writes to a folder of the host, and to which.
+HOST_FOLDERS = dict.fromkeys(BACKUP, "/backups")
 
 # User ids that services with different secrets share, because the images or existing volumes ask for them. Harmless
 # while each sees its own processes and files only, which is why nobody who mounts the host may be among them.
 SHARED_USERS = {
-    "999": "the server's user in the images of PostgreSQL, Redis and RabbitMQ, which owns their volumes",
+    "999": "the server's user in the images of PostgreSQL, Redis and RabbitMQ, which owns their volumes and restores",
     "1000": "the user in the images of Elasticsearch and Kibana, which owns the volume",
     "10001": "made by services/Dockerfile for all of our own services",
     "65534": "the user in the images of Prometheus and Alertmanager, which owns their volumes",
@@ -120,7 +125,8 @@ def test_switches_choose_the_tiers(project: Path, switches: tuple[str, ...]) -> 
 @pytest.mark.parametrize("left_out", compose.OPTIONAL_FILES)
 @each_environment
 def test_it_resolves_without_what_is_optional(project: Path, environment: str, left_out: str) -> None:
-    files = [name for name in compose.all_files(project, environment) if name != left_out]
+    gone = {left_out, compose.ADDITIONS.get(left_out)}
+    files = [name for name in compose.all_files(project, environment) if name not in gone]
     done = compose.config(
         project, environment, "config", "--quiet", **compose.OPTIONAL_SETTINGS, COMPOSE_FILE=":".join(files)
     )
@@ -194,9 +200,10 @@ def test_a_missing_setting_stops_at_once(project: Path, tmp_path: Path, setting:
 
 @each_environment
 def test_only_networks_that_need_one_have_a_way_out(model: compose.Model) -> None:
-    """frontend: nginx is published. backend: mail. access: alert mails, and pages that are published on loopback."""
+    """frontend: nginx is published. backend: mail. access: alert mails, and pages that are published on loopback.
+    offsite: the targets of backups."""
     open_ones = {name for name, network in model["networks"].items() if not (network or {}).get("internal")}
-    assert open_ones == {"frontend", "backend", "access"}
+    assert open_ones == {"frontend", "backend", "access", "offsite"}
 
 
 # -- who reaches whom: tests/connections.yml --------------------------------------------------------------------------
@@ -387,12 +394,12 @@ def test_nobody_holds_the_engine(service: dict[str, Any], name: str) -> None:
 
 
 @each_service
-def test_files_of_the_host_are_read_only(service: dict[str, Any]) -> None:
+def test_files_of_the_host_are_read_only(service: dict[str, Any], name: str) -> None:
     assert [
-        volume["source"]
+        volume["target"]
         for volume in service.get("volumes", [])
         if volume["type"] == "bind" and not volume.get("read_only")
-    ] == []
+    ] == ([HOST_FOLDERS[name]] if name in HOST_FOLDERS else [])
 
 
 @each_service
@@ -404,9 +411,10 @@ def test_image_is_pinned(service: dict[str, Any], name: str) -> None:
         assert service["build"]["target"] in {"dev", "production"}
     elif "build" in service:
         assert service["labels"].get("ops.stateful") == STATEFUL.get(name)
-        assert name in {*STATEFUL, "scheduler"}
+        assert name in {*STATEFUL, *BACKUP, "scheduler"}
         bases = [value for key, value in service["build"]["args"].items() if key.endswith("_IMAGE")]
-        assert len(bases) == 1 and re.search(r":v?\d+\.\d+", bases[0])
+        assert len(bases) == (2 if name in BACKUP else 1)
+        assert all(re.search(r":v?\d+\.\d+", base) for base in bases)
     else:
         assert "build" not in service
         assert re.search(r"\d+\.\d+", tag), f"{image}: a tag that moves with a major release is not pinned"
@@ -498,7 +506,8 @@ def test_every_part_of_the_stack_says_that_it_is_one(service: dict[str, Any], na
     assert (said.keys() & {"ops.stateful", "ops.tier", "ops.part"} == set()) == (name in OURS)
     data = "ops.stateful" in said or said.get("ops.tier") == "data"
     near = {"database", "consensus"} & service["networks"].keys()
-    assert data == bool(near and name not in OURS and said.get("ops.tier") != "monitoring")
+    assert (said.get("ops.part") == "backup") == (name in BACKUP)
+    assert data == bool(near and name not in OURS | BACKUP and said.get("ops.tier") != "monitoring")
     assert ("ops.job" in said) == (name in OURS & ONE_SHOT)
 
 
@@ -620,7 +629,8 @@ def test_no_secret_in_the_environment(service: dict[str, Any]) -> None:
         text = str(value or "")
         assert not re.search(r"://[^/\s]*:[^/\s]*@", text), f"{key} holds a password in a URL"
         if re.search(r"PASSWORD|PASSWD|SECRET|TOKEN|PRIVATE|CREDENTIAL|_KEY$", key):
-            assert text == "" or text.startswith("/run/secrets"), f"{key} holds a value"
+            # A switch about secrets is none.
+            assert text in {"", "true", "false"} or text.startswith("/run/secrets"), f"{key} holds a value"
 
 
 @each_service

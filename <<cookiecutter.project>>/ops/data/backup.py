@@ -31,10 +31,10 @@ from ops.base.console import amount
 from ops.base.environments import Environment, relative
 from ops.base.errors import OpsError
 from ops.base.files import replace_file
-from ops.data import archive
 from ops.engine import Container
 from ops.parts import postgres, provision, rabbitmq, redis
 from ops.parts.nginx import edge
+from ops.recovery import archive
 from ops.stack import model
 from ops.stack.model import Stack
 from ops.stack.owned import Owned, Volume

@@ -28,8 +28,7 @@ from ops.base import console, signals
 from ops.base import undo as undoing
 from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
-from ops.data import archive, choice
-from ops.data.archive import Facts, Manifest, Member
+from ops.data import choice
 from ops.data.backup import (
     ASIDE,
     POSTGRES,
@@ -52,6 +51,8 @@ from ops.data.backup import (
 from ops.engine import Container
 from ops.parts import rabbitmq, redis, services
 from ops.parts.postgres import ownership
+from ops.recovery import archive
+from ops.recovery.archive import Facts, Manifest, Member
 from ops.stack import model
 from ops.stack.owned import Volume
 from ops.state import lock, swap

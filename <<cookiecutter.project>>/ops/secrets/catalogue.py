@@ -24,7 +24,8 @@ class Secret:
     it starts empty). `minimum_length` (characters) and `minimum_bits` (estimated entropy) bind secrets set by hand.
     `required_by` names the setting of `.env` that makes an optional secret necessary when it is not empty. `rotation`
     says what `invoke secret-rotate` does, and `after` what is left to do then. `keeps` names the secret that takes the
-    old value, for keys of which two are valid. `shared`: services of the team may read it as well.
+    old value, for keys of which two are valid. `shared`: services of the team may read it as well. `text`: it has
+    lines and a form of its own, as a private key has, so its strength cannot be judged here.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Secret:
     keeps: str = ""
     after: str = ""
     shared: bool = False
+    text: bool = False
 
     @property
     def provided(self) -> bool:
@@ -61,6 +63,7 @@ def _role(name: str, role: str, *readers: str) -> Secret:
     return Secret(name, f"PostgreSQL role {role}", ("postgres-primary", "postgres-replica", *readers), ROLE_ROTATION)
 
 
+_BACKUP = ("wal-receiver", "backup", "backup-verify")
 _SENTINELS = ("redis-sentinel-1", "redis-sentinel-2", "redis-sentinel-3")
 
 _ELASTIC = "its users are written again, which it notices within seconds; the readers are replaced"
@@ -78,7 +81,7 @@ CATALOGUE: tuple[Secret, ...] = (
     Secret(
         "REDIS_PASSWORD",
         "Redis default user, the replica's login at the primary, and who may ask the sentinels",
-        ("redis-primary", "redis-replica", *_SENTINELS, "redis-exporter"),
+        ("redis-primary", "redis-replica", *_SENTINELS, "redis-exporter", "backup"),
         "added to the user on every node and sentinel, the readers are replaced, the old one is removed",
         shared=True,
     ),
@@ -148,6 +151,47 @@ CATALOGUE: tuple[Secret, ...] = (
         "Elasticsearch user that may only append logs",
         ("elasticsearch", "otel-collector"),
         _ELASTIC,
+    ),
+    Secret(
+        "BACKUP_DB_PASSWORD",
+        "PostgreSQL role backup (replication, pg_read_all_data), with docker-compose.backup.yml",
+        ("wal-receiver", "backup"),
+        ROLE_ROTATION,
+    ),
+    Secret(
+        "BACKUP_KEY",
+        "encrypts every backup: without it none can be read, by nobody. Keep a copy where the backups are not",
+        _BACKUP,
+        "added to the repositories of every target, which must answer; then the old one is removed from them",
+        after="Keep a copy of the new key where the backups are not, and remove the one of the old key.",
+    ),
+    Secret(
+        "BACKUP_S3_KEY_ID",
+        "which access key the S3 targets of BACKUP_TARGETS are used with, given by their operator",
+        _BACKUP,
+        "make a new access key at the operator and type its id here; the readers are replaced",
+        length=0,
+        minimum_length=3,
+        minimum_bits=0,
+        optional=True,
+    ),
+    Secret(
+        "BACKUP_S3_SECRET",
+        "the secret of that access key",
+        _BACKUP,
+        "make a new access key at the operator and type its secret here; the readers are replaced",
+        length=0,
+        minimum_length=16,
+        optional=True,
+    ),
+    Secret(
+        "BACKUP_SSH_KEY",
+        "private key (OpenSSH, without a passphrase) for the SFTP targets of BACKUP_TARGETS",
+        _BACKUP,
+        "add the new public key at the SFTP servers and put the private one here; the readers are replaced",
+        length=0,
+        optional=True,
+        text=True,
     ),
 )
 

@@ -192,6 +192,8 @@ def padding(content: bytes) -> str:
 
 def weaknesses(secret: Secret, value: str, *names: str) -> Iterator[str]:
     """What is wrong with `value` itself, in words that do not give it away; `names` are known to everybody."""
+    if secret.text:
+        return
     if strength.well_known(value, *names):
         yield "a default or placeholder that everybody knows"
     if any(character.isspace() or not character.isprintable() for character in value):

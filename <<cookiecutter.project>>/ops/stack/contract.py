@@ -52,6 +52,7 @@ def problems(stack: Stack) -> Iterator[Problem]:
     yield from _twins(stack)
     yield from _ports(stack)
     yield from _no_scheduler(stack)
+    yield from _unsaved(stack)
     yield from _hosts(stack)
 
 
@@ -262,3 +263,21 @@ def _no_scheduler(stack: Stack) -> Iterator[Problem]:
             f"{names} would never run: there is no scheduler.",
             "Add :docker-compose.scheduler.yml to COMPOSE_FILE in the .env file.",
         )
+
+
+def _unsaved(stack: Stack) -> Iterator[Problem]:
+    """A volume that a label wants saved, and that the service which takes backups does not see."""
+    entries: Mapping[str, Mapping[str, Any]] = stack.document.get("services") or {}
+    taker = entries.get(labels.BACKUPS)
+    if taker is None:
+        return
+    seen = {each.get("source"): each for each in taker.get("volumes") or () if each["type"] == "volume"}
+    for name, service in stack.services.items():
+        for volume in filter(None, (each.strip() for each in service.labels.get("ops.backup", "").split(","))):
+            mount = seen.get(volume, {})
+            if mount.get("target") != f"{labels.VOLUMES}/{volume}" or not mount.get("read_only"):
+                yield Problem(
+                    f"{name} has the label ops.backup: {volume}, and {labels.BACKUPS} does not mount that volume.",
+                    f"In docker-compose.backup-volumes.yml, under services: {labels.BACKUPS}: volumes:, add"
+                    f" - {volume}:{labels.VOLUMES}/{volume}:ro",
+                )

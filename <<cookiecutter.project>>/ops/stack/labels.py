@@ -6,6 +6,7 @@ A service with one of PARTS is a part of the stack; every other one is the owner
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 
 PREFIX = "ops."
 
@@ -17,6 +18,9 @@ DATA, MONITORING = "data", "monitoring"
 # A part of the stack that is in neither; its value says which.
 PART = "ops.part"
 PARTS = frozenset({STATEFUL, TIER, PART})
+# The part that takes backups, and its service that mounts volumes to save them, each at FOLDER/NAME.
+BACKUPS = "backup"
+VOLUMES = "/volumes"
 
 PORT = "ops.port"
 ROUTE = "ops.route"
@@ -58,6 +62,11 @@ KNOWN = PARTS | {
     "ops.metrics",
     "ops.base",  # of a server's image of ours: what it was built on
 }
+
+
+def is_backup(said: Mapping[str, str]) -> bool:
+    """Whether labels are those of a service that takes or proves backups."""
+    return said.get(PART) == BACKUPS
 
 
 def suggestion(label: str) -> str:

@@ -248,7 +248,9 @@ def _mounted_by(services: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str
 
 def _volumes(stack: Stack, own: Mapping[str, Mapping[str, Any]]) -> tuple[Volume, ...]:
     entries: Mapping[str, Any] = stack.document.get("services") or {}
-    parts = _mounted_by({name: entry for name, entry in entries.items() if name not in own})
+    # The part that takes backups mounts them to read them.
+    others = {name: each for name, each in entries.items() if name not in own and not labels.is_backup(_labels(each))}
+    parts = _mounted_by(others)
     claims: dict[str, str] = {}
     for service, said in own.items():
         text = _labels(said).get(BACKUP)

@@ -18,6 +18,7 @@ PACKAGES = (
     "state",
     "stack",
     "engine",
+    "recovery",
     "base",
     "scheduler",
 )

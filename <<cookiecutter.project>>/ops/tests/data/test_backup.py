@@ -13,8 +13,9 @@ import pytest
 
 from ops import engine
 from ops.base.errors import OpsError
-from ops.data import archive, backup
+from ops.data import backup
 from ops.parts import postgres, redis
+from ops.recovery import archive
 from ops.stack import model
 from ops.stack.model import Service, Stack
 from ops.stack.owned import Owned, Volume

@@ -13,9 +13,10 @@ import pytest
 from ops import engine
 from ops.base import console
 from ops.base.errors import FAILED, INTERRUPTED, REFUSED, USAGE, OpsError
-from ops.data import archive, backup, restore
-from ops.data.archive import Facts, Manifest, Member
+from ops.data import backup, restore
 from ops.parts import postgres, redis, services
+from ops.recovery import archive
+from ops.recovery.archive import Facts, Manifest, Member
 from ops.rollout import deploy
 from ops.stack.model import Service
 from ops.stack.owned import Owned, Role, Volume

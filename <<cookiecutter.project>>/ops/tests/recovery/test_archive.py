@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ops.base.errors import OpsError
-from ops.data import archive
+from ops.recovery import archive
 
 WHEN = datetime(2026, 11, 23, 14, 5, 9, tzinfo=UTC)
 FACTS = archive.Facts("acme", "dev", WHEN, {"postgres": "18.6", "redis": "8.2.9", "rabbitmq": "4.3.6"})
@@ -245,8 +245,8 @@ def test_an_existing_archive_is_never_replaced(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from ops.data import archive
-from ops.tests.data.test_archive import FACTS
+from ops.recovery import archive
+from ops.tests.recovery.test_archive import FACTS
 with archive.create(Path(sys.argv[1]), FACTS) as writer, writer.member("postgres.dump") as sink:
     sink.write(b"x" * 100000)
     print("writing", flush=True)

@@ -1,0 +1,3 @@
+"""Counts and checksums of every table at one exact position of the WAL."""
+
+from __future__ import annotations

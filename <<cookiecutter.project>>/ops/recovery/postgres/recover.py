@@ -1,0 +1,3 @@
+"""Recovers a moment: a full backup, the incremental ones on it, and WAL."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Brings received WAL to every target."""
+
+from __future__ import annotations

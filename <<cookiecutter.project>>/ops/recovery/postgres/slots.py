@@ -1,0 +1,3 @@
+"""The replication slot by which servers keep WAL until it has been received."""
+
+from __future__ import annotations

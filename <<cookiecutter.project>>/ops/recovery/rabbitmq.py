@@ -1,0 +1,3 @@
+"""RabbitMQ in an entry: its definitions."""
+
+from __future__ import annotations
