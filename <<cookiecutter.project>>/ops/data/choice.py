@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ops.base.errors import USAGE, OpsError
-from ops.data import archive
+from ops.recovery import archive
 
 _FORMS = "postgres, database:NAME, redis, rabbitmq, volume:NAME"
 
