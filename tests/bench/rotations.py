@@ -99,7 +99,7 @@ class Bench:
         return noted(row)
 
     def control(self) -> list[str]:
-        """By hand: change the password in the database, replace the file, and restart the readers at once."""
+        """By hand: change the password in the database, replace the file, and let Compose make the readers anew."""
         name, (role, _) = "API_DB_PASSWORD", ROLES["API_DB_PASSWORD"]
         old, new = self.stack.secret(name), "Zk7vQ2mXp9RwT4bN6yHs8LdJc3FgUe5A"
         path = self.project.folder / "config" / ENVIRONMENT / "secrets" / name
@@ -112,12 +112,14 @@ class Bench:
             path.write_text(new)
             path.chmod(0o444)
             docker("exec", primary, "psql", "-U", "admin", "appdb", "-c", f"ALTER ROLE {role} PASSWORD '{new}'")
-            docker("restart", *self.stack.containers("api"))
+            compose = ["docker", "compose", "--env-file", f"config/{ENVIRONMENT}/.env"]
+            line = [*compose, "up", "-d", "--no-deps", "--force-recreate", "api"]
+            subprocess.run(line, cwd=self.project.folder, check=True, capture_output=True)
             seconds = time.monotonic() - start
             time.sleep(10)
         during = load.report.phase("during")
         answers = [_word(self.stack.accepts(name, new)), _word(_not(self.stack.accepts(name, old)))]
-        label = f"control, {name}: `ALTER ROLE`, new file, `docker restart` of the readers"
+        label = f"control, {name}: `ALTER ROLE`, new file, `docker compose up --force-recreate` of the reader"
         return noted([label, f"{seconds:.0f}", f"{during.sent:,}", f"{len(during.lost)}", *answers])
 
 

@@ -96,7 +96,7 @@ class Load:
 
     def _nginx(self) -> str:
         """An address of nginx's container."""
-        (name,) = (each for each in self._project.containers(self._environment) if "-nginx-" in each)
+        (name,) = (each for each in self._project.containers(self._environment) if each.endswith("-nginx-1"))
         addresses = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", name)
         return addresses.split()[0]
 
