@@ -150,8 +150,8 @@ def _running(env: Environment) -> list[Container]:
 
 
 def _refuse_part(service: Service) -> None:
-    """A second container of a database would write to the first one's files."""
-    if not service.own:
+    """A second container of a database would write to the first one's files. A job is made to be run."""
+    if not (service.own or service.job):
         raise OpsError(
             f"{service.name} is a part of the stack, not a service of your own: a second one must not run beside it.",
             f"In the one that runs: invoke shell {service.name}",

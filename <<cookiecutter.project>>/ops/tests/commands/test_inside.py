@@ -33,6 +33,7 @@ def stack(env, make_stack, make_container, monkeypatch):
     services = [
         Service("api", "acme/api:dev"),
         Service("report", "acme/report:dev", labels={"ops.schedule": "0 3 * * *"}),
+        Service("backup", "acme/backup:dev", labels={"ops.part": "backup", "ops.schedule": "30 2 * * *"}),
         Service("redis-primary", "redis:8", labels={"ops.tier": "data"}),
     ]
     found = [make_container("api"), make_container("api", 2), make_container("redis-primary")]
@@ -98,6 +99,10 @@ def test_a_job_is_run_by_hand(env) -> None:
     assert became(inside.run, env, "report", [])[-1] == "report"
 
 
+def test_a_job_that_is_a_part_of_the_stack_is_run_by_hand(env) -> None:
+    assert became(inside.run, env, "backup", [])[-1] == "backup"
+
+
 def test_a_job_that_runs_is_not_run_twice(env, stack, make_container) -> None:
     stack.append(make_container("report"))
     assert "running right now" in refused(inside.run, env, "report", []).message
@@ -109,7 +114,7 @@ def test_a_job_that_runs_is_not_run_twice(env, stack, make_container) -> None:
 def test_an_unknown_service_is_told_with_the_one_that_is_meant(env, function) -> None:
     error = refused(function, env, "apii", [])
     assert (error.message, error.remedy, error.code) == ('There is no service "apii".', "Did you mean api?", USAGE)
-    assert refused(function, env, "zzz", []).remedy == "There are: api, redis-primary, report."
+    assert refused(function, env, "zzz", []).remedy == "There are: api, backup, redis-primary, report."
 
 
 def test_a_part_of_the_stack_gets_no_second_container(env) -> None:

@@ -86,6 +86,16 @@ def test_scheduled_jobs_come_back_too(make_stack, make_container) -> None:
     assert found == {"report": [containers[0].id]}
 
 
+def test_a_scheduled_job_that_is_a_part_of_the_stack_stays(make_stack, make_container) -> None:
+    backup = Service(
+        "backup", "acme/backup:1", one_shot=True, labels={"ops.part": "backup", "ops.schedule": "30 2 * * *"}
+    )
+    container = make_container("backup", state="exited")
+    target = Release(3, 0, "", "", "deploy", images={"backup": "sha256:old"})
+    stack = make_stack(backup)
+    assert rollback.rescheduled(stack, stack, [container], {container.id: "hash"}, target) == {}
+
+
 @pytest.mark.parametrize(("text", "number"), [("", None), ("12", 12)])
 def test_numbers(text: str, number: int | None) -> None:
     assert rollback.number(text) == number
