@@ -9,14 +9,14 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
-from ops.adopt import check, composefile, entry, skeletons
-from ops.adopt.check import FILE, refuse_unless
+from ops.adopt import backed_up, check, composefile, entry, skeletons
+from ops.adopt.check import BACKED_UP, FILE, refuse_unless
 from ops.adopt.entry import DOCKERFILE, IMAGE, KINDS, MADE, PYTHON, Wanted
 from ops.base import console
 from ops.base.environments import Environment
-from ops.base.files import replace_file
 from ops.stack import labels
 from ops.stack.model import Stack
 
@@ -36,17 +36,20 @@ def add(env: Environment, wanted: Wanted) -> None:
     nothing was written."""
     wanted = entry.completed(wanted)
     refuse(wanted, env.project_dir)
-    text = check.text_of(env.project_dir)
-    before = check.edited(env, text)
+    texts = check.texts_of(env.project_dir)
+    before = check.edited(env, texts)
     added = [wanted.name, *([wanted.migrations] if wanted.migrations else [])]
     _refuse_taken(before, added)
-    changed = entry.put(text, wanted, _secrets_elsewhere(before))
-    check.compare(before, check.edited(env, changed), added)
+    changed = {FILE: entry.put(texts[FILE], wanted, _secrets_elsewhere(before))}
+    if wanted.volume and BACKED_UP in texts:
+        changed[BACKED_UP] = backed_up.put(texts[BACKED_UP], wanted.volume_name)
+    after = check.edited(env, texts | changed)
+    check.compare(before, after, [*added, *([backed_up.SERVICE] if BACKED_UP in changed else [])])
     files = skeletons.files(wanted, env.project_dir)
     if wanted.queue:
         files["rabbitmq.json"] = skeletons.definitions(wanted)
     _write(env.project_dir, wanted, files, changed)
-    _say(env, wanted, files, added)
+    _say(env, wanted, files, added, changed)
 
 
 def refuse(wanted: Wanted, project: Path) -> None:
@@ -150,9 +153,9 @@ def _secrets_elsewhere(before: dict[str, Stack]) -> set[str]:
     return {name for stack in before.values() for name in stack.document.get("secrets") or {}}
 
 
-def _write(project: Path, wanted: Wanted, files: dict[str, str], text: str) -> None:
+def _write(project: Path, wanted: Wanted, files: dict[str, str], texts: dict[str, str]) -> None:
     """Write all or nothing: the folder comes complete, and goes again when the entry cannot be written."""
-    folder, target = project / wanted.folder, project / FILE
+    folder = project / wanted.folder
     made = bool(files) and not folder.exists()
     if made:
         folder.parent.mkdir(exist_ok=True)
@@ -163,7 +166,7 @@ def _write(project: Path, wanted: Wanted, files: dict[str, str], text: str) -> N
     elif files:
         _write_files(folder, files)
     try:
-        replace_file(target, text, target.stat().st_mode & 0o777)
+        check.write(project, texts)
     except BaseException:
         if made:
             shutil.rmtree(folder)
@@ -176,10 +179,12 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def _say(env: Environment, wanted: Wanted, files: dict[str, str], added: list[str]) -> None:
+def _say(env: Environment, wanted: Wanted, files: dict[str, str], added: list[str], changed: Collection[str]) -> None:
     if files:
         console.say(f"wrote {wanted.folder}/: {', '.join(sorted(files))}")
     console.say(f"wrote {FILE}: {' and '.join(added)}")
+    if BACKED_UP in changed:
+        console.say(f"wrote {BACKED_UP}: {wanted.volume_name}")
     if wanted.stored or wanted.queue:
         console.say("\nIts passwords are still to be made, in each environment:")
         console.say(f"  invoke secret-init --env {env.name}")

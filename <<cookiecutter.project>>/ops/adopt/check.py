@@ -1,35 +1,44 @@
-"""Whether an edited docker-compose.services.yml says what was meant, before it replaces the one that is there."""
+"""Whether edited Compose files say what was meant, before they replace those that are there."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from ops import engine
+from ops.adopt import backed_up
 from ops.base import environments
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
-from ops.base.files import complete_file
+from ops.base.files import complete_file, replace_file
 from ops.parts import routes
 from ops.stack import contract, model, owned
 from ops.stack.model import Stack
 
 FILE = "docker-compose.services.yml"
+# What the service that takes backups mounts.
+BACKED_UP = backed_up.FILE
 
 
-def text_of(project: Path) -> str:
-    """The file as it is. Raises OpsError (USAGE) when it is not there."""
+def texts_of(project: Path) -> dict[str, str]:
+    """The files as they are, by name; the second one only where there is one. Raises OpsError (USAGE) when the first
+    one is not there."""
+    names = (FILE, BACKED_UP) if (project / BACKED_UP).exists() else (FILE,)
     try:
-        return (project / FILE).read_text(encoding="utf-8")
+        return {name: (project / name).read_text(encoding="utf-8") for name in names}
     except FileNotFoundError:
         raise OpsError(f"{FILE} is missing.", "Restore it from version control.", USAGE) from None
 
 
-def edited(env: Environment, text: str) -> dict[str, Stack]:
-    """The stack of every environment with that text in place of the file, all profiles included, by the environment's
-    name. Raises OpsError (USAGE) when one does not resolve, or its labels cannot be meant."""
-    path = env.project_dir / FILE
-    with complete_file(path, text.encode(), path.stat().st_mode & 0o777) as complete:
+def edited(env: Environment, texts: Mapping[str, str]) -> dict[str, Stack]:
+    """The stack of every environment with those texts in place of the files, all profiles included, by the
+    environment's name. Raises OpsError (USAGE) when one does not resolve, or its labels cannot be meant."""
+    with ExitStack() as stack:
+        complete = {}
+        for name, text in texts.items():
+            path = env.project_dir / name
+            complete[name] = stack.enter_context(complete_file(path, text.encode(), path.stat().st_mode & 0o777)).name
         found = {}
         for name in environments.available(env.project_dir):
             each = environments.load(name, env.project_dir)
@@ -37,7 +46,7 @@ def edited(env: Environment, text: str) -> dict[str, Stack]:
             if FILE not in files:
                 continue
             # Named one by one: COMPOSE_FILE itself stays, for services read it.
-            named = [part for file in files for part in ("--file", complete.name if file == FILE else file)]
+            named = [part for file in files for part in ("--file", complete.get(file, file))]
             argv = (*named, "config", "--format", "json")
             done = engine.compose(each, *argv, all_profiles=True, check=False)
             if not done.ok:
@@ -60,6 +69,19 @@ def compare(before: dict[str, Stack], after: dict[str, Stack], changed: Collecti
                     "Nothing was changed. Edit the file by hand: docs/your-own-services.md shows the entries.",
                     USAGE,
                 )
+
+
+def write(project: Path, texts: Mapping[str, str]) -> None:
+    """Replace the files by those texts: each in one step, and those before it again when one cannot be written."""
+    before = {name: ((project / name).read_bytes(), (project / name).stat().st_mode & 0o777) for name in texts}
+    try:
+        for name, text in texts.items():
+            replace_file(project / name, text, before[name][1])
+    except BaseException:
+        for name, (content, mode) in before.items():
+            if (project / name).read_bytes() != content:
+                replace_file(project / name, content, mode)
+        raise
 
 
 def refuse_unless(condition: bool, message: str, remedy: str = "") -> None:

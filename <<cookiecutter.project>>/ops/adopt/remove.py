@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ops.adopt import check, composefile
-from ops.adopt.check import FILE, refuse_unless
+from ops.adopt import backed_up, check, composefile
+from ops.adopt.check import BACKED_UP, FILE, refuse_unless
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
-from ops.base.files import replace_file
+from ops.stack import labels
 from ops.stack.model import Stack
 
 
 def remove(env: Environment, name: str, assume_yes: bool = False) -> None:
     """Take the entry of a service out. Raises OpsError (USAGE) when it is no service of the team's own, or another one
     needs it; then nothing was changed."""
-    text = check.text_of(env.project_dir)
-    here = composefile.names(text, "services")
-    before = check.edited(env, text)
+    texts = check.texts_of(env.project_dir)
+    here = composefile.names(texts[FILE], "services")
+    before = check.edited(env, texts)
     known = any(name in stack.services for stack in before.values())
     refuse_unless(
         name in here,
@@ -29,11 +29,17 @@ def remove(env: Environment, name: str, assume_yes: bool = False) -> None:
     for stack in before.values():
         if needed := sorted(needing(stack, name)):
             raise OpsError(f"{name} cannot be removed: {'; '.join(needed)}.", "Change or remove that first.", USAGE)
-    changed = composefile.remove(text, "services", name)
-    gone = [*_unused(text, changed, before, name)]
+    changed = composefile.remove(texts[FILE], "services", name)
+    gone = [*_unused(changed, before, name)]
+    mounted = texts.get(BACKED_UP, "")
     for section, each in gone:
         changed = composefile.remove(changed, section, each)
-    check.compare(before, check.edited(env, changed), [name])
+        if section == "volumes":
+            mounted = backed_up.remove(mounted, each)
+    after = {FILE: changed, **({BACKED_UP: mounted} if mounted != texts.get(BACKED_UP, "") else {})}
+    check.compare(
+        before, check.edited(env, texts | after), [name, *([backed_up.SERVICE] if BACKED_UP in after else [])]
+    )
     console.say(f"{FILE}: {name} goes{''.join(f', and {each} in {section}' for section, each in gone)}.")
     stays = list(remaining(env, before, name, gone))
     if stays:
@@ -42,9 +48,8 @@ def remove(env: Environment, name: str, assume_yes: bool = False) -> None:
             console.say(f"  {what}\n    {how}")
     if not console.confirm(f"\nRemove {name}?", assume_yes):
         raise OpsError("Nothing was changed.")
-    target = env.project_dir / FILE
-    replace_file(target, changed, target.stat().st_mode & 0o777)
-    console.say(f"\nwrote {FILE}. Next, in each environment, which stops and removes its containers:")
+    check.write(env.project_dir, after)
+    console.say(f"\nwrote {' and '.join(after)}. Next, in each environment, which stops and removes its containers:")
     console.say(f"  invoke deploy --env {env.name}")
 
 
@@ -68,7 +73,7 @@ def needing(stack: Stack, name: str) -> Iterator[str]:
                 yield f"{other} calls it ({variable})"
 
 
-def _unused(text: str, changed: str, before: Mapping[str, Stack], name: str) -> Iterator[tuple[str, str]]:
+def _unused(changed: str, before: Mapping[str, Stack], name: str) -> Iterator[tuple[str, str]]:
     """Volumes and secrets of the file that nothing uses without the service: (section, name)."""
     for section, used in (("volumes", _volumes), ("secrets", _secrets)):
         for each in composefile.names(changed, section):
@@ -76,7 +81,8 @@ def _unused(text: str, changed: str, before: Mapping[str, Stack], name: str) -> 
                 other
                 for stack in before.values()
                 for other, entry in stack.document["services"].items()
-                if each in used(entry)
+                # A backup of what nobody uses is no use.
+                if each in used(entry) and not labels.is_backup(entry.get("labels") or {})
             }
             if users == {name}:
                 yield section, each
@@ -102,15 +108,15 @@ def remaining(
         yield f"its source, {folder}", f"git rm -r {folder}"
     theirs = {(key, value) for each in others for key, value in _labels(each).items()}
     # What another service owns as well is still needed.
-    labels = dict(_labels(entry).items() - theirs)
+    said = dict(_labels(entry).items() - theirs)
     psql = f"invoke psql --env {env.name} --"
-    if role := labels.get("ops.schema"):
+    if role := said.get("ops.schema"):
         drop = f'DROP SCHEMA "{role}" CASCADE; DROP OWNED BY "{role}"; DROP ROLE "{role}"'
         yield f"its schema and role {role} in PostgreSQL", f"{psql} -c '{drop}'"
-    if role := labels.get("ops.database"):
+    if role := said.get("ops.database"):
         drop = f"-c 'DROP DATABASE \"{role}\" WITH (FORCE)' -c 'DROP ROLE \"{role}\"'"
         yield f"its database and role {role} in PostgreSQL", f"{psql} {drop}"
-    if user := labels.get("ops.rabbitmq"):
+    if user := said.get("ops.rabbitmq"):
         yield (
             f"its user {user} in RabbitMQ, and its queues",
             f"docker exec {env.project}-rabbitmq-1 rabbitmqctl delete_user {user} # and delete_queue for each queue",

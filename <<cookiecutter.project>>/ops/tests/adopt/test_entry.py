@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.adopt import add, entry, skeletons
+from ops.adopt import add, check, entry, skeletons
 from ops.adopt.entry import KINDS, Wanted
 from ops.base.errors import USAGE, OpsError
 
@@ -155,14 +155,22 @@ def test_every_kind_is_explained() -> None:
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "services").mkdir()
-    compose = tmp_path / "docker-compose.services.yml"
-    compose.write_text("services:\n")
+    files = [tmp_path / "docker-compose.services.yml", tmp_path / "docker-compose.backup-volumes.yml"]
+    for file in files:
+        file.write_text("services:\n")
+    written: list[str] = []
 
-    def full(*_args: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(path: Path, content: str | bytes, _mode: int) -> None:
+        if path == files[1]:
+            raise OSError(28, "No space left on device")
+        written.append(path.name)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
 
-    monkeypatch.setattr(add, "replace_file", full)
+    monkeypatch.setattr(check, "replace_file", full)
+    new = {each.name: "services: new\n" for each in files}
     with pytest.raises(OSError, match="No space"):
-        add._write(tmp_path, Wanted("shop", "node"), {"src/main.js": ""}, "services: new\n")
-    assert compose.read_text() == "services:\n"
+        add._write(tmp_path, Wanted("shop", "node"), {"src/main.js": ""}, new)
+    # written, and taken back
+    assert written == [files[0].name] * 2
+    assert [file.read_text() for file in files] == ["services:\n"] * 2
     assert list((tmp_path / "services").iterdir()) == []
