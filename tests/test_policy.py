@@ -45,12 +45,13 @@ NO_HEALTH_CHECK = {
 ROOT = {
     "otel-collector": "the engine keeps log files readable for root alone; it has no capability at all",
     PROXY: "the engine's socket is its owner's; it has no capability at all",
+    "backup": "it becomes 999 at once, with the right to read every file that it is shown",
 }
 # Who may be merely started when a service of ours starts: it reconnects, and is not ready meanwhile.
 MAY_COME_LATER = {"redis-primary", "rabbitmq"}
 # Who waits by itself for the other, so that the order does not matter.
 WAITS_BY_ITSELF = {("postgres-replica", "postgres-primary")}
-CAPABILITIES: dict[str, set[str]] = {}
+CAPABILITIES = {"backup": {"SETUID", "SETGID", "DAC_READ_SEARCH"}}
 WRITABLE: dict[str, str] = {}
 # Who writes to a folder of the host, and to which.
 HOST_FOLDERS = dict.fromkeys(BACKUP, "/backups")
@@ -63,7 +64,7 @@ SHARED_USERS = {
     "10001": "made by services/Dockerfile for all of our own services",
     "65534": "the user in the images of Prometheus and Alertmanager, which owns their volumes",
     "101": "the user in the image of nginx",
-    "0": "the two of ROOT: one sees log files of the engine, the other its socket, neither a process of the other",
+    "0": "those of ROOT: one sees log files of the engine, one its socket, one turns into 999; none a process",
 }
 
 each_switch = pytest.mark.parametrize("switches", list(itertools.product(("true", "false"), repeat=3)), ids="-".join)
@@ -641,6 +642,6 @@ def test_no_secret_on_the_command_line(service: dict[str, Any]) -> None:
 
 @each_service
 def test_secrets_folder_is_not_mounted(service: dict[str, Any], name: str) -> None:
-    """Only nginx sees a part of it: the folder of the certificate."""
+    """Only nginx and backup see a part of it: the folder of the certificate. BACKUP_SECRETS is empty here."""
     mounts = [volume["source"] for volume in service.get("volumes", []) if "/secrets" in volume.get("source", "")]
-    assert [Path(mount).name for mount in mounts] == (["tls"] if name == "nginx" else [])
+    assert [Path(mount).name for mount in mounts] == (["tls"] if name in {"nginx", "backup"} else [])

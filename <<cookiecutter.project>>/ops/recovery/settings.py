@@ -12,6 +12,10 @@ from ops.base.errors import USAGE, OpsError
 
 Kind = Literal["backups", "wal"]
 
+# The names of its nodes, where there are any; which of them is the primary, a failover changes.
+REDIS_NODES = ("redis-primary", "redis-replica")
+_REDIS_FILE = "docker-compose.redis.yml"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -58,7 +62,8 @@ class Paths:
 class Settings:
     """The settings of the part. Of a server that the stack does not have, hosts are empty.
 
-    hosts are HOST:PORT. wal_seconds: between two deliveries of WAL; full_days: after so many days a full backup.
+    hosts are HOST:PORT, those of Redis HOST. wal_seconds: between two deliveries of WAL; full_days: after so many days
+    a full backup.
     """
 
     environment: str
@@ -71,7 +76,7 @@ class Settings:
     s3_region: str = ""
     database_hosts: tuple[str, ...] = ()
     database: str = "postgres"
-    redis_host: str = ""
+    redis_hosts: tuple[str, ...] = ()
     redis_sentinels: tuple[str, ...] = ()
     rabbitmq_hosts: tuple[str, ...] = ()
     rabbitmq_user: str = ""
@@ -112,7 +117,7 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
         s3_region=environ.get("BACKUP_S3_REGION", ""),
         database_hosts=_listed(environ, "DATABASE_HOSTS", "5432"),
         database=environ.get("DATABASE_NAME") or "postgres",
-        redis_host=environ.get("REDIS_HOST", ""),
+        redis_hosts=REDIS_NODES if _REDIS_FILE in environ.get("COMPOSE_FILE", "").split(":") else (),
         redis_sentinels=_listed(environ, "REDIS_SENTINELS", "26379"),
         rabbitmq_hosts=_listed(environ, "RABBITMQ_HOSTS", "15672"),
         rabbitmq_user=environ.get("RABBITMQ_USER", ""),
@@ -158,9 +163,9 @@ def _number(environ: Mapping[str, str], key: str, least: int) -> int:
 
 
 def _flag(environ: Mapping[str, str], key: str) -> bool:
-    value = environ.get(key, "false")
-    if value not in {"true", "false"}:
-        raise _wrong(key, value, "it must be true or false")
+    value = environ.get(key, "")
+    if value not in {"true", ""}:
+        raise _wrong(key, value, "it must be true or empty")
     return value == "true"
 
 

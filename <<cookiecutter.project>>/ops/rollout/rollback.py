@@ -97,8 +97,8 @@ def restarted(
 def rescheduled(
     then: Stack, now: Stack, containers: list[Container], hashes: Mapping[str, str], target: Release
 ) -> dict[str, list[str]]:
-    """Containers of the owner's scheduled jobs that are not as they were then, by job; of those that were scheduled then
-    and are now. A part of the stack stays what it is. hashes: as of `backwards`."""
+    """Containers of the owner's scheduled jobs that are not as they were then, by job; of those that were scheduled
+    then and are now. A part of the stack stays what it is. hashes: as of `backwards`."""
     found: dict[str, list[str]] = {}
     lasting = {name for name in then.scheduled.keys() & now.scheduled.keys() if now.services[name].own}
     for each in containers:

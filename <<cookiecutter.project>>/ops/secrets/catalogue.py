@@ -91,7 +91,9 @@ CATALOGUE: tuple[Secret, ...] = (
         ("redis-primary", "redis-replica", *_SENTINELS),
         "added to the user on every node, the sentinels log in with it, the old one is removed",
     ),
-    Secret("RABBITMQ_PASSWORD", "RabbitMQ user admin", ("rabbitmq", "rabbitmq-2", "rabbitmq-3"), USER_ROTATION),
+    Secret(
+        "RABBITMQ_PASSWORD", "RabbitMQ user admin", ("rabbitmq", "rabbitmq-2", "rabbitmq-3", "backup"), USER_ROTATION
+    ),
     Secret(
         "RABBITMQ_COOKIE",
         "nodes of a RabbitMQ cluster know each other by it: whoever has it may do anything to them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 OPS = Path(__file__).resolve().parents[1]
@@ -15,10 +16,10 @@ PACKAGES = (
     "rollout",
     "parts",
     "secrets",
+    "recovery",
     "state",
     "stack",
     "engine",
-    "recovery",
     "base",
     "scheduler",
 )
@@ -50,6 +51,15 @@ def test_imports_run_downwards_only() -> None:
         if (names := upward(package, path.read_text(encoding="utf-8")))
     }
     assert wrong == {}
+
+
+def test_what_runs_in_the_containers_of_backups_is_in_their_image() -> None:
+    """infrastructure/backup/Dockerfile copies no more of ops/ than this."""
+    modules = [path.read_text(encoding="utf-8") for path in (OPS / "recovery").rglob("*.py")]
+    assert set().union(*map(imported, modules)) <= {"recovery", "base", "state"}
+    assert {name for source in modules for name in re.findall(r"from ops\.state\S* import", source)} <= {
+        "from ops.state.document import"
+    }
 
 
 def test_every_module_is_in_a_package() -> None:
