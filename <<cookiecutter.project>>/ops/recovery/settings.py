@@ -63,7 +63,7 @@ class Settings:
     """The settings of the part. Of a server that the stack does not have, hosts are empty.
 
     hosts are HOST:PORT, those of Redis HOST. wal_seconds: between two deliveries of WAL; full_days: after so many days
-    a full backup.
+    a full backup; upload_kib: KiB a second that one upload takes at most, 0 for no limit.
     """
 
     environment: str
@@ -74,6 +74,7 @@ class Settings:
     keep: Keep
     with_secrets: bool = False
     s3_region: str = ""
+    upload_kib: int = 0
     database_hosts: tuple[str, ...] = ()
     database: str = "postgres"
     redis_hosts: tuple[str, ...] = ()
@@ -115,6 +116,7 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
         ),
         with_secrets=_flag(environ, "BACKUP_SECRETS"),
         s3_region=environ.get("BACKUP_S3_REGION", ""),
+        upload_kib=_number(environ, "BACKUP_UPLOAD_KIB", 0),
         database_hosts=_listed(environ, "DATABASE_HOSTS", "5432"),
         database=environ.get("DATABASE_NAME") or "postgres",
         redis_hosts=REDIS_NODES if _REDIS_FILE in environ.get("COMPOSE_FILE", "").split(":") else (),

@@ -1,0 +1,151 @@
+"""Entries: what is written of them, which is found, how long each is kept."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ops.base.errors import OpsError
+from ops.recovery import catalogue
+from ops.recovery.catalogue import FULL, INCREMENTAL, POSTGRES, Catalogue, Entry, Part, Verification
+from ops.recovery.settings import Keep
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+KEEP = Keep(7, 4, 6)
+
+
+def entry(began: datetime, previous: str = "", database: bool = True) -> Entry:
+    kind = INCREMENTAL if previous else FULL
+    parts = {POSTGRES: Part(POSTGRES, "abc", kind, previous, 10, 5)} if database else {}
+    return Entry(catalogue.new_id(began), began, began + timedelta(minutes=5), parts, ("RabbitMQ: messages",))
+
+
+def run_of(number: int, full_every: int = 7, last: datetime = NOON) -> list[Entry]:
+    """An entry a day, the oldest first; every few days a full one."""
+    found: list[Entry] = []
+    for day in range(number):
+        began = last - timedelta(days=number - 1 - day)
+        found.append(entry(began, found[-1].id if day % full_every else ""))
+    return found
+
+
+def proof(of: Entry, good: bool) -> Verification:
+    return Verification(of.id, of.ended.timestamp() + 60, 1.0, good, () if good else ("a row",), 0 if good else 1)
+
+
+def kept(found: Catalogue, keep: Keep) -> list[str]:
+    gone = catalogue.expired(found, keep)
+    return [each.id for each in found.entries if each.id not in gone]
+
+
+def test_an_entry_is_read_as_it_was_written() -> None:
+    written = entry(NOON, "20261121T120000Z")
+    read = catalogue.decode(catalogue.encode(written))
+    assert read == written and read.kind == INCREMENTAL and read.size == 10 and read.added == 5
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": "x"}', "null", '{"format": 1, "id": "x", "parts": []}'])
+def test_another_text_is_no_entry(text: str) -> None:
+    with pytest.raises(OpsError, match="not that of an entry"):
+        catalogue.decode(text)
+
+
+def test_an_entry_of_a_later_format_is_refused() -> None:
+    later = json.loads(catalogue.encode(entry(NOON))) | {"format": 2}
+    with pytest.raises(OpsError, match="later release"):
+        catalogue.decode(json.dumps(later))
+
+
+def test_an_entry_is_found_by_its_id_its_beginning_or_as_the_latest() -> None:
+    found = run_of(3)
+    assert catalogue.find(found, "latest") == found[-1]
+    assert catalogue.find(found, found[0].id) == catalogue.find(found, "20261120") == found[0]
+    with pytest.raises(OpsError, match="beginning of 3 entries"):
+        catalogue.find(found, "2026")
+    for wanted in ("", "x", "20251120"):
+        with pytest.raises(OpsError, match="(no|There is no) entry|beginning of"):
+            catalogue.find(found, wanted)
+    with pytest.raises(OpsError, match="no backup at this target yet"):
+        catalogue.find([], "latest")
+
+
+def test_a_moment_is_reached_from_the_entry_before_it() -> None:
+    found = run_of(3)
+    assert catalogue.before(found, NOON) == found[1]
+    assert catalogue.before(found, NOON + timedelta(minutes=5)) == found[2]
+    with pytest.raises(OpsError, match="No entry is from before"):
+        catalogue.before(found, NOON - timedelta(days=3))
+
+
+def test_a_chain_begins_with_a_full_entry() -> None:
+    found = run_of(10)
+    assert catalogue.chain(found, found[9]) == found[7:10]
+    assert catalogue.chain(found, found[7]) == found[7:8]
+    with pytest.raises(OpsError, match="builds on"):
+        catalogue.chain(found[9:], found[9])
+
+
+def test_an_incremental_backup_builds_on_the_newest_entry_until_a_full_one_is_due() -> None:
+    found = run_of(7)
+
+    def chosen(entries: Sequence[Entry], *proofs: Verification, days: float = 0) -> Entry | None:
+        now = NOON + timedelta(days=days)
+        return catalogue.usable_predecessor(Catalogue(tuple(entries), proofs), 7, now)
+
+    assert chosen(found) == found[-1]
+    assert chosen(found, days=1) is None
+    assert chosen([]) is None
+    assert chosen([entry(NOON, database=False)]) is None
+    assert chosen(found[1:]) is None
+    assert chosen(found, proof(found[0], True)) == found[-1]
+    assert chosen(found, proof(found[0], False)) is None
+
+
+def test_days_weeks_and_months_keep_one_entry_each() -> None:
+    found = run_of(200, full_every=1)
+    days = [each.id[:8] for each in found if each.id in kept(Catalogue(tuple(found)), Keep(3, 2, 2))]
+    # The last entry of a week is Sunday's, of a month the one of its last day.
+    assert days == ["20261031", "20261115", "20261120", "20261121", "20261122"]
+
+
+def test_several_entries_of_a_day_count_once() -> None:
+    found = [entry(NOON + timedelta(hours=hour)) for hour in range(5)]
+    assert kept(Catalogue(tuple(found)), Keep(7, 0, 0)) == [found[-1].id]
+
+
+def test_a_damaged_entry_does_not_displace_a_good_one() -> None:
+    found = [entry(NOON - timedelta(hours=hour)) for hour in (30, 3, 2, 1)]
+    proofs = (proof(found[1], True), proof(found[2], False))
+    assert kept(Catalogue(tuple(found[:3]), proofs), Keep(2, 0, 0)) == [found[0].id, found[1].id, found[2].id]
+    assert kept(Catalogue(tuple(found), proofs), Keep(2, 0, 0)) == [found[0].id, found[1].id, found[3].id]
+
+
+def test_what_is_kept_can_be_restored_whatever_the_policy() -> None:
+    dice = random.Random(14)
+    for _ in range(300):
+        found: list[Entry] = []
+        moment = NOON
+        for _ in range(dice.randrange(1, 60)):
+            moment += timedelta(hours=dice.choice((1, 5, 24, 24, 24, 100)))
+            base = dice.choice(found[-3:]).id if found and dice.random() < 0.8 else ""
+            found.append(entry(moment, base))
+        proofs = tuple(proof(each, dice.random() < 0.7) for each in found if dice.random() < 0.7)
+        state = Catalogue(tuple(found), proofs)
+        keep = Keep(dice.randrange(1, 10), dice.randrange(0, 6), dice.randrange(0, 8))
+        gone = catalogue.expired(state, keep)
+        left = [each for each in found if each.id not in gone]
+        for each in left:
+            catalogue.chain(left, each)
+        assert found[-1] in left
+        assert not state.proven or state.proven[-1] in left
+        assert len({each.began.date() for each in left}) >= min(keep.daily, len({each.began.date() for each in found}))
+        # What it removes, it removes at once: a second run finds nothing to do.
+        remaining = Catalogue(tuple(left), tuple(each for each in proofs if each.entry not in gone))
+        assert catalogue.expired(remaining, keep) == frozenset()
+        needed = {link.id for each in left for link in catalogue.chain(left, each)[:-1]}
+        alone = [each for each in left if each.id not in needed]
+        assert len(alone) <= keep.daily + keep.weekly + keep.monthly + 2
