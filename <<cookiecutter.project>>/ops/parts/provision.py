@@ -1,5 +1,5 @@
-"""What the services own in the data tier, made as they declare it: by commands to the servers that run, never by a
-restart.
+"""What the services own in the data tier, made as they declare it, and the role that backups are taken as: by commands
+to the servers that run, never by a restart.
 
 A deploy asks what is missing (`look`) and makes it (`provide`); `invoke health` asks the same.
 """
@@ -7,7 +7,7 @@ A deploy asks what is missing (`look`) and makes it (`provide`); `invoke health`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ops.base.environments import Environment
@@ -16,11 +16,13 @@ from ops.engine import Container
 from ops.parts import postgres, rabbitmq
 from ops.parts.postgres import ownership as databases
 from ops.parts.rabbitmq import ownership as broker
+from ops.stack import labels as stack_labels
 from ops.stack import owned as labels
 from ops.stack.model import Stack
 from ops.stack.owned import Owned, Role, User
 
 POSTGRESQL, RABBITMQ = "PostgreSQL", "RabbitMQ"
+_COPIES = "BACKUP_DB_PASSWORD"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ def declared(env: Environment, stack: Stack) -> Owned:
                 USAGE,
             )
     broker.declared(env.project_dir, owned)
+    copying = [name for name, each in stack.services.items() if stack_labels.is_backup(each.labels)]
+    if copying and any(node in stack.services for node in postgres.NODES):
+        role = Role("backup", _COPIES, services=tuple(copying), copies=True)
+        return replace(owned, roles=(*owned.roles, role))
     return owned
 
 

@@ -44,12 +44,14 @@ _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 @dataclass(frozen=True)
 class Role:
-    """A role of PostgreSQL with what it owns. database: the one of its own ("": a schema in the common one)."""
+    """A role of PostgreSQL with what it owns. database: the one of its own ("": a schema in the common one); copies: it
+    is the part `backup`, which owns nothing and copies everything."""
 
     name: str
     secret: str
     database: str = ""
     services: tuple[str, ...] = ()
+    copies: bool = False
 
     @property
     def label(self) -> str:
@@ -59,7 +61,7 @@ class Role:
     @property
     def schema(self) -> str:
         """The schema in the common database; "" for a role with a database of its own."""
-        return "" if self.database else self.name
+        return "" if self.database or self.copies else self.name
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,13 @@ SELECT json_build_object(
         FROM pg_db_role_setting s, unnest(s.setconfig) AS setting WHERE s.setrole = a.oid AND s.setdatabase = 0),
       'member', EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
         WHERE m.member = a.oid AND g.rolname = 'services'),
-      'connects', has_database_privilege(a.oid, current_database(), 'CONNECT')))
+      'connects', has_database_privilege(a.oid, current_database(), 'CONNECT'),
+      'copies', rolreplication AND rolbypassrls AND pg_has_role(a.oid, 'pg_read_all_data', 'USAGE')
+        AND pg_has_role(a.oid, 'pg_read_all_stats', 'USAGE'),
+      'pauses', has_function_privilege(a.oid, 'pg_wal_replay_pause()', 'EXECUTE')
+        AND has_function_privilege(a.oid, 'pg_wal_replay_resume()', 'EXECUTE'),
+      'closed', (SELECT coalesce(json_agg(datname), '[]') FROM pg_database d
+        WHERE datallowconn AND NOT has_database_privilege(a.oid, d.oid, 'CONNECT'))))
     FROM pg_authid a WHERE rolname NOT LIKE 'pg\\_%'),
   'schemas', (SELECT json_object_agg(nspname, pg_get_userbyid(nspowner)) FROM pg_namespace),
   'databases', (SELECT json_object_agg(datname, json_build_object(
@@ -76,6 +82,13 @@ def provide(env: Environment, owned: Owned, container: Container, database: str 
     """Make what is missing in the running primary; arguments and errors as of `missing`."""
     if not owned.roles:
         return
+    _provide(env, owned, container, database)
+    if any(role.copies for role in owned.roles):
+        # Of a database that was made just now.
+        _provide(env, owned, container, database)
+
+
+def _provide(env: Environment, owned: Owned, container: Container, database: str) -> None:
     found = _look(env, container, database)
     common = database or env.values["POSTGRES_DB"]
     needed: list[Step] = []
@@ -108,6 +121,8 @@ def steps(role: Role, found: Mapping[str, Any], common: str, password: str) -> l
     """
     name, there = identifier(role.name), found["roles"].get(role.name, {})
     _refuse_foreign(role, found, there)
+    if role.copies:
+        return _copying(role, there, found, password)
     kind = "a database" if role.database else "a schema"
     needed: list[Step] = []
 
@@ -143,6 +158,29 @@ def steps(role: Role, found: Mapping[str, Any], common: str, password: str) -> l
     # One cause for everything that comes with a new role.
     if not there:
         return [Step(f"PostgreSQL has no role {role.name} with {kind}", each.statement, each.alone) for each in needed]
+    return needed
+
+
+def _copying(role: Role, there: Mapping[str, Any], found: Mapping[str, Any], password: str) -> list[Step]:
+    """What is missing of the role that backups are taken as: it receives WAL and sees how far it is, reads every table,
+    and holds replay on a standby for a moment."""
+    name = identifier(role.name)
+    change = f"ALTER ROLE {name} LOGIN REPLICATION BYPASSRLS PASSWORD {literal(password)}"
+    read = f"GRANT pg_read_all_data, pg_read_all_stats TO {name}"
+    pause = f"GRANT EXECUTE ON FUNCTION pg_wal_replay_pause(), pg_wal_replay_resume() TO {name}"
+    closed = there["closed"] if there else list(found["databases"])
+    connect = [f"GRANT CONNECT ON DATABASE {identifier(each)} TO {name}" for each in closed if each != "template0"]
+    if not there:
+        cause = f"PostgreSQL has no role {role.name} to take backups as"
+        return [Step(cause, each) for each in (f"CREATE ROLE {name}", change, read, pause, *connect)]
+    needed = []
+    if not (there["login"] and (not password or accepts(there["password"], password))):
+        needed.append(Step(f"PostgreSQL does not accept the password in {role.secret}", change))
+    if not there["copies"]:
+        needed += [Step(f"role {role.name} may not copy everything", each) for each in (change, read)]
+    if not there["pauses"]:
+        needed.append(Step(f"role {role.name} may not pause the replay of a standby", pause))
+    needed += [Step(f"role {role.name} may not connect to every database", each) for each in connect]
     return needed
 
 

@@ -1,0 +1,98 @@
+"""Asking the servers of the stack: as the role `backup`, whichever node has the role that is wanted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from ops.base.errors import OpsError
+from ops.recovery.settings import Settings
+
+ROLE = "backup"
+SECRET = "BACKUP_DB_PASSWORD"
+Wanted = Literal["primary", "standby", "any"]
+_CONNECT_SECONDS = 5
+_ANSWER_SECONDS = 30.0
+
+
+class Unanswered(OpsError):
+    """A server does not answer, or refuses. said: what it said."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"PostgreSQL: {said}", "invoke health")
+        self.said = said
+
+
+def conninfo(
+    settings: Settings,
+    wanted: Wanted = "primary",
+    database: str = "postgres",
+    replication: bool = False,
+    hosts: Sequence[str] = (),
+) -> str:
+    """A connection string of libpq without a password. hosts: HOST:PORT, instead of every node."""
+    places = [each.rpartition(":") for each in hosts or settings.database_hosts]
+    parts = {
+        "host": ",".join(host for host, _, _ in places),
+        "port": ",".join(port for _, _, port in places),
+        "user": ROLE,
+        "dbname": quoted(database),
+        "passfile": str(passfile(settings)),
+        "target_session_attrs": wanted,
+        "connect_timeout": str(_CONNECT_SECONDS),
+        # A node that vanished without a word.
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "20000",
+        "application_name": "wal-receiver" if replication else "backup",
+    }
+    if replication:
+        parts["replication"] = "true"
+    return " ".join(f"{key}={value}" for key, value in parts.items())
+
+
+def quoted(text: str) -> str:
+    """A value of a connection string."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def passfile(settings: Settings) -> Path:
+    """The password in the form of libpq, in memory, as it is at this moment."""
+    password = settings.secret(SECRET).replace("\\", "\\\\").replace(":", "\\:")
+    path = settings.paths.memory / "backup.pgpass"
+    line = f"*:*:*:{ROLE}:{password}\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != line:
+        fresh = path.with_name(f"{path.name}.{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(line, encoding="utf-8")
+        fresh.replace(path)
+    return path
+
+
+def psql(target: str, *options: str) -> list[str]:
+    """The command line of psql for a connection string: bare values, fields separated by |."""
+    fixed = ("--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1")
+    return ["psql", *fixed, *options, target]
+
+
+def ask(target: str, statement: str, seconds: float = _ANSWER_SECONDS) -> str:
+    """What a server answers. Raises Unanswered."""
+    try:
+        done = subprocess.run(
+            psql(target, f"--command={statement}"), capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Unanswered(f"no answer within {seconds:.0f} s") from None
+    if done.returncode:
+        raise Unanswered(last_words(done.stderr))
+    return done.stdout.strip()
+
+
+def last_words(text: str) -> str:
+    """The last lines that a program of PostgreSQL wrote, in one."""
+    lines = [each.strip() for each in text.splitlines() if each.strip()]
+    return "; ".join(lines[-4:]) or "no reason given"
