@@ -104,9 +104,7 @@ def running(data: Path, work: Path, recovery: Mapping[str, str]) -> Iterator[Ser
     argv = ["postgres", "-D", str(data), f"--config-file={configuration}"]
     with (
         log.open("w", encoding="utf-8") as sink,
-        subprocess.Popen(
-            ["postgres", f"-D{data}", f"--config-file={configuration}"], stdout=sink, stderr=sink
-        ) as child,
+        subprocess.Popen(argv, stdout=sink, stderr=sink) as child,
     ):
         try:
             server = Server(data, work, log)
