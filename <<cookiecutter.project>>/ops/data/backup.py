@@ -8,16 +8,12 @@ not have. Not in it either: secrets (password hashes included), messages that wa
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import shutil
-import struct
 import subprocess
-import tarfile
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -34,7 +30,7 @@ from ops.base.files import replace_file
 from ops.engine import Container
 from ops.parts import postgres, provision, rabbitmq, redis
 from ops.parts.nginx import edge
-from ops.recovery import archive
+from ops.recovery import archive, contents
 from ops.stack import model
 from ops.stack.model import Stack
 from ops.stack.owned import Owned, Volume
@@ -254,20 +250,10 @@ def complaint(text: str) -> str:
     return (telling or lines or ["it gave no reason"])[0]
 
 
-# Exact, and cheap beside the dump. Partitioned tables are counted through their partitions.
-_COUNT_ROWS = """
-SELECT format('SELECT json_build_array(%L, count(*)) FROM %I.%I', nspname || '.' || relname, nspname, relname)
-FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE relkind = 'r' AND relpersistence = 'p' AND nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'
-ORDER BY nspname, relname
-\\gexec
-"""
-
-
 def count_rows(env: Environment, container: Container, database: str = "") -> dict[str, int]:
     """Rows of every table: {"schema.table": count}."""
-    lines = sql(env, container, _COUNT_ROWS, database=database).splitlines()
-    return dict(json.loads(line) for line in lines)
+    lines = sql(env, container, contents.COUNT_ROWS, database=database)
+    return contents.rows(lines)
 
 
 def in_volume(declared: Stack, volume: Volume, script: str) -> list[str]:
@@ -392,39 +378,8 @@ def _write_postgres(env: Environment, primary: Container, writer: archive.Writer
     def asked(text: str) -> str:
         return sql(env, primary, text, database=database)
 
-    writer.describe(
-        name,
-        {
-            "database": database,
-            "database_bytes": int(asked("SELECT pg_database_size(current_database())")),
-            "rows": rows,
-            "search_path": asked(_SEARCH_PATH),
-            "roles": json.loads(asked(_LIST_ROLES)),
-        },
-    )
+    writer.describe(name, contents.of_database(database, rows, asked))
 
-
-# A function without a schema in its body finds its tables by the search path of whoever calls it, and a dump is loaded
-# with an empty one. So a restore looks in every schema: first where the database itself would.
-_SEARCH_PATH = """
-SELECT string_agg(quote_ident(nspname), ', ' ORDER BY position, nspname)
-FROM (SELECT nspname, array_position(current_schemas(false), nspname) AS position FROM pg_namespace
-      WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema') AS schemas
-"""
-
-# Roles are no part of a database's dump, but its grants and owners name them. No password, not even a hash, is kept.
-_LIST_ROLES = """
-SELECT coalesce(json_agg(json_build_object('name', r.rolname,
-  'options', concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcanlogin THEN 'LOGIN' END,
-    CASE WHEN NOT rolinherit THEN 'NOINHERIT' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END,
-    CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
-    CASE WHEN rolbypassrls THEN 'BYPASSRLS' END,
-    CASE WHEN rolconnlimit >= 0 THEN 'CONNECTION LIMIT ' || rolconnlimit END),
-  'member_of', (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]') FROM pg_auth_members m
-    JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname NOT LIKE 'pg\\_%'))
-  ORDER BY r.rolname), '[]')
-FROM pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%'
-"""
 
 _DATABASES = """
 SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database WHERE NOT datistemplate
@@ -436,7 +391,7 @@ def _snapshot(env: Environment, primary: Container, database: str) -> Iterator[t
     """A snapshot of the database to dump from, and the rows every table has in it."""
     begin = (
         "SET idle_in_transaction_session_timeout = 0;\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n"
-        f"SELECT json_build_array('', pg_export_snapshot());\n{_COUNT_ROWS}\\echo end\n"
+        f"SELECT json_build_array('', pg_export_snapshot());\n{contents.COUNT_ROWS}\\echo end\n"
     )
     argv = engine.exec_argv(primary.id, *postgres.psql(env, "--file=-", database=database), stdin=True)
     pipe = subprocess.PIPE
@@ -483,62 +438,8 @@ def _write_redis(cache: Container, writer: archive.Writer, tick: Tick) -> None:
         if "EOF marker" not in said:
             sink.write(shortened.held)
     with writer.readable(REDIS) as snapshot:
-        keys, expiring = rdb_keys(snapshot)
+        keys, expiring = contents.rdb_keys(snapshot)
     writer.describe(REDIS, {"keys": keys, "expiring": expiring})
-
-
-def rdb_keys(snapshot: IO[bytes]) -> tuple[int, int]:
-    """Keys a Redis snapshot holds in database 0, and how many of them expire. Raises OpsError when it is none."""
-    if snapshot.read(5) != b"REDIS" or not snapshot.read(4).isdigit():
-        raise OpsError("Redis sent something that is no snapshot.", "See: invoke logs --service redis-replica")
-    while True:
-        code = _exactly(snapshot, 1)[0]
-        if code == 0xFA:  # a property of the snapshot: name, value
-            _skip_string(snapshot)
-            _skip_string(snapshot)
-        elif code == 0xF5:  # a library of functions
-            _skip_string(snapshot)
-        elif code == 0xFE:  # a database begins
-            if _length(snapshot)[0] != 0:
-                return 0, 0
-        elif code == 0xFB:  # its size: keys, keys that expire
-            return _length(snapshot)[0], _length(snapshot)[0]
-        elif code == 0xFF:  # the end
-            return 0, 0
-        else:
-            raise OpsError(
-                f"The Redis snapshot begins in an unknown way (code {code:#x}).", "Is Redis newer than this?"
-            )
-
-
-def _exactly(file: IO[bytes], size: int) -> bytes:
-    data = file.read(size)
-    if len(data) != size:
-        raise OpsError("The Redis snapshot ends too early.", "See: invoke logs --service redis-replica")
-    return data
-
-
-def _length(file: IO[bytes]) -> tuple[int, bool]:
-    """A length in Redis' encoding, and whether it is the code of a special string instead."""
-    first = _exactly(file, 1)[0]
-    kind, rest = first >> 6, first & 0x3F
-    if kind == 0:
-        return rest, False
-    if kind == 1:
-        return rest << 8 | _exactly(file, 1)[0], False
-    if kind == 3:
-        return rest, True
-    return struct.unpack(">Q" if rest == 1 else ">I", _exactly(file, 8 if rest == 1 else 4))[0], False
-
-
-def _skip_string(file: IO[bytes]) -> None:
-    size, special = _length(file)
-    if special and size == 3:  # compressed: length here, length when unpacked
-        size = _length(file)[0]
-        _length(file)
-    elif special:  # a number of 1, 2 or 4 bytes
-        size = 1 << size
-    _exactly(file, size)
 
 
 # ── RabbitMQ ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -569,21 +470,7 @@ def _write_volume(declared: Stack, volume: Volume, writer: archive.Writer, tick:
     with writer.member(name) as sink:
         receive(in_volume(declared, volume, script), sink, f"volume {volume.name}", tick)
     with writer.readable(name) as packed:
-        writer.describe(name, count_files(packed, volume.name))
-
-
-def count_files(packed: IO[bytes], volume: str) -> dict[str, int]:
-    """Files and their bytes in a .tar.gz, all of which is read. Raises OpsError when it is broken."""
-    try:
-        with gzip.open(packed) as unpacked:
-            with tarfile.open(fileobj=unpacked, mode="r|") as tar:
-                sizes = [info.size for info in tar if info.isfile() or info.islnk()]
-            # tarfile does not mind a missing end, and gzip's checksum comes after it.
-            while unpacked.read(_CHUNK):
-                pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise OpsError(f"The volume {volume} could not be packed: {error}.", "Run the command again.") from error
-    return {"files": len(sizes), "bytes": sum(sizes)}
+        writer.describe(name, contents.count_files(packed, volume.name))
 
 
 # ── after ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from ops import engine
 from ops.base.errors import OpsError
 from ops.data import backup
 from ops.parts import postgres, redis
-from ops.recovery import archive
+from ops.recovery import archive, contents
 from ops.stack import model
 from ops.stack.model import Service, Stack
 from ops.stack.owned import Owned, Volume
@@ -51,13 +51,13 @@ END = b"\xff" + bytes(8)
     ],
 )
 def test_keys_of_a_redis_snapshot(body, expected):
-    assert backup.rdb_keys(io.BytesIO(START + body)) == expected
+    assert contents.rdb_keys(io.BytesIO(START + body)) == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"-NOAUTH no", START[:40], START, START + b"\xfe\x00\x01"])
 def test_what_is_no_redis_snapshot(content):
     with pytest.raises(OpsError):
-        backup.rdb_keys(io.BytesIO(content))
+        contents.rdb_keys(io.BytesIO(content))
 
 
 @pytest.mark.parametrize("step", [1, 7, 40, 1000])
@@ -86,7 +86,7 @@ def packed(*files):
 
 def test_files_of_a_volume_are_counted():
     content = packed(("./ab/one", 1000), ("./two words", 24))
-    assert backup.count_files(io.BytesIO(content), "files") == {"files": 2, "bytes": 1024}
+    assert contents.count_files(io.BytesIO(content), "files") == {"files": 2, "bytes": 1024}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_files_of_a_volume_are_counted():
 )
 def test_a_broken_volume_is_refused(content):
     with pytest.raises(OpsError, match="volume files could not be packed"):
-        backup.count_files(io.BytesIO(content), "files")
+        contents.count_files(io.BytesIO(content), "files")
 
 
 def test_services_that_are_down_are_named(env, make_container):
