@@ -521,44 +521,49 @@ def backup(_context, env=ENV, json=False):
 
 
 @command(
-    archive="a file of backups/<env>/",
+    archive="a file of backups/<env>/, the id of a backup (invoke backup --list), or latest",
     env=ENV_HELP,
+    to='PostgreSQL as of this moment: "2026-11-22 14:03:00+09:00", or newest for all that was written',
     only="only these parts, separated by commas: postgres, database:NAME, redis, rabbitmq, volume:NAME",
+    into="scratch: into a PostgreSQL server beside the stack, which is not touched",
+    target="where the backup is taken from: a part of its location (default: the first of BACKUP_TARGETS)",
+    drop_scratch="remove the server of --into scratch",
     undo="put back the data that a restore which was killed had begun to replace",
+    configuration="write the files of config/<env>/ that are in a backup and not here: for a new machine",
     yes=YES_HELP,
     json=JSON_HELP,
-    other_environment="accept an archive of another environment",
+    other_environment="accept a backup of another environment",
     keep_old="keep the old database beside the new one",
 )
 def restore(
-    _context, archive="", env=ENV, only="", undo=False, yes=False, json=False, other_environment=False, keep_old=False
+    _context,
+    archive="",
+    env=ENV,
+    to="",
+    only="",
+    into="",
+    target="",
+    drop_scratch=False,
+    undo=False,
+    configuration=False,
+    yes=False,
+    json=False,
+    other_environment=False,
+    keep_old=False,
 ):
-    """Replace data with a backup: restore backups/prod/ARCHIVE.tar.
+    """Replace data with a backup: restore latest, restore --to "2026-11-22 14:03:00+09:00".
 
-    The archive is verified and loaded beside the current data; services stop only while the two are swapped. It shows
+    The backup is verified and loaded beside the current data; services stop only while the two are swapped. It shows
     what will be lost and asks first.
     """
-    from pathlib import Path
+    from ops.data import command
 
-    from ops.base import console
-    from ops.data import choice
-    from ops.data import restore as restoring
-
-    tick = console.ticker(json)
-    if undo:
-        if not restoring.undo(load(env), tick):
-            console.say("nothing to undo: no restore was killed")
-        return
-    result = restoring.restore(
+    return command.restore(
         load(env),
-        Path(archive),
-        yes,
-        only=choice.parse(only),
-        other_environment=other_environment,
-        keep_old=keep_old,
-        tick=tick,
+        command.Options(
+            archive, to, only, into, target, drop_scratch, undo, configuration, yes, json, other_environment, keep_old
+        ),
     )
-    present(restoring, result, json)
 
 
 @command(

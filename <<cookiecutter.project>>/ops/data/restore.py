@@ -73,7 +73,8 @@ class Result:
     """A finished restore, times in seconds; during `interruption` the services were away.
 
     `kept`: the databases that this restore or an earlier one put aside and that are still there. `roles`: roles that
-    it created, without a password. `left_out`: what was not restored, in words.
+    it created, without a password. `left_out`: what was not restored, in words. `source`: what it came from, when that
+    is no archive that is still there; `notes`: what else is to be known of it.
     """
 
     path: Path
@@ -83,6 +84,8 @@ class Result:
     kept: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ def restore(
     """
     path = locate(env, path)
     tick("reading the archive")
-    manifest = _chosen(env, archive.verify(path), only)
-    check_fits(env, path, manifest, other_environment)
+    manifest = chosen(env, archive.verify(path), only)
+    check_fits(env, relative(path), manifest, other_environment)
     # Before anything is looked at: while a person thinks about the question, no deploy may replace what was seen.
     with lock.hold(env, f"restore --env {env.name}") as held:
         undo_killed(env, tick)
@@ -135,16 +138,16 @@ def replace_data(
     """What `restore` does once the lock is held, with an archive that was verified. partly: the manifest names only
     what is wanted of it, and what it does not name is not missed."""
     containers = engine.containers(env)
-    work = _Restore(env, path, manifest, find(env, containers), containers, keep_old, tick, partly=partly)
+    work = Restore(env, path, manifest, find(env, containers), containers, keep_old, tick, partly=partly)
     work.check()
-    if not _agreed(env, path, manifest, work, assume_yes):
+    if not agreed(env, relative(path), manifest, work, assume_yes):
         raise OpsError("Nothing was changed.", code=FAILED)
     held.check()
     return work.run()
 
 
-def _chosen(env: Environment, manifest: Manifest, only: Sequence[choice.Part]) -> Manifest:
-    """The manifest with the members that are wanted. Raises OpsError (USAGE) for what is not in it."""
+def chosen(env: Environment, manifest: Manifest, only: Sequence[choice.Part]) -> Manifest:
+    """A manifest with the members that are wanted. Raises OpsError (USAGE) for what is not in it."""
     names = choice.members(only, manifest.members, env.values.get("POSTGRES_DB", ""))
     return replace(manifest, members={name: manifest.members[name] for name in names})
 
@@ -168,7 +171,7 @@ def undo_killed(env: Environment, tick: Tick = lambda _words: None) -> bool:
     containers = _with_servers(env, redis.NODES if begun.swapping and begun.cache else ())
     cache = next((each for each in containers if each.service == begun.cache), None)
     parts = find(env, containers, lambda _env, _all: cache or redis.primary(env, containers))
-    _Restore.again(env, parts, containers, begun, tick).put_back(begun.swapping)
+    Restore.again(env, parts, containers, begun, tick).put_back(begun.swapping)
     if begun.swapping:
         console.say("the old data is back in place", "green")
     return True
@@ -206,7 +209,9 @@ def locate(env: Environment, path: Path) -> Path:
 def as_json(result: Result) -> dict[str, Any]:
     """The result for programs."""
     return {
-        "path": str(result.path),
+        "path": "" if result.source else str(result.path),
+        "source": result.source,
+        "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
         "interruption_seconds": round(result.interruption, 3),
         "counts": result.counts,
@@ -219,7 +224,10 @@ def as_json(result: Result) -> dict[str, Any]:
 def show(result: Result) -> None:
     """The result for people."""
     total, interruption = console.duration(result.seconds), console.duration(result.interruption)
-    console.say(f"restored {relative(result.path)} in {total}; the services were away for {interruption}", "green")
+    what = result.source or relative(result.path)
+    console.say(f"restored {what} in {total}; the services were away for {interruption}", "green")
+    for line in result.notes:
+        console.say(f"  {line}")
     for line in describe(result.counts):
         console.say(f"  {line}")
     if result.roles:
@@ -232,16 +240,14 @@ def show(result: Result) -> None:
         console.say(f"  {name} was kept. To remove it, on the primary: dropdb {name}")
 
 
-def check_fits(env: Environment, path: Path, manifest: Manifest, other_environment: bool) -> None:
+def check_fits(env: Environment, what: str, manifest: Manifest, other_environment: bool) -> None:
     """Raises OpsError when an archive is of another project, or of another environment and that is not allowed."""
     facts = manifest.facts
     if facts.project != project_name(env):
-        raise OpsError(
-            f"{relative(path)} is a backup of the project {facts.project}, not of {project_name(env)}.", code=USAGE
-        )
+        raise OpsError(f"{what} is a backup of the project {facts.project}, not of {project_name(env)}.", code=USAGE)
     if facts.environment != env.name and not other_environment:
         raise OpsError(
-            f"{relative(path)} is a backup of {facts.environment}, not of {env.name}.",
+            f"{what} is a backup of {facts.environment}, not of {env.name}.",
             f"If you want the data of {facts.environment} in {env.name}, add --other-environment.",
             USAGE,
         )
@@ -260,11 +266,16 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
-def _agreed(env: Environment, path: Path, manifest: Manifest, work: _Restore, assume_yes: bool) -> bool:
+def agreed(
+    env: Environment, what: str, manifest: Manifest, work: Restore, assume_yes: bool, notes: Sequence[str] = ()
+) -> bool:
+    """Show what is replaced, and by what, and ask. notes: what else is to be known of it."""
     facts = manifest.facts
     if not assume_yes:
         age = console.duration((datetime.now(UTC) - facts.created_at).total_seconds())
-        console.say(f"{relative(path)}: {facts.environment}, {facts.created_at:%Y-%m-%d %H:%M:%S} UTC, {age} old")
+        console.say(f"{what}: {facts.environment}, {facts.created_at:%Y-%m-%d %H:%M:%S} UTC, {age} old")
+        for line in notes:
+            console.say(f"  {line}")
         for line in describe({name: member.counts for name, member in manifest.members.items()}):
             console.say(f"  {line}")
         console.say(f"It replaces what {env.name} holds now, which is lost unless you have a backup of it:", "yellow")
@@ -277,7 +288,7 @@ def _agreed(env: Environment, path: Path, manifest: Manifest, work: _Restore, as
     return console.confirm(f"Replace the data of {env.name}?", assume_yes, expect=expect)
 
 
-# What _LIST_ROLES of backup.py writes, and nothing else: it becomes part of a statement.
+# What LIST_ROLES of ops/recovery/contents.py writes, and nothing else: it becomes part of a statement.
 _ROLE_OPTIONS = re.compile(
     r"(?:(?:SUPERUSER|LOGIN|NOINHERIT|CREATEDB|CREATEROLE|REPLICATION|BYPASSRLS|CONNECTION LIMIT \d+)(?: |$))*"
 )
@@ -310,8 +321,9 @@ def renaming(pairs: Sequence[tuple[str, str]]) -> str:
     return "\n".join([_END_SESSIONS.format(names=names), "BEGIN;", *lines, "COMMIT;"])
 
 
-class _Restore:
-    """One restore: what it needs to know, what it is doing, and what must be undone should that fail."""
+class Restore:
+    """One restore, of an archive that was verified: what it needs to know, what it is doing, and what must be undone
+    should that fail."""
 
     def __init__(
         self,
@@ -348,9 +360,7 @@ class _Restore:
         self.touched = False
 
     @classmethod
-    def again(
-        cls, env: Environment, parts: Parts, containers: Sequence[Container], begun: Swap, tick: Tick
-    ) -> _Restore:
+    def again(cls, env: Environment, parts: Parts, containers: Sequence[Container], begun: Swap, tick: Tick) -> Restore:
         """The restore that was killed, as far as undoing it needs it."""
         names = [member for _, member in begun.databases] + [archive.volume(each) for each in begun.volumes]
         manifest = Manifest(
@@ -398,6 +408,12 @@ class _Restore:
         """The primary; only asked for where there is something to restore into it."""
         assert self.parts.primary
         return self.parts.primary
+
+    @property
+    def members(self) -> list[str]:
+        """The members of the archive that are restored here."""
+        found = [each.member for each in self.databases]
+        return [*found, *self.volumes.values(), *([REDIS] if self.cache else []), *([RABBITMQ] if self.broker else [])]
 
     def at(self, doing: str) -> None:
         """Begin a step; the words are for progress and for the message should it fail."""
@@ -670,7 +686,8 @@ class _Restore:
         for volume, member in self.volumes.items():
             self.at(f"unpacking the volume {volume.name} beside what it holds")
             self._undo_in(volume, "removing the unpacked files", f"rm -rf {_NEW} {_OLD} {_MOVED}")
-            script = f"rm -rf {_NEW}; mkdir {_NEW}; tar -C {_NEW} --numeric-owner -xzf -"
+            # An archive that does not say whose the volume itself is leaves that as it is.
+            script = f"rm -rf {_NEW}; mkdir {_NEW}; {_like('.', _NEW)}; tar -C {_NEW} --numeric-owner -xzf -"
             with archive.member(self.path, member) as packed:
                 send(in_volume(self.declared, volume, script), packed, f"volume {volume.name}", self.tell)
             wanted = self.manifest.counts(member)["files"]

@@ -96,6 +96,11 @@ def volume(name: str) -> str:
     return f"volumes/{name}.tar.gz"
 
 
+def is_member(name: str) -> bool:
+    """Whether an archive can have a member of that name."""
+    return bool(_MEMBER.fullmatch(name))
+
+
 def volumes(members: Iterable[str]) -> dict[str, str]:
     """The members that hold volumes, by the volume as the Compose files call it."""
     found = {

@@ -52,20 +52,20 @@ def _roles(monkeypatch):
 
 
 def test_an_archive_of_this_environment_fits(env, tmp_path):
-    restore.check_fits(env, tmp_path, manifest(), other_environment=False)
+    restore.check_fits(env, "a.tar", manifest(), other_environment=False)
 
 
 def test_another_environment_only_on_request(env, tmp_path):
     with pytest.raises(OpsError, match="backup of prod, not of dev") as caught:
-        restore.check_fits(env, tmp_path, manifest(environment="prod"), other_environment=False)
+        restore.check_fits(env, "a.tar", manifest(environment="prod"), other_environment=False)
     assert "--other-environment" in caught.value.remedy
     assert caught.value.code == USAGE
-    restore.check_fits(env, tmp_path, manifest(environment="prod"), other_environment=True)
+    restore.check_fits(env, "a.tar", manifest(environment="prod"), other_environment=True)
 
 
 def test_another_project_never(env, tmp_path):
     with pytest.raises(OpsError, match="the project shop, not of acme"):
-        restore.check_fits(env, tmp_path, manifest(project="shop"), other_environment=True)
+        restore.check_fits(env, "a.tar", manifest(project="shop"), other_environment=True)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_prod_wants_its_name_typed(env, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(console, "confirm", lambda *args, **options: asked.append((args, options)))
     work = SimpleNamespace(present=lambda: ["present"], services=[], left_out=["volume files: not declared"])
-    restore._agreed(env, tmp_path, manifest(), work, False)
+    restore.agreed(env, "a.tar", manifest(), work, False)
     prod = type(env)("prod", env.project_dir, env.env_file, env.secrets_dir, env.values)
-    restore._agreed(prod, tmp_path, manifest(), work, False)
+    restore.agreed(prod, "a.tar", manifest(), work, False)
     assert [options["expect"] for _, options in asked] == ["", "prod"]
 
 
@@ -139,7 +139,7 @@ def test_nothing_is_looked_at_before_the_lock_is_held(env, tmp_path, monkeypatch
     monkeypatch.setattr(restore, "find", lambda _env, _all: order.append("parts"))
     monkeypatch.setattr(restore, "undo_killed", lambda _env, _tick: order.append("undo"))
     monkeypatch.setattr(engine, "containers", lambda _env: order.append("containers"))
-    monkeypatch.setattr(restore, "_Restore", look)
+    monkeypatch.setattr(restore, "Restore", look)
     monkeypatch.setattr(console, "confirm", lambda *_args, **_options: order.append("ask") or True)
     assert restore.restore(env, path) == "result"
     assert order == ["lock", "undo", "containers", "parts", "look", "ask", "check", "run", "unlock"]
@@ -294,7 +294,7 @@ def restoring(env, declared, containers, members=None, owned=None):
     )
     found = manifest() if members is None else Manifest(manifest().facts, members)
     path = env.project_dir / "a.tar"
-    return restore._Restore(env, path, found, parts, containers, False, lambda _words: None)
+    return restore.Restore(env, path, found, parts, containers, False, lambda _words: None)
 
 
 @pytest.fixture

@@ -1,0 +1,129 @@
+"""A bare machine gets its configuration and secrets back from a target (docs/disaster-recovery.md).
+
+What is needed is the project's repository, the target, and the secrets that open it. A file that is there already is
+never replaced.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ops.base import console
+from ops.base.environments import Environment, relative
+from ops.base.errors import REFUSED, OpsError
+from ops.base.files import replace_file
+from ops.data import part
+from ops.data.backup import Tick
+from ops.data.entries import Wanted
+from ops.secrets import files as secret_files
+from ops.secrets.files import publish_new
+from ops.stack import model
+from ops.state import lock
+
+# The folders of the archive, with the place of each below config/<env>.
+_CONFIGURATION, _SECRETS = "configuration", "secrets"
+# What opens a target. The containers mount all of them; those of a kind of target that is not used are empty.
+KEY, _OTHER_KEYS = "BACKUP_KEY", ("BACKUP_S3_KEY_ID", "BACKUP_S3_SECRET", "BACKUP_SSH_KEY")
+_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of the files, as paths relative to config/<env>. secrets: whether the backup holds the secrets."""
+
+    written: tuple[str, ...]
+    differing: tuple[str, ...]
+    secrets: bool
+
+
+def restore(env: Environment, wanted: Wanted, tick: Tick = lambda _words: None) -> Result:
+    """Write the files of config/<env> that are in a backup and not here. Raises OpsError, and then wrote none."""
+    with lock.hold(env, f"restore --configuration --env {env.name}"):
+        part.require(env, model.load(env))
+        _prepare(env)
+        received = io.BytesIO()
+        tick("reading the backup")
+        part.call(env, ["configuration", wanted.entry, *_target(wanted)], tick, sink=received)
+        received.seek(0)
+        found = dict(_files(received))
+        return _write(env, found)
+
+
+def _target(wanted: Wanted) -> list[str]:
+    return [f"--target={wanted.target}"] if wanted.target else []
+
+
+def _prepare(env: Environment) -> None:
+    """Make what the container mounts, where it is missing."""
+    if not secret_files.read(env, KEY):
+        raise OpsError(
+            f"{relative(secret_files.path_of(env, KEY))} is missing or empty, and nothing opens a backup without it.",
+            f"Take it from where you keep passwords: install -Dm 0444 /dev/stdin"
+            f" {relative(secret_files.path_of(env, KEY))}",
+            REFUSED,
+        )
+    for name in _OTHER_KEYS:
+        publish_new(secret_files.path_of(env, name), b"")
+    (env.project_dir / "backups" / env.name / "repository").mkdir(parents=True, exist_ok=True)
+
+
+def _files(packed: io.BytesIO) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The files of the archive, by path relative to config/<env>."""
+    with tarfile.open(fileobj=packed, mode="r:") as tar:
+        for info in tar:
+            path = PurePosixPath(info.name)
+            if not info.isfile() or path.is_absolute() or ".." in path.parts:
+                continue
+            content = tar.extractfile(info)
+            place = PurePosixPath(*path.parts[1:]) if path.parts[0] == _CONFIGURATION else path
+            yield place, content.read() if content else b""
+
+
+def _write(env: Environment, found: dict[PurePosixPath, bytes]) -> Result:
+    folder = env.env_file.parent
+    written, differing = [], []
+    for path, content in sorted(found.items()):
+        target = folder / path
+        secret = path.parts[0] == _SECRETS
+        if target.exists() and (target.read_bytes() == content or (secret and _is_empty_key(path, content))):
+            continue
+        if target.exists() and target.read_bytes().strip():
+            differing.append(str(path))
+            continue
+        _folder(target.parent, secret_files.FOLDER_MODE if secret else _FOLDER_MODE)
+        replace_file(target, content, secret_files.FILE_MODE if secret else _FILE_MODE)
+        written.append(str(path))
+    names = {path.name for path in found if path.parts[0] == _SECRETS}
+    return Result(tuple(written), tuple(differing), KEY in names)
+
+
+def _is_empty_key(path: PurePosixPath, content: bytes) -> bool:
+    return path.name in _OTHER_KEYS and not content.strip()
+
+
+def _folder(path: Path, mode: int) -> None:
+    if not path.is_dir():
+        path.mkdir(mode=mode, parents=True)
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result for programs."""
+    return {"written": list(result.written), "differing": list(result.differing), "secrets": result.secrets}
+
+
+def show(result: Result, env: Environment) -> None:
+    """The result for people."""
+    folder = relative(env.env_file.parent)
+    console.say(f"wrote {console.amount(len(result.written), 'file')} below {folder}", "green")
+    for name in result.differing:
+        console.warn(f"{folder}/{name} differs from the backup, and was left as it is.")
+    if not result.secrets:
+        console.warn(
+            "The backup holds no secrets (BACKUP_SECRETS was false): copy those you keep with your passwords to"
+            f" {relative(env.secrets_dir)}. `invoke secret-init` makes new ones for what is missing."
+        )

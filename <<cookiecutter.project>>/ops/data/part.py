@@ -1,0 +1,104 @@
+"""The part `backup` as the commands use it: one-off containers of its image that read the targets.
+
+Such a container ends with the command that started it, also when that is killed: it watches its standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from typing import IO, Any
+
+from ops import engine
+from ops.base.environments import Environment
+from ops.base.errors import REFUSED, OpsError
+from ops.stack.model import Stack
+
+# It has the keys of the targets and no way to the servers of the stack.
+SERVICE = "backup-verify"
+# Containers that a command has started, with the project as the value.
+LABEL = "ops.restore.work"
+
+# A document, or an error; an archive is longer.
+_LONGEST_DOCUMENT = 16 << 20
+_CHUNK = 1 << 20
+
+
+def require(env: Environment, declared: Stack) -> None:
+    """Raise OpsError (REFUSED) when the stack has no part `backup`."""
+    if SERVICE not in declared.services:
+        raise OpsError(
+            f"{env.name} has no catalogue of backups: COMPOSE_FILE does not name docker-compose.backup.yml.",
+            "Restore an archive of `invoke backup --portable`, or add the part: docs/recovery.md.",
+            REFUSED,
+        )
+
+
+def argv(env: Environment, arguments: Sequence[str], mounts: Sequence[str] = ()) -> list[str]:
+    """The Compose command for a one-off container. mounts: VOLUME:PATH."""
+    options = (*("run", "--rm", "--no-deps", "--no-TTY", "--quiet-pull", "--label", f"{LABEL}={env.project}"),)
+    volumes = (word for each in mounts for word in ("--volume", each))
+    return engine.compose_argv(env, *options, *volumes, SERVICE, *arguments, "--attended", "--json")
+
+
+def remove_left(env: Environment) -> None:
+    """Remove the containers that commands which were killed have left, if any. The caller holds the lock."""
+    listed = engine.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={env.project}")
+    if found := listed.stdout.split():
+        engine.docker("rm", "--force", *found, check=False)
+
+
+def call(
+    env: Environment,
+    arguments: Sequence[str],
+    tick: Callable[[str], None],
+    *,
+    sink: IO[bytes] | None = None,
+    mounts: Sequence[str] = (),
+) -> Any:
+    """Run a command of ops.recovery in a container: the document that it answers; None when the answer goes to `sink`.
+
+    tick: hears what it is doing. Raises the OpsError that the command raised.
+    """
+    answer = sink or io.BytesIO()
+    head = bytearray()
+    complaints: list[str] = []
+    pipe = subprocess.PIPE
+    line = argv(env, arguments, mounts)
+    with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **engine.surroundings(env)) as child:
+        listener = threading.Thread(target=_listen, args=(engine.pipe(child.stderr), complaints, tick), daemon=True)
+        listener.start()
+        while data := engine.pipe(child.stdout).read(_CHUNK):
+            answer.write(data)
+            head += data[: max(0, _LONGEST_DOCUMENT - len(head))] if len(head) < _LONGEST_DOCUMENT else b""
+        code = child.wait()
+        listener.join()
+    if code:
+        raise _failure(bytes(head), complaints, code)
+    return None if sink else json.loads(head)
+
+
+def _listen(stream: IO[bytes], complaints: list[str], tick: Callable[[str], None]) -> None:
+    """Read the log of the container, and what Compose says."""
+    for raw in stream:
+        text = raw.decode(errors="replace").strip()
+        with contextlib.suppress(ValueError, AttributeError):
+            text = str(json.loads(text).get("event", text))
+        if text:
+            complaints[:] = [*complaints[-20:], text]
+            with contextlib.suppress(OSError):
+                tick(text)
+
+
+def _failure(head: bytes, complaints: Sequence[str], code: int) -> OpsError:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        error = json.loads(head)["error"]
+        return OpsError(str(error["message"]), str(error["remedy"]), int(error["code"]))
+    said = "\n".join(complaints)
+    return engine.explain(said) or OpsError(
+        f"The container of the part backup ended with exit code {code}: {complaints[-1] if complaints else 'no word'}"
+    )
