@@ -10,9 +10,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from ops.base.errors import OpsError
+from ops.base.errors import INTERRUPTED, OK, OpsError
 from ops.recovery import settings as configured
+from ops.recovery.attended import attended
 from ops.recovery.log import say
 from ops.recovery.settings import Settings
 
@@ -24,6 +26,37 @@ def _receive(settings: Settings, _: argparse.Namespace) -> int:
     from ops.recovery.postgres import receive
 
     return receive.run(settings)
+
+
+def _materialize(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ops.recovery import materialize
+
+    with attended(arguments.attended):
+        wanted = materialize.wanted(arguments.entry, arguments.until, arguments.target)
+        if arguments.plan:
+            print(materialize.as_json(materialize.plan(settings, wanted)))
+        else:
+            materialize.materialize(settings, wanted, arguments.member, sys.stdout.buffer)
+    return OK
+
+
+def _recover(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ops.recovery import materialize
+
+    with attended(arguments.attended):
+        wanted = materialize.wanted(arguments.entry, arguments.until, arguments.target)
+        materialize.recover_into(settings, wanted, arguments.into)
+        print("{}")
+    return OK
+
+
+def _configuration(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ops.recovery import materialize
+
+    with attended(arguments.attended):
+        wanted = materialize.wanted(arguments.entry, "", arguments.target)
+        materialize.configuration(settings, wanted, sys.stdout.buffer)
+    return OK
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +71,22 @@ def parser() -> argparse.ArgumentParser:
         return found
 
     add("receive", _receive, "Receive WAL and bring it to every target, until SIGTERM.")
+    for name, command, words in (
+        ("materialize", _materialize, "Write a moment of the past to standard output, as a portable archive."),
+        ("recover", _recover, "Recover PostgreSQL as of a moment below a folder."),
+        ("configuration", _configuration, "Write the configuration in a backup to standard output, as a tar archive."),
+    ):
+        restoring = add(name, command, words)
+        restoring.add_argument("entry", help="id of a backup, or latest")
+        restoring.add_argument("--target", default="", help="a part of its location")
+        restoring.add_argument("--attended", action="store_true", help="end when standard input ends")
+        if command is not _configuration:
+            restoring.add_argument("--until", default="", help="PostgreSQL's moment, ISO 8601, or newest")
+        if command is _materialize:
+            restoring.add_argument("--plan", action="store_true", help="only say what that would be, as JSON")
+            restoring.add_argument("--member", action="append", default=[], help="a member that is wanted")
+        if command is _recover:
+            restoring.add_argument("--into", type=Path, required=True, help="the folder")
     return top
 
 
@@ -52,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             say("error", error.message, remedy=error.remedy)
         return error.code
+    except KeyboardInterrupt:
+        say("error", "interrupted")
+        return INTERRUPTED
     return code
 
 
