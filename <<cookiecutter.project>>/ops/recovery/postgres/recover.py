@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,11 +70,16 @@ def recovered(
         data = restore_base(repository, links, into)
         folders = _wal(settings, repository, first, into, until)
         recovery = {**until.settings(), "restore_command": quoted(restore_command(folders))}
-        try:
-            with server.running(data, into / "server", recovery) as found:
-                yield found
-        except Stopped as error:
-            raise _explained(error, folders, first) from None
+        with ExitStack() as stack:
+            try:
+                found = stack.enter_context(server.running(data, into / "server", recovery))
+            except Stopped as error:
+                if not (_SHORT in error.said and until.moment and until.moment <= _reaches(settings, repository)):
+                    raise _explained(error, folders, first, until, _reaches(settings, repository)) from None
+                # Nothing was committed after that moment, by which a server would know it: it has all that there was.
+                command = {"restore_command": recovery["restore_command"], **LATEST.settings()}
+                found = stack.enter_context(server.running(data, into / "server", command))
+            yield found
     finally:
         shutil.rmtree(into, ignore_errors=True)
 
@@ -130,12 +135,13 @@ def _wal(
     """The folders with the WAL that a recovery reads. Raises MissingWal."""
     start, timeline = wal.position(str(first["start"])), int(str(first["timeline"]))
     least = max(wal.position(str(first["end"])), wal.position(until.position) if until.position else 0)
-    folders = [state.stream(settings.paths), state.kept(settings.paths)]
+    system = int(str(first["system"]))
+    folders = of_system([state.stream(settings.paths), state.kept(settings.paths)], system)
     hole, last = _look(folders, start, timeline)
     # A target other than this volume may have more, from another volume; this one is asked first, for it is near.
     if hole or wal.Segment(last, 0).number < wal.number_of(least - 1):
         say("info", "WAL is fetched from the target", target=repository.target.location)
-        folders = [*folders, *fetch(settings, repository, into / "wal")]
+        folders = [*folders, *of_system(fetch(settings, repository, into / "wal"), system)]
         hole, last = _look(folders, start, timeline)
     if last < wal.number_of(least - 1):
         name = hole or wal.Segment(last + 1, timeline).name
@@ -143,6 +149,15 @@ def _wal(
     if hole and not (until.moment or until.position):
         raise MissingWal(f"WAL is missing: {hole}. Nothing after it can be recovered.")
     return folders
+
+
+def of_system(folders: Sequence[Path], system: int) -> list[Path]:
+    """The folders whose WAL is of a database system. One that was made anew writes files of the same names."""
+
+    def systems(folder: Path) -> set[int]:
+        return {wal.system_of(each) for each in folder.iterdir() if wal.segment_of(each.name)} - {0}
+
+    return [each for each in folders if each.is_dir() and not systems(each) - {system}]
 
 
 def fetch(settings: Settings, repository: Repository, into: Path) -> list[Path]:
@@ -190,9 +205,24 @@ def _refuse_other_major(version: int) -> None:
         )
 
 
-def _explained(error: Stopped, folders: Sequence[Path], first: Mapping[str, object]) -> OpsError:
-    if "before configured recovery target was reached" not in error.said:
+# What a server says that has read all WAL and has not come to the moment.
+_SHORT = "before configured recovery target was reached"
+
+
+def _reaches(settings: Settings, repository: Repository) -> datetime:
+    """Everything that was written before this moment is here, or at the target."""
+    received = datetime.fromtimestamp(state.read(settings.paths).until, UTC)
+    return max([received, *(each.time for each in Repository(settings, repository.target, "wal").snapshots())])
+
+
+def _explained(
+    error: Stopped, folders: Sequence[Path], first: Mapping[str, object], until: Until, reaches: datetime
+) -> OpsError:
+    if _SHORT not in error.said:
         return error
     hole, last = _look(folders, wal.position(str(first["start"])), int(str(first["timeline"])))
     name = hole or wal.Segment(last + 1, int(str(first["timeline"]))).name
-    return MissingWal(f"WAL ends before the moment that was asked for. The next file would be {name}.")
+    return MissingWal(
+        f"WAL ends before {until.moment or until.position}. Moments up to {reaches:%Y-%m-%d %H:%M:%S} UTC can be"
+        f" recovered; the next file would be {name}."
+    )

@@ -128,7 +128,8 @@ def _wait(server: Server, child: subprocess.Popen[bytes]) -> None:
 
 def reason(log: str) -> str:
     """Why a server ended, by its log."""
-    found = re.findall(r"(?:FATAL|PANIC):\s+(.*)", log)
+    # Whoever asked while it started was refused by a FATAL as well.
+    found = re.findall(r"(?:FATAL|PANIC):\s+(?!\s|the database system is )(.*)", log)
     return str(found[0]).rstrip(".") if found else client.last_words(log)
 
 

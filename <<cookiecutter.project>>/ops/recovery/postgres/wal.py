@@ -7,12 +7,16 @@ file NAME.history tells where a timeline branched off its parents.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 SEGMENT_BYTES = 16 << 20
 PARTIAL = ".partial"
 _SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.partial)?")
+# Of the first page of a segment: 24 bytes that every page begins with, then the system.
+_LONG_HEADER = struct.Struct("=24xQ")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 
 
@@ -45,6 +49,13 @@ def segment_of(name: str) -> Segment | None:
         return None
     per_file = 0x1_0000_0000 // SEGMENT_BYTES
     return Segment(int(match[2], 16) * per_file + int(match[3], 16), int(match[1], 16))
+
+
+def system_of(file: Path) -> int:
+    """The database system that wrote a segment; 0 when it does not say, for nothing was written into it yet."""
+    with file.open("rb") as opened:
+        header = opened.read(_LONG_HEADER.size)
+    return int(_LONG_HEADER.unpack(header)[0]) if len(header) == _LONG_HEADER.size else 0
 
 
 def timeline_of_history(name: str) -> int:
