@@ -13,6 +13,7 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import OpsError
 from ops.commands import inside
+from ops.data import scratch
 from ops.engine import Container
 from ops.parts import jobs, postgres, redis
 from ops.parts.haproxy import pool
@@ -143,6 +144,7 @@ def status(env: Environment, as_json: bool = False) -> None:
             "project": env.project,
             "services": [row.__dict__ for row in rows],
             "jobs": [asdict(each) for each in scheduled],
+            "scratch": asdict(server) if (server := scratch.find(env)) else None,
             "one_off": [{"name": each.name, "by": each.labels.get(inside.LABEL, "")} for each in beside],
         }
         console.say(json.dumps(document, indent=2))
@@ -167,6 +169,9 @@ def status(env: Environment, as_json: bool = False) -> None:
     for each in beside:
         who = f" by {by}" if (by := each.labels.get(inside.LABEL)) else ""
         console.say(f"\nrun beside {each.service}{who} for {console.duration(now - each.started)}: {each.name}")
+    if server := scratch.find(env):
+        console.say(f"\nbeside the stack: {server.name} serves {server.content}")
+        console.say(f"remove it: invoke restore --drop-scratch --env {env.name}")
     canary.show(env, seen.stack, seen.containers)
     for line in out_of_pool(seen):
         console.say(f"\n{line}", "yellow")

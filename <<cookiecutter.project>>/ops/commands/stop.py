@@ -9,6 +9,7 @@ from ops import engine
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import FAILED, OpsError
+from ops.data import scratch
 from ops.engine import Container
 from ops.parts.nginx import edge
 from ops.rollout.compose_up import compose_failed
@@ -103,7 +104,7 @@ def down(env: Environment, *, volumes: bool = False, assume_yes: bool = False) -
     Raises OpsError when the person does not agree, or something is left over.
     """
     before = leftovers(env)
-    if not (before.containers or before.networks or (volumes and before.volumes)):
+    if not (before.containers or before.networks or (volumes and before.volumes) or scratch.find(env)):
         kept = f"; {len(before.volumes)} volumes with its data are kept" if before.volumes else ""
         console.say(f"nothing to remove: {env.name} is down{kept}")
         return
@@ -113,6 +114,7 @@ def down(env: Environment, *, volumes: bool = False, assume_yes: bool = False) -
         doomed = before.volumes if volumes else ()
         if doomed:
             _agree_to_lose(env, doomed, assume_yes)
+        scratch.drop(env)
         declared = _declared(env)
         drain(_running(env), declared)
         _remove(env, before, doomed, declared is not None)

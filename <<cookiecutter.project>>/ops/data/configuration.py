@@ -90,9 +90,12 @@ def _write(env: Environment, found: dict[PurePosixPath, bytes]) -> Result:
     for path, content in sorted(found.items()):
         target = folder / path
         secret = path.parts[0] == _SECRETS
-        if target.exists() and (target.read_bytes() == content or (secret and _is_empty_key(path, content))):
+        present = target.read_bytes() if target.exists() else None
+        # A line break at the end of a secret does not count: it was typed.
+        same = present == content or (secret and present is not None and present.strip() == content.strip())
+        if same or (secret and _is_empty_key(path, content)):
             continue
-        if target.exists() and target.read_bytes().strip():
+        if present is not None and present.strip():
             differing.append(str(path))
             continue
         _folder(target.parent, secret_files.FOLDER_MODE if secret else _FOLDER_MODE)
