@@ -20,6 +20,7 @@ from ops.base.files import replace_file
 from ops.data import part
 from ops.data.backup import Tick
 from ops.data.entries import Wanted
+from ops.parts import targets
 from ops.secrets import files as secret_files
 from ops.secrets.files import publish_new
 from ops.stack import model
@@ -44,8 +45,10 @@ class Result:
 def restore(env: Environment, wanted: Wanted, tick: Tick = lambda _words: None) -> Result:
     """Write the files of config/<env> that are in a backup and not here. Raises OpsError, and then wrote none."""
     with lock.hold(env, f"restore --configuration --env {env.name}"):
-        part.require(env, model.load(env))
+        declared = model.load(env)
+        part.require(env, declared)
         _prepare(env)
+        targets.make_folder(env, declared)
         received = io.BytesIO()
         tick("reading the backup")
         part.call(env, ["configuration", wanted.entry, *_target(wanted)], tick, sink=received)
@@ -69,7 +72,6 @@ def _prepare(env: Environment) -> None:
         )
     for name in _OTHER_KEYS:
         publish_new(secret_files.path_of(env, name), b"")
-    (env.project_dir / "backups" / env.name / "repository").mkdir(parents=True, exist_ok=True)
 
 
 def _files(packed: io.BytesIO) -> Iterator[tuple[PurePosixPath, bytes]]:

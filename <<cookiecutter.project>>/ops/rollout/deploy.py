@@ -21,7 +21,7 @@ from ops.base import console, findings, signals, undo
 from ops.base.environments import Environment, relative
 from ops.base.errors import INTERRUPTED, SMOKE, OpsError
 from ops.engine import Container
-from ops.parts import postgres, prometheus, provision, redis, routes
+from ops.parts import postgres, prometheus, provision, redis, routes, targets
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
@@ -320,6 +320,7 @@ class Deployment:
         stack, of = decided.seen.stack, decided.of
         self.touched = True
         self._tidy(of(Phase.TIDY))
+        targets.make_folder(self.env, stack)
         self._provision(of(Phase.PROVISION), decided.seen)
         if of(Phase.DATA_TIER, Phase.PROVISION_NEW, Phase.JOBS):
             self._bring_up("starting the data tier", of(Phase.DATA_TIER), stack.foundation)

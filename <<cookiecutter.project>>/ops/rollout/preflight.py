@@ -87,10 +87,11 @@ def _whole(text: str, low: int, high: int) -> bool:
 
 def check_readable(stack: Stack, env: Environment) -> Check:
     """What containers see of the project, which they read as other users. Secrets have rules of their own."""
-    sources = {mount.source for service in stack.services.values() for mount in service.mounts}
+    mounts = (mount for service in stack.services.values() for mount in service.mounts)
+    sources = {mount.source for mount in mounts if mount.configures(env.project_dir)}
     closed: dict[Path, Path] = {}
     for source in sorted(sources):
-        if source.is_relative_to(env.project_dir) and not source.is_relative_to(env.secrets_dir):
+        if not source.is_relative_to(env.secrets_dir):
             for path in (source, *sorted(source.rglob("*"))):
                 if _closed_to_others(path):
                     closed.setdefault(source, path)

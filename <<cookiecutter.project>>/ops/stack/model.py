@@ -31,12 +31,20 @@ class Port:
         return same and (self.number, self.protocol) == (other.number, other.protocol)
 
 
+# The folder of the project that holds backups.
+DATA = "backups"
+
+
 @dataclass(frozen=True)
 class Mount:
     """A file or folder of the host that a container sees: a bind mount, a secret or a config."""
 
     source: Path
     target: str
+
+    def configures(self, project_dir: Path) -> bool:
+        """Whether it holds files of the project that a container reads, and no data that one has written there."""
+        return self.source.is_relative_to(project_dir) and not self.source.is_relative_to(project_dir / DATA)
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,9 @@ def _asked(container: Container, targets: list[str]) -> dict[str, str]:
 
 
 def _mounts(service: Service, project_dir: Path) -> list[Mount]:
-    """Mounts of files of the project."""
-    return [each for each in service.mounts if each.source.is_relative_to(project_dir)]
+    """Mounts of files of the project. A repository of backups changes all the time, and is nobody's to read but its
+    own user's."""
+    return [each for each in service.mounts if each.configures(project_dir)]
 
 
 def _first_boot(service: Service, project_dir: Path) -> list[Path]:

@@ -40,6 +40,7 @@ def calls(env, monkeypatch, make_stack):
     monkeypatch.setattr(configuration.model, "load", lambda _: make_stack())
     monkeypatch.setattr(configuration.part, "require", lambda *_: None)
     monkeypatch.setattr(configuration.part, "call", call)
+    monkeypatch.setattr(configuration.targets, "make_folder", lambda *_: found.append("folder"))
     (env.secrets_dir / "BACKUP_KEY").write_text("key\n")
     return found
 
@@ -48,14 +49,13 @@ def test_what_is_missing_is_written_and_what_differs_is_left(env, calls, tmp_pat
     before = env.env_file.read_bytes()
     (env.secrets_dir / "REDIS_PASSWORD").write_text("another")
     result = configuration.restore(env, Wanted(target="s3:"))
-    assert calls == [["configuration", "latest", "--target=s3:"]]
+    assert calls == ["folder", ["configuration", "latest", "--target=s3:"]]
     assert result.written == ("nginx/more.conf", "secrets/BACKUP_S3_SECRET", "secrets/tls/certificate.pem")
     assert result.differing == (".env", "secrets/REDIS_PASSWORD")
     assert env.env_file.read_bytes() == before and (env.secrets_dir / "REDIS_PASSWORD").read_text() == "another"
     assert (env.secrets_dir / "BACKUP_S3_SECRET").read_text() == "s3", "it was made empty, to be mounted"
     assert (env.secrets_dir / "tls/certificate.pem").stat().st_mode & 0o777 == 0o444
     assert not (tmp_path / "config/outside").exists()
-    assert (env.project_dir / "backups/dev/repository").is_dir()
     configuration.show(result, env)
     said = capsys.readouterr()
     assert "wrote 3 files below config/dev" in said.out and "config/dev/.env differs" in said.err

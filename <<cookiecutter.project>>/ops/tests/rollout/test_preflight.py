@@ -83,7 +83,13 @@ def mounting(make_stack, env):
     secret.chmod(0o400)
     for path, mode in ((folder, 0o755), (folder / "deep", 0o755), (script, 0o644)):
         path.chmod(mode)
-    mounts = (Mount(folder, "/etc/nginx/stack"), Mount(secret, "/run/secrets/S"), Mount(Path("/proc"), "/host"))
+    # What containers write there is nobody else's to read.
+    repository = env.project_dir / "backups/dev/repository"
+    repository.mkdir(mode=0o700, parents=True)
+    mounts = (
+        *(Mount(folder, "/etc/nginx/stack"), Mount(secret, "/run/secrets/S"), Mount(Path("/proc"), "/host")),
+        Mount(repository, "/backups"),
+    )
     return make_stack(Service("nginx", "nginx:1", labels={"ops.part": "edge"}, mounts=mounts)), script
 
 

@@ -27,6 +27,8 @@ def service(tmp_path: Path) -> Service:
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__/x.pyc").write_text("c")
     (folder / digests.MAINTENANCE).write_text("")
+    (tmp_path / "backups/dev/repository").mkdir(parents=True)
+    (tmp_path / "backups/dev/repository/pack").write_text("data, and no configuration")
     outside = tmp_path.parent / "outside.conf"
     outside.write_text("d")
     return Service(
@@ -37,6 +39,7 @@ def service(tmp_path: Path) -> Service:
             Mount(folder / "initdb", "/docker-entrypoint-initdb.d"),
             Mount(tmp_path / "config/dev/secrets/KEY", "/run/secrets/KEY"),
             Mount(outside, "/outside"),
+            Mount(tmp_path / "backups/dev/repository", "/backups"),
         ),
     )
 
