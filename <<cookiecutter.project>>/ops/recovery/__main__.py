@@ -18,6 +18,8 @@ from ops.recovery.attended import attended
 from ops.recovery.log import say
 from ops.recovery.settings import Settings
 
+# Of `key try`: the password does not open a repository.
+_REFUSED_KEY = 4
 # A command with what it takes from the command line; the exit code comes back.
 Command = Callable[[Settings, argparse.Namespace], int]
 
@@ -59,6 +61,16 @@ def _configuration(settings: Settings, arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _key(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ops.recovery import keys
+
+    password = sys.stdin.readline().rstrip("\r\n")
+    if arguments.what == "try":
+        return 0 if keys.accepted(settings, password) else _REFUSED_KEY
+    (keys.add if arguments.what == "add" else keys.only)(settings, password)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its options. Each brings its function in `command`."""
     top = argparse.ArgumentParser(prog="python3 -m ops.recovery", description=__doc__)
@@ -71,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         return found
 
     add("receive", _receive, "Receive WAL and bring it to every target, until SIGTERM.")
+    key = add("key", _key, "Change the password of every repository; it is read from standard input.")
+    key.add_argument("what", choices=("add", "only", "try"))
     for name, command, words in (
         ("materialize", _materialize, "Write a moment of the past to standard output, as a portable archive."),
         ("recover", _recover, "Recover PostgreSQL as of a moment below a folder."),

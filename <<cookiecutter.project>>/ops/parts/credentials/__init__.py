@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops.base.environments import Environment
 from ops.engine import Container
-from ops.parts.credentials import elasticsearch, grafana, postgres, rabbitmq, redis
+from ops.parts.credentials import backup, elasticsearch, grafana, postgres, rabbitmq, redis
 from ops.parts.credentials.base import Credential
 from ops.secrets import definitions
 from ops.stack.owned import Owned
@@ -33,6 +33,8 @@ def of(env: Environment, containers: Sequence[Container], name: str, owned: Owne
     for user in owned.users:
         if user.secret == name:
             return rabbitmq.User(rabbitmq.nodes(running), user.name)
+    if name == backup.SECRET:
+        return backup.Key([each for each in running if each.service == backup.SERVICE])
     if name == "PATRONI_PASSWORD":
         return postgres.Patroni([each for each in postgres.nodes(running) if postgres.automatic(each)])
     if login := redis.USERS.get(name):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -93,13 +94,35 @@ class Receiver:
 
     def _handle(self, reason: str) -> None:
         """Do what another attempt needs. Raises Unanswered."""
-        if _DIVERGED.search(reason):
+        if self._put_aside_former():
+            say("warning", "PostgreSQL was set up anew: its WAL is received from the beginning")
+        elif _DIVERGED.search(reason):
             self._put_aside_diverged()
         elif _LOST.search(reason):
             self._begin_again(reason)
         elif _NO_SLOT.search(reason):
             for error in slots.keep(self.settings, self.state.position):
                 say("warning", "slot could not be made", reason=error.said)
+
+    def _put_aside_former(self) -> bool:
+        """WAL of another database system has the same names; whether there was some. Its copies at the targets stay
+        with the id of the volume, which is a new one from now on."""
+        stream = state.stream(self.settings.paths)
+        found = {wal.system_of(each) for each in stream.iterdir() if wal.segment_of(each.name)} - {0}
+        if not found:
+            return False
+        target = client.conninfo(self.settings, "primary", replication=True)
+        system = int(client.ask(target, "IDENTIFY_SYSTEM").split("|")[0])
+        if found == {system}:
+            return False
+        for number, folder in enumerate((stream, state.kept(self.settings.paths))):
+            place = state.former(self.settings.paths, min(found - {system}) + number)
+            shutil.rmtree(place, ignore_errors=True)
+            folder.replace(place)
+            folder.mkdir()
+        ship.renew_volume(self.settings)
+        self._update(position=0, timeline=0)
+        return True
 
     def _put_aside_diverged(self) -> None:
         """WAL that an old primary wrote and the new one never had would keep us from following the new one."""

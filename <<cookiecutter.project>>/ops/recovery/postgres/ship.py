@@ -110,6 +110,11 @@ def volume_id(settings: Settings) -> str:
         return path.read_text(encoding="ascii")
 
 
+def renew_volume(settings: Settings) -> None:
+    """From now on the volume counts as another one: what it had stays at the targets."""
+    (settings.paths.wal / "id").unlink(missing_ok=True)
+
+
 def oldest_needed(entries: Iterable[catalogue.Entry]) -> int:
     """The position from which on WAL is needed by entries; 0 when it cannot be told, and then everything is."""
     starts = [

@@ -53,6 +53,11 @@ def kept(paths: Paths) -> Path:
     return paths.wal / "kept"
 
 
+def former(paths: Paths, system: int) -> Path:
+    """Where the WAL of another database system is put: of before PostgreSQL was set up anew."""
+    return paths.wal / f"former-{system}"
+
+
 def read(paths: Paths) -> State:
     """What was written last; an empty one when nothing was."""
     try:

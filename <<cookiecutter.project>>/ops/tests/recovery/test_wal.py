@@ -1,0 +1,152 @@
+"""Positions, files and timelines of the WAL; what is shipped, kept and missed; what a base backup says of itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ops.base.errors import OpsError
+from ops.recovery.postgres import base, fingerprint, ship, state, stream, wal
+from ops.recovery.postgres.fingerprint import Fingerprint, Table
+from ops.recovery.postgres.state import Gap, Shipped, State
+from ops.recovery.repository import Snapshot
+from ops.recovery.settings import Paths
+
+HISTORY = "1\t0/5000060\tno recovery target specified\n"
+
+
+def names(timeline: int, *numbers: int) -> list[str]:
+    return [wal.Segment(number, timeline).name for number in numbers]
+
+
+def test_a_segment_and_its_name() -> None:
+    assert wal.segment_of("000000020000000100000003.partial") == wal.Segment(259, 2)
+    assert wal.Segment(259, 2).name == "000000020000000100000003"
+    assert wal.segment_of("00000002.history") is None and wal.segment_of("state.json") is None
+    assert wal.timeline_of_history("0000001F.history") == 31 and wal.timeline_of_history("x") == 0
+
+
+def test_a_position_is_read_and_shown() -> None:
+    assert wal.shown(wal.position("1A/B374D848")) == "1A/B374D848"
+    assert wal.number_of(wal.position("1/3000028")) == 259
+
+
+def test_nothing_is_missing_up_to_what_is_still_written() -> None:
+    found = [*names(1, 3, 4), f"{wal.Segment(5, 1).name}.partial"]
+    assert wal.missing(found, wal.position("0/3000028"), 1, {}) == ("", 5)
+
+
+def test_a_hole_is_named_with_how_far_a_recovery_gets() -> None:
+    assert wal.missing(names(1, 3, 4, 6), wal.position("0/3000028"), 1, {}) == (wal.Segment(5, 1).name, 4)
+    assert wal.missing([], wal.position("0/3000028"), 1, {}) == (wal.Segment(3, 1).name, 2)
+
+
+def test_a_recovery_goes_on_along_the_timeline_of_a_failover() -> None:
+    found = [*names(1, 3, 4), *names(2, 5, 6)]
+    assert wal.missing(found, wal.position("0/3000028"), 1, {2: HISTORY}) == ("", 6)
+    without = [*names(1, 3), *names(2, 5, 6)]
+    assert wal.missing(without, wal.position("0/3000028"), 1, {2: HISTORY})[0] == wal.Segment(4, 1).name
+
+
+def test_files_of_an_unrelated_timeline_do_not_fill_a_hole() -> None:
+    found = [*names(1, 3), *names(7, 4), *names(1, 5)]
+    assert wal.missing(found, wal.position("0/3000028"), 1, {})[0] == wal.Segment(4, 1).name
+
+
+def test_what_an_old_primary_wrote_alone_is_put_aside() -> None:
+    found = [*names(1, 4, 5, 6), *names(2, 5), "00000002.history"]
+    assert wal.diverged(found, wal.branches(HISTORY)) == names(1, 5, 6)
+
+
+def snapshot(id: str, volume: str, position: int) -> Snapshot:
+    tags = frozenset({f"volume={volume}", f"position={position}"})
+    return Snapshot(id, datetime(2026, 11, 26, tzinfo=UTC), tags)
+
+
+def test_the_newest_snapshot_of_wal_stays_and_what_a_lost_volume_had_while_it_is_needed() -> None:
+    found = [
+        snapshot("a", "lost", 100),
+        snapshot("b", "lost", 200),
+        snapshot("c", "mine", 300),
+        snapshot("d", "mine", 4),
+    ]
+    assert [each.id for each in ship.superseded(found, "mine", needed=150)] == ["a", "c"]
+    assert [each.id for each in ship.superseded(found, "mine", needed=250)] == ["a", "b", "c"]
+    assert [each.id for each in ship.superseded(found, "mine", needed=0)] == ["a", "c"], "unknown: all is kept"
+
+
+def test_wal_is_removed_up_to_what_the_oldest_entry_needs(tmp_path: Path) -> None:
+    for name in (*names(1, 3, 4, 5), "00000001.history", f"{wal.Segment(2, 1).name}.partial"):
+        (tmp_path / name).touch()
+    gone = {each.name for each in ship.unneeded(tmp_path, wal.position("0/4000028"))}
+    assert gone == {*names(1, 3), f"{wal.Segment(2, 1).name}.partial"}
+
+
+def test_what_the_receiver_knows_survives_it(tmp_path: Path) -> None:
+    paths = Paths(wal=tmp_path)
+    assert state.read(paths) == State()
+    known = State(7, 1.5, 2, {"/backups": Shipped(6, 1.0, "full")}, (Gap(1, 2, 3.0, "removed"),), "away")
+    state.write(paths, known)
+    assert state.read(paths) == known
+
+
+MANIFEST = {
+    "System-Identifier": 7712589761067094049,
+    "WAL-Ranges": [{"Timeline": 2, "Start-LSN": "0/6000028", "End-LSN": "0/6000120"}],
+}
+
+
+def test_what_a_backup_needs_stands_in_its_manifest() -> None:
+    assert base.range_of(json.dumps(MANIFEST)) == base.Range(7712589761067094049, 2, 0x6000028, 0x6000120)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"System-Identifier": 1, "WAL-Ranges": []}'])
+def test_a_manifest_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(OpsError, match="manifest"):
+        base.range_of(text)
+
+
+def archive(**members: bytes) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        folder = tarfile.TarInfo("base")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+    return target.getvalue()
+
+
+def test_the_manifest_is_read_from_the_archive_in_passing() -> None:
+    whole = archive(PG_VERSION=b"18\n", backup_manifest=b"x" * 1000, after=b"y" * 3000)
+    sink, manifest = io.BytesIO(), io.BytesIO()
+    assert stream.copy(io.BytesIO(whole), sink, manifest)
+    assert sink.getvalue() == whole and manifest.getvalue() == b"x" * 1000
+    assert not stream.copy(io.BytesIO(archive(PG_VERSION=b"18\n")), io.BytesIO(), io.BytesIO())
+
+
+@pytest.mark.parametrize("cut", [700, 512 + 512 + 100])
+def test_an_archive_that_ends_early_is_noticed(cut: int) -> None:
+    with pytest.raises(EOFError):
+        stream.copy(io.BytesIO(archive(PG_VERSION=b"18\n" * 100, after=b"y" * 3000)[:cut]), io.BytesIO(), io.BytesIO())
+
+
+def test_differences_of_tables_are_told_by_name() -> None:
+    noted = Fingerprint("0/1", {"app": {"a.t": Table(3, "9"), "a.u": Table(1, "5"), "a.v": Table(2, "2")}, "gone": {}})
+    found = {"app": {"a.t": Table(2, "4"), "a.u": Table(1, "6"), "a.w": Table(0, "0")}}
+    assert list(fingerprint.differences(noted, found)) == [
+        "app: table a.t has 2 rows, 3 were noted",
+        "app: table a.u has other content than was noted (1 rows)",
+        "app: table a.v is missing",
+        "app: table a.w is there, and was not",
+        "database gone is missing",
+    ]
+    assert fingerprint.decode(noted.as_json()) == noted
+    assert list(fingerprint.differences(noted, noted.databases)) == []
