@@ -34,7 +34,8 @@ _STOP_SECONDS = 10.0
 _LOST = re.compile(
     r"has already been removed|can no longer (get changes from|access) replication slot|slot .*invalidated"
 )
-_DIVERGED = re.compile(r"is not in this server's history")
+# Without a reason when a timeline ended exactly where we would go on: pg_receivewal does not know that answer.
+_DIVERGED = re.compile(r"is not in this server's history|START_REPLICATION\":\s*(;|$)")
 _NO_SLOT = re.compile(r'replication slot "\w+" does not exist')
 
 # What was received, and what there is to receive.

@@ -92,8 +92,8 @@ def branches(history: str) -> list[Branch]:
 
 def diverged(names: Iterable[str], ancestors: Iterable[Branch]) -> list[str]:
     """Files that hold what an old primary wrote after the others had left it: segments in which, or after which, a
-    timeline ended."""
-    ends = {each.timeline: number_of(each.end) for each in ancestors}
+    timeline ended. One that ended with a segment cannot be continued from there, so that segment is among them."""
+    ends = {each.timeline: number_of(each.end - 1) for each in ancestors}
     return sorted(
         name for name in names if (found := segment_of(name)) and found.number >= ends.get(found.timeline, 1 << 62)
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ops.base.errors import OpsError
-from ops.recovery.postgres import base, fingerprint, ship, state, stream, wal
+from ops.recovery.postgres import base, fingerprint, receive, ship, state, stream, wal
 from ops.recovery.postgres.fingerprint import Fingerprint, Table
 from ops.recovery.postgres.state import Gap, Shipped, State
 from ops.recovery.repository import Snapshot
@@ -61,6 +61,15 @@ def test_files_of_an_unrelated_timeline_do_not_fill_a_hole() -> None:
 def test_what_an_old_primary_wrote_alone_is_put_aside() -> None:
     found = [*names(1, 4, 5, 6), *names(2, 5), "00000002.history"]
     assert wal.diverged(found, wal.branches(HISTORY)) == names(1, 5, 6)
+
+
+def test_a_timeline_that_ended_with_a_segment_is_continued_before_it() -> None:
+    """pg_receivewal cannot begin at the very end of a timeline: a quiet site fails over right after a backup."""
+    ended = wal.branches("1\t0/5000000\tno recovery target specified\n")
+    assert wal.diverged(names(1, 3, 4), ended) == names(1, 4)
+    said = 'error: could not send replication command "START_REPLICATION":; pg_receivewal: error: disconnected'
+    assert receive._DIVERGED.search(said)
+    assert not receive._DIVERGED.search('could not send replication command "START_REPLICATION": ERROR:  slot')
 
 
 def snapshot(id: str, volume: str, position: int) -> Snapshot:
