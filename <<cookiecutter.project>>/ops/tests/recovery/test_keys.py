@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from ops.recovery import keys
 from ops.recovery.repository import Repository, WrongKey
 from ops.recovery.settings import Keep, Paths, Settings, Target
 
-pytestmark = pytest.mark.skipif(not shutil.which("restic"), reason="restic is not installed")
+pytestmark = pytest.mark.image
 
 OLD, NEW = "old-key-of-a-test", "new-key-of-a-test"
 
