@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 
+from ops import engine
 from ops.base.errors import REFUSED, OpsError
 from ops.data import configuration
 from ops.data.entries import Wanted
+from ops.stack.model import Service
 
 FILES = {
     "configuration/.env": b"COMPOSE_PROJECT_NAME=other\n",
@@ -37,7 +40,9 @@ def calls(env, monkeypatch, make_stack):
                 tar.addfile(info, io.BytesIO(content))
 
     monkeypatch.setattr(configuration.lock, "hold", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(configuration.model, "load", lambda _: make_stack())
+    monkeypatch.setattr(configuration.model, "load", lambda _: make_stack(Service("backup-verify", "acme/backup")))
+    monkeypatch.setattr(engine, "image_ids", lambda names: dict.fromkeys(names, ""))
+    monkeypatch.setattr(engine, "compose", lambda _env, *line, **_: found.append(line) or SimpleNamespace(ok=True))
     monkeypatch.setattr(configuration.part, "require", lambda *_: None)
     monkeypatch.setattr(configuration.part, "call", call)
     monkeypatch.setattr(configuration.targets, "make_folder", lambda *_: found.append("folder"))
@@ -82,3 +87,12 @@ def test_without_the_key_it_says_where_to_put_it(env, calls, content) -> None:
         and "install -Dm 0444 /dev/stdin config/dev/secrets/BACKUP_KEY" in caught.value.remedy
     )
     assert calls == []
+
+
+@pytest.mark.parametrize(("source", "making"), [("build", "build"), ("pull", "pull")])
+def test_the_image_is_made_before_it_answers(env, calls, monkeypatch, source, making) -> None:
+    """Compose would make it, too, and write into the archive what it does."""
+    monkeypatch.setattr(engine, "image_ids", lambda _names: {})
+    env.values["IMAGE_SOURCE"] = source
+    configuration.restore(env, Wanted())
+    assert calls[1] == (making, "backup-verify")
