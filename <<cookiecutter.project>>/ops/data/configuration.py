@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from ops import engine
@@ -31,7 +31,6 @@ from ops.state import lock
 _CONFIGURATION, _SECRETS = "configuration", "secrets"
 # What opens a target. The containers mount all of them; those of a kind of target that is not used are empty.
 KEY, _OTHER_KEYS = "BACKUP_KEY", ("BACKUP_S3_KEY_ID", "BACKUP_S3_SECRET", "BACKUP_SSH_KEY")
-_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,7 @@ def restore(env: Environment, wanted: Wanted, tick: Tick = lambda _words: None) 
         tick("reading the backup")
         part.call(env, ["configuration", wanted.entry, *_target(wanted)], tick, sink=received)
         received.seek(0)
-        found = dict(_files(received))
-        return _write(env, found)
+        return _write(env, list(_entries(received)))
 
 
 def _make_image(env: Environment, image: str) -> None:
@@ -87,46 +85,59 @@ def _prepare(env: Environment) -> None:
         publish_new(secret_files.path_of(env, name), b"")
 
 
-def _files(packed: io.BytesIO) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The files of the archive, by path relative to config/<env>."""
+@dataclass(frozen=True)
+class _Entry:
+    """A file of the archive, or a folder (content is None). path: relative to config/<env>."""
+
+    path: PurePosixPath
+    mode: int
+    content: bytes | None = None
+
+    @property
+    def secret(self) -> bool:
+        return self.path.parts[:1] == (_SECRETS,)
+
+
+def _entries(packed: io.BytesIO) -> Iterator[_Entry]:
     with tarfile.open(fileobj=packed, mode="r:") as tar:
         for info in tar:
             path = PurePosixPath(info.name)
-            if not info.isfile() or path.is_absolute() or ".." in path.parts:
+            if not (info.isfile() or info.isdir()) or path.is_absolute() or ".." in path.parts:
                 continue
-            content = tar.extractfile(info)
             place = PurePosixPath(*path.parts[1:]) if path.parts[0] == _CONFIGURATION else path
-            yield place, content.read() if content else b""
+            opened = tar.extractfile(info) if info.isfile() else None
+            # Nobody else writes here, whatever was there.
+            yield _Entry(place, info.mode & 0o755, opened.read() if opened else None)
 
 
-def _write(env: Environment, found: dict[PurePosixPath, bytes]) -> Result:
+def _write(env: Environment, found: Sequence[_Entry]) -> Result:
     folder = env.env_file.parent
     written, differing = [], []
-    for path, content in sorted(found.items()):
-        target = folder / path
-        secret = path.parts[0] == _SECRETS
+    for each in (entry for entry in found if entry.content is None):
+        if not (folder / each.path).is_dir():
+            (folder / each.path).mkdir(parents=True)
+            (folder / each.path).chmod(secret_files.FOLDER_MODE if each.path.parts == (_SECRETS,) else each.mode)
+    for each in sorted(found, key=lambda entry: entry.path):
+        content, target = each.content, folder / each.path
+        if content is None:
+            continue
         present = target.read_bytes() if target.exists() else None
         # A line break at the end of a secret does not count: it was typed.
-        same = present == content or (secret and present is not None and present.strip() == content.strip())
-        if same or (secret and _is_empty_key(path, content)):
+        same = present == content or (each.secret and present is not None and present.strip() == content.strip())
+        if same or (each.secret and _is_empty_key(each.path, content)):
             continue
         if present is not None and present.strip():
-            differing.append(str(path))
+            differing.append(str(each.path))
             continue
-        _folder(target.parent, secret_files.FOLDER_MODE if secret else _FOLDER_MODE)
-        replace_file(target, content, secret_files.FILE_MODE if secret else _FILE_MODE)
-        written.append(str(path))
-    names = {path.name for path in found if path.parts[0] == _SECRETS}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, content, each.mode)
+        written.append(str(each.path))
+    names = {each.path.name for each in found if each.secret}
     return Result(tuple(written), tuple(differing), KEY in names)
 
 
 def _is_empty_key(path: PurePosixPath, content: bytes) -> bool:
     return path.name in _OTHER_KEYS and not content.strip()
-
-
-def _folder(path: Path, mode: int) -> None:
-    if not path.is_dir():
-        path.mkdir(mode=mode, parents=True)
 
 
 def as_json(result: Result) -> dict[str, Any]:

@@ -22,9 +22,14 @@ FILES = {
     "secrets/REDIS_PASSWORD": b"redis",
     "secrets/BACKUP_S3_SECRET": b"s3",
     "secrets/tls/certificate.pem": b"pem",
+    "secrets/ca.key": b"key of the authority",
     "../outside": b"no",
     "/etc/passwd": b"no",
 }
+
+
+MODES = {"secrets/ca.key": 0o600, "configuration/nginx/more.conf": 0o666}
+FOLDERS = {"configuration": 0o755, "configuration/nginx": 0o755, "secrets": 0o755, "secrets/tls": 0o755}
 
 
 @pytest.fixture
@@ -34,9 +39,13 @@ def calls(env, monkeypatch, make_stack):
     def call(_env, arguments, _tick, *, sink):
         found.append(arguments)
         with tarfile.open(fileobj=sink, mode="w|") as tar:
+            for name, mode in FOLDERS.items():
+                folder = tarfile.TarInfo(name)
+                folder.type, folder.mode = tarfile.DIRTYPE, mode
+                tar.addfile(folder)
             for name, content in FILES.items():
                 info = tarfile.TarInfo(name)
-                info.size = len(content)
+                info.size, info.mode = len(content), MODES.get(name, 0o444)
                 tar.addfile(info, io.BytesIO(content))
 
     monkeypatch.setattr(configuration.lock, "hold", lambda *_: contextlib.nullcontext())
@@ -55,15 +64,20 @@ def test_what_is_missing_is_written_and_what_differs_is_left(env, calls, tmp_pat
     (env.secrets_dir / "REDIS_PASSWORD").write_text("another")
     result = configuration.restore(env, Wanted(target="s3:"))
     assert calls == ["folder", ["configuration", "latest", "--target=s3:"]]
-    assert result.written == ("nginx/more.conf", "secrets/BACKUP_S3_SECRET", "secrets/tls/certificate.pem")
+    assert result.written == (
+        *("nginx/more.conf", "secrets/BACKUP_S3_SECRET"),
+        *("secrets/ca.key", "secrets/tls/certificate.pem"),
+    )
     assert result.differing == (".env", "secrets/REDIS_PASSWORD")
     assert env.env_file.read_bytes() == before and (env.secrets_dir / "REDIS_PASSWORD").read_text() == "another"
     assert (env.secrets_dir / "BACKUP_S3_SECRET").read_text() == "s3", "it was made empty, to be mounted"
-    assert (env.secrets_dir / "tls/certificate.pem").stat().st_mode & 0o777 == 0o444
+    modes = {path: (env.env_file.parent / path).stat().st_mode & 0o777 for path in result.written}
+    assert [*modes.values()] == [0o644, 0o444, 0o600, 0o444], "as they were, and nobody else may write"
+    assert (env.secrets_dir / "tls").stat().st_mode & 0o777 == 0o755, "nginx reads it as another user"
     assert not (tmp_path / "config/outside").exists()
     configuration.show(result, env)
     said = capsys.readouterr()
-    assert "wrote 3 files below config/dev" in said.out and "config/dev/.env differs" in said.err
+    assert "wrote 4 files below config/dev" in said.out and "config/dev/.env differs" in said.err
     assert "holds no secrets" not in said.err
     assert configuration.restore(env, Wanted()).written == (), "again, it finds nothing to do"
 
