@@ -197,11 +197,9 @@ def _image(wanted: Wanted) -> Iterator[str]:
         yield from ("  args:", f"    SERVICE: {wanted.module}")
         return
     yield f"  context: ./{wanted.folder}"
-    if wanted.kind in MADE:
-        yield from ("  args:", "    REGISTRY_MIRROR: ${REGISTRY_MIRROR}")
+    yield from ("  args:", "    REGISTRY_MIRROR: ${REGISTRY_MIRROR}")
     yield from ("  labels:", "    ops.project: ${COMPOSE_PROJECT_NAME} # old images are removed by it")
-    if wanted.kind in MADE:
-        yield "  secrets: [ca_bundle]"
+    yield "  secrets: [ca_bundle] # for networks that inspect TLS; only a Dockerfile that asks for it gets it"
 
 
 def _labels(wanted: Wanted) -> Iterator[str]:

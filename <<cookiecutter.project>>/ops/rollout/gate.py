@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -201,8 +202,27 @@ def explain(verdict: Verdict) -> OpsError:
         if lines := engine.logs(verdict.container.id, 15):
             parts.append(f"The last lines of {verdict.container.name}:")
             parts.extend(f"  {shorten(line)}" for line in lines)
+            parts.extend(hints("\n".join(lines)))
     remedy = "What is healthy keeps running. Fix the cause and run the same command again."
     return OpsError("\n".join(parts), remedy, verdict.code)
+
+
+# What an image that was not made for it says of a read-only root file system, and of missing capabilities.
+_HINTS = {
+    "Read-only file system": (
+        "It writes outside its volumes and /tmp. In its Compose entry: a tmpfs for each folder that it writes to, or"
+        " read_only: false."
+    ),
+    "Operation not permitted|Permission denied": (
+        "It may lack a capability. An image that starts as root and changes its user needs cap_add: [CHOWN, SETGID,"
+        " SETUID]; one that writes as root to folders of that user needs DAC_OVERRIDE too."
+    ),
+}
+
+
+def hints(log: str) -> list[str]:
+    """What helps, for what a log says of how the container is confined."""
+    return [hint for said, hint in _HINTS.items() if re.search(said, log, re.IGNORECASE)]
 
 
 def demand(verdict: Verdict) -> None:

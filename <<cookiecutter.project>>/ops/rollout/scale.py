@@ -19,7 +19,7 @@ from ops.rollout import canary, preflight
 from ops.rollout.deploy import Deployment, deployment
 from ops.rollout.observe import by_container, note
 from ops.rollout.roll import move
-from ops.stack import images, model, networks
+from ops.stack import images, labels, model, networks
 from ops.stack.model import Stack
 from ops.state import releases
 from ops.state.drift import PROBATION
@@ -52,6 +52,13 @@ def setting(declared: Stack, settings: Mapping[str, str], service: str) -> str:
         raise OpsError(
             f'"{service}" cannot be scaled: its number of containers is not a setting.',
             f"In its Compose file: deploy: {{replicas: ${{{variable}}}}}; and {variable}=1 in the .env files.",
+            USAGE,
+        )
+    if service in declared.restarting:
+        why = "it publishes a port of the host" if declared.services[service].ports else f"{labels.ROLLOUT}: restart"
+        raise OpsError(
+            f'"{service}" cannot be scaled: two of its containers must not run at once ({why}).',
+            f"If they may: {labels.ROLLOUT}: {labels.ROLLING}, and no port of the host.",
             USAGE,
         )
     raise OpsError(f'"{service}" cannot be scaled.', f"Can be scaled: {', '.join(known) or 'nothing'}.", USAGE)

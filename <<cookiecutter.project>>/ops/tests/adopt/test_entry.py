@@ -26,7 +26,7 @@ def test_a_service_of_nodejs_below_a_path() -> None:
         *("serving: {aliases: [shop.serving]}", "scrape:", "replicas: ${SHOP_REPLICAS:-1}"),
     ):
         assert line in found
-    assert "database:" not in found and "secrets: [ca_bundle]" in found
+    assert "database:" not in found and [line for line in found if line.startswith("secrets: [ca_bundle]")]
 
 
 @pytest.mark.parametrize("kind", ["python", "node", "go"])
@@ -68,6 +68,12 @@ def test_an_image_is_asked_for_its_port_only_when_nothing_else_is_said() -> None
     assert {"image: nginx:1", "ops.port: 80", "ops.ready: tcp"} <= {*lines(image)}
     assert "ops.ready: /up" in lines(Wanted(**{**image.__dict__, "ready": "/up"}))
     assert not [line for line in lines(image) if line.startswith(("build", "ops.metrics", "ops.smoke", "develop"))]
+
+
+def test_any_dockerfile_may_ask_for_the_mirror_and_the_authorities() -> None:
+    found = lines(Wanted("shop", "dockerfile", route="/shop", port=80))
+    assert "REGISTRY_MIRROR: ${REGISTRY_MIRROR}" in found
+    assert [line for line in found if line.startswith("secrets: [ca_bundle]")]
 
 
 def test_jobs() -> None:

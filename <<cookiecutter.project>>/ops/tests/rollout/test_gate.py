@@ -294,6 +294,20 @@ def test_the_reason_says_who_and_shows_probe_and_log(make_container, monkeypatch
     assert error.code == NOT_READY
 
 
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ('[emerg] 1#1: mkdir() "/var/lib/nginx/body" failed (30: Read-only file system)', "a tmpfs for each folder"),
+        ('[emerg] 1#1: chown("/var/cache/nginx", 101) failed (1: Operation not permitted)', "cap_add: [CHOWN"),
+        ("mkdir: permission denied", "DAC_OVERRIDE"),
+    ],
+)
+def test_what_confines_a_container_is_named_with_what_loosens_it(log: str, words: str) -> None:
+    (hint,) = gate.hints(log)
+    assert words in hint
+    assert gate.hints("password authentication failed") == []
+
+
 def test_long_lines_keep_their_beginning_and_their_end() -> None:
     assert gate.shorten("short") == "short"
     long = gate.shorten(f"who{'x' * 5000}why")

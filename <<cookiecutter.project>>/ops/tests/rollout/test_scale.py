@@ -14,7 +14,7 @@ from ops.parts.postgres.connections import LABEL
 from ops.rollout import deploy, preflight, scale
 from ops.rollout.roll import Move
 from ops.stack import model
-from ops.stack.model import Service, Stack
+from ops.stack.model import Port, Service, Stack
 from ops.state import lock, releases
 
 WEB = Service("web", "acme/web:1", built=True, memory_limit=1024**3)
@@ -61,6 +61,20 @@ def test_a_service_whose_number_is_no_setting_says_how_it_becomes_one() -> None:
     ) as caught:
         scale.setting(replace(STACK, services={"my-api": api}), {}, "my-api")
     assert "deploy: {replicas: ${MY_API_REPLICAS}}" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("service", "why"),
+    [
+        (replace(API, labels={"ops.rollout": "restart"}), "ops.rollout: restart"),
+        (replace(API, ports=(Port("", 80),)), "it publishes a port of the host"),
+    ],
+)
+def test_a_service_that_is_replaced_by_a_restart_says_why_it_cannot_be_scaled(service: Service, why: str) -> None:
+    with pytest.raises(OpsError) as caught:
+        scale.setting(replace(STACK, services={"api": service}), {"api": "API_REPLICAS"}, "api")
+    assert caught.value.message == f'"api" cannot be scaled: two of its containers must not run at once ({why}).'
+    assert "ops.rollout: rolling" in caught.value.remedy
 
 
 class Scaling:
