@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,6 +121,10 @@ def _unpack(repository: Repository, entry: Entry, folder: Path) -> None:
         except BaseException:
             child.kill()
             raise
+        finally:
+            # What tar never read is still in the buffer, and closing would raise in place of what has happened.
+            with suppress(BrokenPipeError):
+                child.stdin.close()
         said = child.stderr.read().decode(errors="replace")
     if child.returncode:
         raise OpsError(f"The backup of PostgreSQL in entry {entry.id} cannot be unpacked: {client.last_words(said)}.")
