@@ -7,12 +7,15 @@ Exit codes are those of ops/base/errors.py.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from ops.base.errors import INTERRUPTED, OK, OpsError
+from ops.base.errors import FAILED, INTERRUPTED, OK, OpsError
+from ops.base.signals import interrupt_on_ending
 from ops.recovery import settings as configured
 from ops.recovery.attended import attended
 from ops.recovery.log import say
@@ -71,6 +74,26 @@ def _key(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _take(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ops.recovery import take
+
+    interrupt_on_ending()
+    entry = take.take(settings, arguments.full)
+    if arguments.json:
+        print(json.dumps(take.as_json(entry)))
+    return OK
+
+
+def _verify(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ops.recovery import verify
+
+    interrupt_on_ending()
+    found = verify.verify(settings, arguments.entry)
+    if arguments.json:
+        print(json.dumps([asdict(each) for each in found]))
+    return OK if all(each.good for each in found) else FAILED
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its options. Each brings its function in `command`."""
     top = argparse.ArgumentParser(prog="python3 -m ops.recovery", description=__doc__)
@@ -83,6 +106,10 @@ def parser() -> argparse.ArgumentParser:
         return found
 
     add("receive", _receive, "Receive WAL and bring it to every target, until SIGTERM.")
+    taking = add("take", _take, "Take an entry, copy it to every target, and remove what is kept no longer.")
+    taking.add_argument("--full", action="store_true", help="all of PostgreSQL, not only what has changed")
+    proving = add("verify", _verify, "Restore entries and compare: those that were never proven, or one.")
+    proving.add_argument("entry", nargs="?", default="", help="an id, the beginning of one, or latest")
     key = add("key", _key, "Change the password of every repository; it is read from standard input.")
     key.add_argument("what", choices=("add", "only", "try"))
     for name, command, words in (

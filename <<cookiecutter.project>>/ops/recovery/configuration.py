@@ -13,8 +13,8 @@ from typing import Any
 from ops.base.errors import OpsError
 from ops.state.document import newest
 
-# Where the part mounts them: config/<env> without its secrets; the certificates, or with BACKUP_SECRETS every secret;
-# the volume in which the commands keep releases; Grafana's.
+# Where the part mounts them: what config/<env> holds beside its secrets; the certificates, or with BACKUP_SECRETS
+# every secret; the volume in which the commands keep releases; Grafana's.
 CONFIGURATION = Path("/project/configuration")
 SECRETS = Path("/project/secrets")
 STATE = Path("/project/state")
@@ -25,7 +25,7 @@ CERTIFICATES = "tls"
 
 
 def copy_configuration(into: Path, source: Path = CONFIGURATION) -> int:
-    """Copy config/<env> without its secrets; how many files that were."""
+    """Copy what config/<env> holds beside its secrets; how many files that were."""
     return _copy(source, into)
 
 
