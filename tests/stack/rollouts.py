@@ -274,8 +274,8 @@ def upgrade() -> None:
 # The services' own dead line: a test need not wait for three minutes.
 _IMPATIENT = Edit(f"config/{ENVIRONMENT}/.env", "\nDEPLOY_TIMEOUT=15\n")
 _COMPOSE_FILE = "docker-compose.services.yml"
-_MINE, _WRONG = "secrets: [AUTH_DB_PASSWORD,", "secrets: [{source: WRONG, target: AUTH_DB_PASSWORD},"
-_DECLARED = f'\nsecrets:\n  WRONG: {{file: "./config/{ENVIRONMENT}/wrong"}}\n'
+# A role that may connect, but has another password.
+_MINE, _WRONG = "      DATABASE_USER: auth\n", "      DATABASE_USER: api\n"
 
 
 def _while_starting(text: str) -> Edit:
@@ -291,15 +291,10 @@ BAD_RELEASES = (
     Bad("ready, then crash", 6, "ran out of road", (_while_starting(_CRASH),)),
     Bad("smoke request 500", 8, "lost the keys", (Edit(_ROUTES, f"{_RAISE}    target, said =", "    target, said ="),)),
     Bad(
-        "wrong secret",
+        "wrong password",
         7,
         "password authentication failed",
-        (
-            Edit(f"config/{ENVIRONMENT}/wrong", "certainly-not-this-password"),
-            Edit(_COMPOSE_FILE, _WRONG, _MINE),
-            Edit(_COMPOSE_FILE, _DECLARED, "\nsecrets:\n"),
-            _IMPATIENT,
-        ),
+        (Edit(_COMPOSE_FILE, _WRONG, _MINE), _IMPATIENT),
     ),
     Bad("failing migration", 5, "division by zero", (Edit(f"{_MIGRATIONS}/0002_impossible.py", _MIGRATION),)),
     Bad("out of memory", 9, "out of memory", (_while_starting(_HOARD),)),
