@@ -46,7 +46,7 @@ def image(engine: None, project: Path) -> Iterator[str]:
     result = build.provide([*images.values(), S3, SFTP], say=lambda _: None)
     assert not result.unavailable, result.unavailable
     name = f"backup-image-test:{secrets.token_hex(4)}"
-    contexts = [f"--build-context={folder}={project}/ops/{folder}" for folder in ("base", "recovery")]
+    contexts = [f"--build-context={folder}={project}/ops/{folder}" for folder in ("base", "recovery", "state")]
     arguments = [f"--build-arg={key}={value}" for key, value in images.items()]
     done("build", "--quiet", f"--tag={name}", *contexts, *arguments, str(project / "infrastructure/backup"))
     yield name
