@@ -153,10 +153,11 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
     Work is finished or undone even when the output is closed, and the exit code says how that went.
 
     help_texts: help of each argument; `positional`: names of the arguments given without a flag, `iterable`: of those
-    that can be given several times, separated by blanks.
+    that can be given several times, separated by blanks; `optional`: of those whose flag may stand without a value.
     """
     positional = help_texts.pop("positional", "").split()
     iterable = help_texts.pop("iterable", "").split()
+    optional = help_texts.pop("optional", "").split()
 
     def decorate(body: Callable[..., Any]) -> Any:
         @wraps(body)
@@ -187,7 +188,7 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
                 code = INTERRUPTED
             sys.exit(code or 0)
 
-        return task(guarded, help=help_texts, positional=positional, iterable=iterable)
+        return task(guarded, help=help_texts, positional=positional, iterable=iterable, optional=optional)
 
     return decorate
 
@@ -504,20 +505,64 @@ def redis_cli(_context, env=ENV):
 # ── data ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@command(env=ENV_HELP, json=JSON_HELP)
-def backup(_context, env=ENV, json=False):
-    """Back up all data into backups/<env>/ while it runs, and verify it."""
+@command(
+    env=ENV_HELP,
+    list="show the backups at every target: age, size, verified when, and which moments can be recovered",
+    verify="restore a backup in a container and compare: its id or latest, or without a value all that never were",
+    full="copy all of PostgreSQL, not only what has changed since the last backup",
+    portable="write one archive, unencrypted, into backups/<env>/ instead: to move data to another version or machine",
+    json=JSON_HELP,
+    optional="verify",
+)
+def backup(_context, env=ENV, list=False, verify="", full=False, portable=False, json=False):
+    """Take a backup of everything now, as the schedule does, and bring it to every target.
+
+    Where COMPOSE_FILE does not name docker-compose.backup.yml it writes the archive of --portable.
+    """
+    from json import dumps
+
     from ops.base import console
     from ops.data import backup as backups
+    from ops.data import catalogue
+    from ops.stack import model
     from ops.state import lock
 
     environment = load(env)
+    declared = model.load(environment)
+    if list or verify or full:
+        catalogue.require(environment, declared)
+    if catalogue.has(declared) and not portable:
+        doing = "looking at the targets" if list else "verifying" if verify else f"backing up {environment.name}"
+        with console.activity(doing, quiet=json or list) as tick:
+            if list:
+                found = catalogue.listing(environment, tick)
+            elif verify:
+                found = catalogue.verify(environment, "" if verify is True else verify, tick)
+            else:
+                found = catalogue.take(environment, full, tick)
+        if json:
+            print(dumps(found, indent=2))
+        elif list:
+            catalogue.show_listing(found)
+        elif not verify:
+            catalogue.show_taken(environment, found)
+        if verify:
+            good = all(each["good"] for each in found) if json else catalogue.show_verified(found)
+            return 0 if good else 1
+        return 0
     with (
         lock.hold(environment, f"backup --env {environment.name}"),
         console.activity(f"backing up {environment.name}", quiet=json) as tick,
     ):
         result = backups.create(environment, tick)
     present(backups, result, json)
+    if not (catalogue.has(declared) or json):
+        console.say(
+            "This is one archive on this machine. Backups on a schedule, encrypted, elsewhere and proven by restoring"
+            " them: docs/recovery.md",
+            "dim",
+        )
+    return 0
 
 
 @command(

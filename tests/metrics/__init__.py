@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 JOBS = {
     "stack": ("web", "api", "auth-service", "notification-service"),
     "scheduler": ("scheduler",),
+    "backup": ("wal-receiver",),
     "nginx-exporter": ("nginx",),
     "haproxy": ("haproxy",),
     "blackbox-exporter": ("endpoint", "elasticsearch"),

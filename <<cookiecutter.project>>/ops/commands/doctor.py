@@ -6,9 +6,10 @@ from ops import engine
 from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.base.errors import OpsError
-from ops.parts import provision
+from ops.parts import backups, provision
 from ops.rollout import preflight
 from ops.stack import contract, model
+from ops.stack.model import Stack
 
 
 def doctor(env: Environment) -> bool:
@@ -25,7 +26,7 @@ def doctor(env: Environment) -> bool:
         except OpsError as error:
             wrong.append(findings.Check("services", findings.FAILED, error.message, error.remedy))
         # What reads the labels would stop at the first that it cannot read.
-        found = wrong or preflight.run(env, declared, engine.containers(env))
+        found = wrong or _asked(env, declared)
     colours = {findings.OK: "green", findings.WARNING: "yellow", findings.FAILED: "red"}
     console.print_table(
         ("CHECK", "RESULT", "FOUND", "WHAT TO DO"),
@@ -46,3 +47,8 @@ def doctor(env: Environment) -> bool:
     else:
         console.say(f"{env.name} can be deployed", "green")
     return not failed
+
+
+def _asked(env: Environment, declared: Stack) -> list[findings.Check]:
+    containers = engine.containers(env)
+    return [*preflight.run(env, declared, containers), *backups.doctor(env, declared, containers)]

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from ops import engine
 from ops.base.environments import Environment
-from ops.base.errors import REFUSED, OpsError
+from ops.base.errors import FAILED, REFUSED, OpsError
 from ops.stack.model import Stack
 
 # It has the keys of the targets and no way to the servers of the stack.
@@ -38,11 +38,20 @@ def require(env: Environment, declared: Stack) -> None:
         )
 
 
-def argv(env: Environment, arguments: Sequence[str], mounts: Sequence[str] = ()) -> list[str]:
-    """The Compose command for a one-off container. mounts: VOLUME:PATH."""
-    options = (*("run", "--rm", "--no-deps", "--no-TTY", "--quiet-pull", "--label", f"{LABEL}={env.project}"),)
+def argv(
+    env: Environment,
+    arguments: Sequence[str],
+    mounts: Sequence[str] = (),
+    service: str = SERVICE,
+    attended: bool = True,
+) -> list[str]:
+    """The Compose command for a one-off container. mounts: VOLUME:PATH; attended: it ends when its input ends."""
+    # Whoever waits for it removes what an earlier one has left; a backup by hand goes on by itself.
+    label = ("--label", f"{LABEL}={env.project}") if attended else ()
+    options = ("run", "--rm", "--no-deps", "--no-TTY", "--quiet-pull", *label)
     volumes = (word for each in mounts for word in ("--volume", each))
-    return engine.compose_argv(env, *options, *volumes, SERVICE, *arguments, "--attended", "--json")
+    ending = ("--attended",) if attended else ()
+    return engine.compose_argv(env, *options, *volumes, service, *arguments, *ending, "--json")
 
 
 def remove_left(env: Environment) -> None:
@@ -59,16 +68,21 @@ def call(
     *,
     sink: IO[bytes] | None = None,
     mounts: Sequence[str] = (),
+    service: str = SERVICE,
+    attended: bool = True,
+    verdict: bool = False,
 ) -> Any:
     """Run a command of ops.recovery in a container: the document that it answers; None when the answer goes to `sink`.
 
-    tick: hears what it is doing. Raises the OpsError that the command raised.
+    tick: hears what it is doing. service: whose keys and networks it has; attended: it ends when this command ends,
+    however that happens; verdict: exit code 1 with a document is an answer, too. Raises the OpsError that the command
+    raised.
     """
     answer = sink or io.BytesIO()
     head = bytearray()
     complaints: list[str] = []
     pipe = subprocess.PIPE
-    line = argv(env, arguments, mounts)
+    line = argv(env, arguments, mounts, service, attended)
     with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **engine.surroundings(env)) as child:
         listener = threading.Thread(target=_listen, args=(engine.pipe(child.stderr), complaints, tick), daemon=True)
         listener.start()
@@ -77,7 +91,7 @@ def call(
             head += data[: max(0, _LONGEST_DOCUMENT - len(head))] if len(head) < _LONGEST_DOCUMENT else b""
         code = child.wait()
         listener.join()
-    if code:
+    if code and not (verdict and code == FAILED and head.lstrip().startswith(b"[")):
         raise _failure(bytes(head), complaints, code)
     return None if sink else json.loads(head)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ops.parts import host, monitoring, readiness
+from ops.parts import backups, host, monitoring, readiness
 from ops.parts.haproxy import health as haproxy
 from ops.parts.nginx import health as nginx
 from ops.parts.postgres import health as postgres
@@ -24,7 +24,8 @@ class Part:
 
 # In the order of reports.
 PARTS = tuple(
-    Part(each.TITLE, each.probes) for each in (readiness, postgres, redis, rabbitmq, nginx, haproxy, host, monitoring)
+    Part(each.TITLE, each.probes)
+    for each in (readiness, postgres, redis, rabbitmq, nginx, haproxy, backups, host, monitoring)
 )
 # Those whose probes need the declaration ask last: meanwhile it is read.
 _NEED_DECLARATION = {readiness.TITLE, monitoring.TITLE}

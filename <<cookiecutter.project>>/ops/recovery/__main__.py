@@ -94,6 +94,13 @@ def _verify(settings: Settings, arguments: argparse.Namespace) -> int:
     return OK if all(each.good for each in found) else FAILED
 
 
+def _list(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ops.recovery import listing
+
+    print(json.dumps(listing.report(settings), indent=None if arguments.json else 2))
+    return OK
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command with its options. Each brings its function in `command`."""
     top = argparse.ArgumentParser(prog="python3 -m ops.recovery", description=__doc__)
@@ -128,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
             restoring.add_argument("--member", action="append", default=[], help="a member that is wanted")
         if command is _recover:
             restoring.add_argument("--into", type=Path, required=True, help="the folder")
+    add("list", _list, "What there is at every target.")
     return top
 
 

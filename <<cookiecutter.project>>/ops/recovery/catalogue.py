@@ -1,12 +1,14 @@
 """Entries of the catalogue: what an entry holds, which there are, how long each is kept.
 
 An entry is several snapshots with the tags entry=ID and part=NAME. The last one, part=record, holds entry.json; without
-it there is no entry. What came of a verification is a snapshot of its own with the tag verification=ID.
+it there is no entry. What came of a verification is a snapshot of its own with the tag verification=ID, and a restore
+leaves one with the tag restored=ID.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -91,12 +93,14 @@ class Verification:
 @dataclass(frozen=True)
 class Catalogue:
     """What a target has. entries and verifications are in the order of their time; unfinished: snapshots of entries
-    that never got their record; broken: complaints about what could not be read."""
+    that never got their record; broken: complaints about what could not be read; restored: moments of restores, by the
+    machine on which they were made."""
 
     entries: tuple[Entry, ...] = ()
     verifications: tuple[Verification, ...] = ()
     unfinished: tuple[Snapshot, ...] = ()
     broken: tuple[str, ...] = ()
+    restored: Mapping[str, datetime] = field(default_factory=dict)
 
     def verified(self, entry_id: str) -> Verification | None:
         """The last verification of an entry."""
@@ -165,6 +169,21 @@ def record(repository: Repository, verification: Verification) -> None:
     repository.save_text(_VERIFICATION_FILE, text, [f"verification={verification.entry}"])
 
 
+def note_restore(repository: Repository, entry_id: str) -> None:
+    """Note that an entry was restored on this machine: whoever did had the key."""
+    tags = [f"restored={entry_id}", f"machine={machine(repository.settings)}"]
+    repository.save_text("restored.txt", f"{entry_id}\n", tags)
+
+
+def machine(settings: Settings) -> str:
+    """A name of this machine that no other one has, made when there is none."""
+    path = settings.paths.cache / "machine"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex, encoding="ascii")
+    return path.read_text(encoding="ascii")
+
+
 def encode(entry: Entry) -> str:
     """An entry as the text of entry.json."""
     document = {
@@ -211,11 +230,14 @@ def read(repository: Repository) -> Catalogue:
     listing = repository.listing()
     parts: dict[str, dict[str, Snapshot]] = {}
     proofs = []
+    restored = {}
     for each in listing.snapshots:
         if entry_id := each.tag("entry"):
             parts.setdefault(entry_id, {})[each.tag("part")] = each
         elif each.tag("verification"):
             proofs.append(each)
+        elif each.tag("restored"):
+            restored[each.tag("machine")] = each.time
     broken = list(listing.unreadable)
     entries = []
     complete = {entry_id: found for entry_id, found in parts.items() if RECORD in found}
@@ -235,6 +257,7 @@ def read(repository: Repository) -> Catalogue:
         tuple(sorted(verifications, key=lambda each: each.began)),
         tuple(each for entry_id in parts.keys() - complete.keys() for each in parts[entry_id].values()),
         tuple(broken),
+        restored,
     )
 
 

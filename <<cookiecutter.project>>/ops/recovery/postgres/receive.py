@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ops.base.errors import OK, OpsError
-from ops.recovery import metrics
+from ops.recovery import listing, metrics
 from ops.recovery.log import say
 from ops.recovery.metrics import Metric
 from ops.recovery.postgres import client, ship, slots, state, wal
@@ -267,7 +267,9 @@ def run(settings: Settings) -> int:
         signal.signal(number, lambda *_: ended.set())
     receiver = Receiver(settings)
     shippers = [ship.Shipper(settings, target, receiver) for target in settings.targets]
-    server = metrics.serve(lambda: [*receiver.metrics(), *ship.metrics(shippers)])
+    catalogue = listing.Watch(settings)
+    server = metrics.serve(lambda: [*receiver.metrics(), *ship.metrics(shippers), *catalogue.metrics()])
+    threading.Thread(target=catalogue.run, daemon=True).start()
     say("info", "starts", nodes=list(settings.database_hosts), targets=[each.location for each in settings.targets])
     if not settings.database_hosts:
         say("info", "the stack has no PostgreSQL: nothing to receive")
