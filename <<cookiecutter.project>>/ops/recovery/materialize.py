@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from ops.recovery import archive, catalogue, contents, rabbitmq, serve
 from ops.recovery.catalogue import FILES, POSTGRES, Entry
 from ops.recovery.log import say
 from ops.recovery.postgres import client, recover, server, state
-from ops.recovery.repository import Repository
+from ops.recovery.repository import Repository, RepositoryError
 from ops.recovery.settings import Settings, Target
 
 # As far as the write-ahead log reaches.
@@ -249,6 +249,9 @@ def materialize(settings: Settings, wanted: Wanted, members: Collection[str], si
         with (folder / "archive" / archive.file_name(facts)).open("rb") as file:
             shutil.copyfileobj(file, sink, 1 << 20)
         sink.flush()
+    # A target that may only be read restores as well.
+    with suppress(RepositoryError):
+        catalogue.note_restore(chosen.repository, chosen.entry.id)
 
 
 def _is_database(member: str) -> bool:

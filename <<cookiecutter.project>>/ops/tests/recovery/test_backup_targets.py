@@ -86,7 +86,7 @@ def test_entries_are_taken_listed_copied_and_kept(repo: Repository, tmp_path: Pa
     assert state.entries[1].parts[FILES].details == {"day": 1}
     assert repo.text(state.entries[1].parts[FILES].snapshot, "/files") == "of day 1"
 
-    other = at("folder", tmp_path, "other")
+    other = at("folder", tmp_path, f"{tmp_path.name}-other")
     other.ensure(repo)
     assert catalogue.copy_missing(repo, other) == 3 * 3 + 2
     assert catalogue.copy_missing(repo, other) == 0
@@ -103,9 +103,17 @@ def test_entries_are_taken_listed_copied_and_kept(repo: Repository, tmp_path: Pa
     repo.check("100%")
 
 
+def test_a_restore_is_noted_with_its_machine(repo: Repository) -> None:
+    taken = take(repo, 0)
+    catalogue.note_restore(repo, taken)
+    state = catalogue.read(repo)
+    assert set(state.restored) == {catalogue.machine(repo.settings)} and not state.unfinished and not state.broken
+    assert [each.id for each in state.entries] == [taken]
+
+
 def test_a_copy_that_was_cut_off_is_completed(repo: Repository, tmp_path: Path) -> None:
     taken = take(repo, 0)
-    other = at("folder", tmp_path, "other")
+    other = at("folder", tmp_path, f"{tmp_path.name}-other")
     other.ensure(repo)
     database = next(each for each in repo.snapshots() if each.tag("part") == POSTGRES)
     repo.copy([database.id], other)
