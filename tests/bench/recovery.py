@@ -471,11 +471,11 @@ def kills(rows: int, times: int) -> None:
         lines = []
         restore = ("run", "--detach", f"--volume={ASK}:/ask.py:ro", *place.options("victim"), "--entrypoint", "python3",
                    IMAGE, "/ask.py", "/backups", "latest", "", "postgres", NEWEST)  # fmt: skip
-        for what in ("take", "verify", "restore"):
+        for what in ("restore", "verify", "take"):
             began = time.monotonic()
             runs: dict[str, Callable[[], object]] = {
                 "take": lambda: place.job("take"),
-                "verify": lambda: place.job("verify"),
+                "verify": lambda: place.job("verify", "latest"),
                 "restore": lambda: ask(place),
             }
             runs[what]()
@@ -486,7 +486,7 @@ def kills(rows: int, times: int) -> None:
                 if what == "restore":
                     docker(*restore)
                 else:
-                    place.start(what, name="victim")
+                    place.start(*(["verify", "latest"] if what == "verify" else [what]), name="victim")
                 time.sleep(random.uniform(0.3, usual))
                 subprocess.run(["docker", "kill", "--signal", "KILL", f"{place.name}-victim"], capture_output=True)
                 subprocess.run(["docker", "rm", "--force", f"{place.name}-victim"], capture_output=True)
