@@ -13,7 +13,7 @@ from ops.recovery import catalogue
 from ops.recovery.catalogue import Catalogue, Entry
 from ops.recovery.metrics import Metric
 from ops.recovery.postgres import state
-from ops.recovery.repository import Repository
+from ops.recovery.repository import Missing, Repository
 from ops.recovery.settings import Settings, Target
 
 # Between two looks of the metrics. Records are read once, so a look costs one listing of each target.
@@ -37,10 +37,17 @@ class Place:
 def look(settings: Settings, target: Target) -> Place:
     """What there is at a target."""
     try:
-        found = catalogue.read(Repository(settings, target, "backups", patience=_PATIENCE_SECONDS, lock_seconds=0))
-        return Place(target.location, found, _wal_until(settings, target))
+        return Place(target.location, _entries(settings, target), _wal_until(settings, target))
     except OpsError as error:
         return Place(target.location, error=error.message, remedy=error.remedy)
+
+
+def _entries(settings: Settings, target: Target) -> Catalogue:
+    """The entries at a target. The first backup makes the repository: before that there are none."""
+    try:
+        return catalogue.read(Repository(settings, target, "backups", patience=_PATIENCE_SECONDS, lock_seconds=0))
+    except Missing:
+        return Catalogue()
 
 
 def _wal_until(settings: Settings, target: Target) -> datetime | None:

@@ -10,6 +10,7 @@ from ops.base.errors import OpsError
 from ops.recovery import catalogue, listing
 from ops.recovery.catalogue import Catalogue
 from ops.recovery.listing import Place, Watch
+from ops.recovery.repository import Missing, Repository
 from ops.recovery.settings import Keep, Paths, Settings, Target
 from ops.tests.recovery.test_recovery_catalogue import NOON, entry, proof, run_of
 
@@ -60,6 +61,15 @@ def test_a_target_that_does_not_answer_is_told_by_its_error(settings, monkeypatc
 
     monkeypatch.setattr(catalogue, "read", away)
     assert listing.look(settings, settings.targets[0]) == Place("/backups", error="It is away.", remedy="Call it back.")
+
+
+def test_a_target_that_has_no_backup_yet_is_not_away(settings, monkeypatch) -> None:
+    def none(repository) -> Catalogue:
+        raise Missing(repository.location, "There is no repository.")
+
+    monkeypatch.setattr(catalogue, "read", none)
+    monkeypatch.setattr(Repository, "exists", lambda _: False)
+    assert listing.look(settings, settings.targets[0]) == Place("/backups")
 
 
 def test_metrics_keep_what_was_there_while_a_target_is_away(settings, monkeypatch) -> None:
