@@ -187,7 +187,8 @@ def validators(session: nox.Session) -> None:
     need_engine(session)
     program = python(session)
     provide_images(session, program)
-    pytest(session, program, "tests/test_validators.py", "tests/test_start_scripts.py", "tests/test_edge.py")
+    modules = ("test_backup_image", "test_edge", "test_start_scripts", "test_validators")  # the longest first
+    pytest(session, program, *(f"tests/{name}.py" for name in modules), *SIDE_BY_SIDE)
 
 
 @nox.session(venv_backend="none")

@@ -68,7 +68,7 @@ def test_every_section_says_how_to_remove_what_it_adds(project: Path) -> None:
     [
         ("service-add auth-service --from go", "There is a service auth-service already"),
         ("service-add api --from go", "services/api exists already"),
-        ("service-add postgres-primary --from go", "There is a service postgres-primary already"),
+        ("service-add postgres-primary --from go", "docker-compose.postgres.yml has one of that name"),
         ("service-add other --from go --route /api", "has the same one, so give one of them another"),
         ("service-add shop", "A service cannot be made from"),
         ("service-remove nginx --yes", "nginx is a part of the stack"),
