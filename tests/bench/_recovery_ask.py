@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from datetime import datetime
@@ -27,6 +28,7 @@ def main(place: str, wanted: str, moment: str, database: str, statement: str) ->
     target = next(each for each in configured.targets if place in each.location)
     repository = Repository(configured, target, "backups")
     until = recover.Until(datetime.fromisoformat(moment)) if moment else recover.LATEST
+    shutil.rmtree("/scratch/ask", ignore_errors=True)  # of a run that was killed
     began = time.monotonic()
     try:
         found = catalogue.entries(repository)

@@ -164,7 +164,18 @@ class Site:
 
     def shell(self, script: str, name: str = "shell", **settings: str) -> str:
         """Run a script in the part's image, with all that its containers have."""
-        return docker("run", "--rm", *self.options(name, **settings), "--entrypoint", "bash", IMAGE, "-euc", script)
+        return docker(
+            "run",
+            "--rm",
+            *self.options(name, **settings),
+            "--entrypoint",
+            "bash",
+            IMAGE,
+            "-euo",
+            "pipefail",
+            "-c",
+            script,
+        )
 
     def stop(self, name: str, seconds: int = 30) -> None:
         subprocess.run(["docker", "stop", "--time", str(seconds), f"{self.name}-{name}"], capture_output=True)
