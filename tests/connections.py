@@ -35,10 +35,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The file's content. listens: ports by service. bound: the only network on which a service listens."""
+    """The file's content. listens: ports by service. bound: the only network on which a service listens. bound_ports:
+    the only network on which it listens with one port, unless that is published."""
 
     listens: Mapping[str, frozenset[int]]
     bound: Mapping[str, str]
+    bound_ports: Mapping[str, Mapping[int, str]]
     groups: Mapping[str, frozenset[str]]
     needed: tuple[Rule, ...]
     shared: tuple[Rule, ...]
@@ -65,6 +67,7 @@ def load(file: Path = FILE) -> Matrix:
     return Matrix(
         listens,
         content["bound"],
+        content["bound ports"],
         groups,
         tuple(rule(entry) for entry in content["needed"]),
         tuple(rule(entry) for entry in content["shared"]),
@@ -97,10 +100,15 @@ def possible(services: Mapping[str, Any], matrix: Matrix) -> frozenset[Connectio
     for target, ports in matrix.listens.items():
         if target not in services:
             continue
-        reachable_on = networks[target] & ({matrix.bound[target]} if target in matrix.bound else networks[target])
-        for source, joined in networks.items():
-            if source != target and joined & reachable_on:
-                found.update(Connection(source, target, port) for port in ports)
+        published = {int(each["target"]) for each in services[target].get("ports") or ()}
+        for port in ports:
+            only = matrix.bound.get(target)
+            if port not in published:
+                only = matrix.bound_ports.get(target, {}).get(port, only)
+            reachable_on = networks[target] & ({only} if only else networks[target])
+            for source, joined in networks.items():
+                if source != target and joined & reachable_on:
+                    found.add(Connection(source, target, port))
     return frozenset(found)
 
 
