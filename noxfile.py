@@ -187,7 +187,7 @@ def validators(session: nox.Session) -> None:
     need_engine(session)
     program = python(session)
     provide_images(session, program)
-    modules = ("test_backup_image", "test_edge", "test_start_scripts", "test_validators")  # the longest first
+    modules = ("test_edge", "test_start_scripts", "test_validators")
     pytest(session, program, *(f"tests/{name}.py" for name in modules), *SIDE_BY_SIDE)
 
 
@@ -218,6 +218,15 @@ def faults(session: nox.Session) -> None:
         on_engine(session, program, "--faults")
     finally:
         session.run(program, "-m", "tests.faults", *measured, external=True)
+
+
+@nox.session(venv_backend="none", default=False)
+def repositories(session: nox.Session) -> None:
+    """Run the tests of backups in their image, against a folder, an S3 server and an SFTP server: some minutes."""
+    need_engine(session)
+    program = python(session)
+    provide_images(session, program)
+    pytest(session, program, "tests/test_backup_image.py")
 
 
 @nox.session(venv_backend="none", default=False)
