@@ -12,8 +12,8 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 
 from ops.base import console
 from ops.base.errors import REFUSED, USAGE, OpsError
-from ops.recovery import archive, catalogue, contents, rabbitmq, serve
+from ops.recovery import archive, catalogue, contents, folders, rabbitmq, serve
 from ops.recovery.catalogue import FILES, POSTGRES, Entry
 from ops.recovery.log import say
 from ops.recovery.postgres import client, recover, server, state
@@ -231,7 +231,7 @@ def materialize(settings: Settings, wanted: Wanted, members: Collection[str], si
     chosen = choose(settings, wanted)
     files = [name for name in found.members if not _is_database(name) and (not members or name in members)]
     databases = [name for name in members or found.members if _is_database(name)]
-    with _scratch(settings, _FOLDER) as folder:
+    with folders.temporary(settings, _FOLDER) as folder:
         refuse_short_disk(folder, found.space)
         facts = archive.Facts(
             found.project.removesuffix(f"-{found.environment}"),
@@ -298,26 +298,6 @@ def refuse_short_disk(folder: Path, needed: int) -> None:
         )
 
 
-@contextmanager
-def _scratch(settings: Settings, name: str) -> Iterator[Path]:
-    """An empty folder, gone afterwards, and what a restore that was killed left in it before."""
-    folder = settings.paths.scratch / name
-    _remove(folder)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, with the read-only ones in it."""
-    for each in folder.rglob("*") if folder.exists() else ():
-        if each.is_dir() and not each.is_symlink():
-            each.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def _write_databases(
     settings: Settings, chosen: Chosen, folder: Path, names: Collection[str], writer: archive.Writer
 ) -> None:
@@ -379,7 +359,7 @@ def configuration(settings: Settings, wanted: Wanted, sink: IO[bytes]) -> None:
     if FILES not in chosen.entry.parts:
         raise OpsError(f"{chosen.entry.id} has no files.", "Choose another: invoke backup --list", USAGE)
     part = chosen.entry.parts[FILES]
-    with _scratch(settings, _FOLDER) as folder:
+    with folders.temporary(settings, _FOLDER) as folder:
         root = str(part.details["root"])
         chosen.repository.restore(part.snapshot, folder, include=[CONFIGURATION, SECRETS], folder=root)
         with tarfile.open(fileobj=sink, mode="w|") as tar:

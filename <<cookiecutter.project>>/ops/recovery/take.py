@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ops.base.errors import REFUSED, OpsError
-from ops.recovery import catalogue, configuration, rabbitmq, redis, volumes
+from ops.recovery import catalogue, configuration, folders, rabbitmq, redis, volumes
 from ops.recovery.catalogue import Entry, Part
 from ops.recovery.log import say
 from ops.recovery.postgres import base
@@ -85,7 +84,7 @@ def _entry(settings: Settings, repository: Repository, full: bool) -> Entry:
         parts.append(base.take_base(settings, repository, entry_id, previous))
     else:
         left_out.append("PostgreSQL: the stack has none")
-    with staging(settings) as folder:
+    with folders.temporary(settings, "take") as folder:
         files = _Files()
         _servers(settings, folder, files)
         _project(settings, folder, files)
@@ -93,26 +92,6 @@ def _entry(settings: Settings, repository: Repository, full: bool) -> Entry:
     entry = catalogue.make(settings, entry_id, began, parts, [*left_out, *files.left_out])
     catalogue.commit(repository, entry)
     return entry
-
-
-@contextlib.contextmanager
-def staging(settings: Settings) -> Iterator[Path]:
-    """An empty folder for what is put together; gone afterwards, and what an earlier run left in it before."""
-    folder = settings.paths.scratch / "take"
-    remove(folder)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        remove(folder)
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder, with what was copied read-only into it."""
-    for each in folder.rglob("*") if folder.exists() else ():
-        if each.is_dir() and not each.is_symlink():
-            each.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=not folder.exists())
 
 
 # ── the parts ─────────────────────────────────────────────────────────────────────────────────────────────────────────

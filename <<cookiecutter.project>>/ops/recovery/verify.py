@@ -12,12 +12,11 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from ops.base import console
 from ops.base.errors import OpsError
-from ops.recovery import catalogue, configuration, rabbitmq, redis, take, volumes
+from ops.recovery import catalogue, configuration, folders, rabbitmq, redis, take, volumes
 from ops.recovery.catalogue import Entry, Part, Verification
 from ops.recovery.log import say
 from ops.recovery.postgres import prove
@@ -45,7 +44,7 @@ def verify(settings: Settings, wanted: str = "") -> list[Verification]:
     for entry in chosen:
         _refuse_short_disk(settings, entries, entry)
         began = time.time()
-        with _scratch(settings) as folder:
+        with folders.temporary(settings, "verify") as folder:
             problems = list(_problems(settings, repository, entry, folder))
         found = Verification(entry.id, began, time.time() - began, not problems, tuple(problems[:NAMED]), len(problems))
         catalogue.record(repository, found)
@@ -72,18 +71,6 @@ def _refuse_short_disk(settings: Settings, entries: Sequence[Entry], entry: Entr
             f" {console.size(needed)}.",
             "Free some space on the disk of the engine.",
         )
-
-
-@contextmanager
-def _scratch(settings: Settings) -> Iterator[Path]:
-    """An empty folder, gone afterwards, with what a run that was killed has left of it."""
-    folder = settings.paths.scratch / "verify"
-    take.remove(folder)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        take.remove(folder)
 
 
 def _problems(settings: Settings, repository: Repository, entry: Entry, folder: Path) -> Iterator[str]:
@@ -115,7 +102,7 @@ def _files(_: Settings, repository: Repository, entry: Entry, folder: Path) -> I
     into = folder / "files"
     repository.restore(part.snapshot, into, folder=root)
     yield from _loaded(into, part)
-    take.remove(into)
+    folders.remove(into)
 
 
 def _read_back(repository: Repository, snapshot: str, path: str) -> Inventory:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops.base.errors import REFUSED, USAGE, OpsError
-from ops.recovery import materialize, settings
+from ops.recovery import folders, materialize, settings
 from ops.recovery.catalogue import Catalogue, Entry, Part, Verification
 from ops.recovery.materialize import NEWEST, Wanted
 from ops.recovery.postgres import recover
@@ -143,7 +143,7 @@ def test_what_a_killed_one_left_is_removed_first(tmp_path: Path) -> None:
     )
     left = tmp_path / "restore/recovered/data"
     left.mkdir(parents=True, mode=0o500)
-    with materialize._scratch(configured, "restore") as folder:
+    with folders.temporary(configured, "restore") as folder:
         assert [*folder.iterdir()] == []
     assert [*tmp_path.iterdir()] == []
 
