@@ -15,6 +15,7 @@ import pytest
 
 from tests import documents
 
+from .data import container, psql, redis
 from .project import Project, docker, eventually
 
 pytestmark = pytest.mark.story
@@ -23,19 +24,6 @@ FILES = "docker-compose.scheduler.yml:docker-compose.backup.yml"
 # What is typed when a command waits for a line.
 _key = ""
 _written: dict[str, str] = {}
-
-
-def container(project: Project, service: str) -> str:
-    return next(name for name in project.containers() if name.startswith(f"{project.name()}-{service}-"))
-
-
-def psql(project: Project, text: str) -> str:
-    primary = container(project, "postgres-primary")
-    return docker("exec", primary, "psql", "--username=admin", "--dbname=appdb", "-At", "-c", text)
-
-
-def redis(project: Project, *command: str) -> str:
-    return docker("exec", container(project, "redis-primary"), "sh", "/etc/redis/cli.sh", *command)
 
 
 def uploads(project: Project, script: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from .data import container
 from .project import Project, docker, refused
 
 pytestmark = pytest.mark.story
@@ -59,11 +60,6 @@ def add(project: Project) -> None:
         text = f"{before}{found}{more}{after}"
     file.write_text(text)
     (project.folder / "services/stall.json").write_text(json.dumps(DEFINITIONS))
-
-
-def container(project: Project, service: str) -> str:
-    """The container of a service that has one."""
-    return next(name for name in project.containers() if name.startswith(f"{project.name()}-{service}-"))
 
 
 def psql(project: Project, text: str, *options: str, user: str = "admin", database: str = "postgres") -> str:

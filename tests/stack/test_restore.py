@@ -14,24 +14,12 @@ from collections.abc import Callable
 
 import pytest
 
+from .data import container, psql, redis
 from .project import Project, docker, eventually, refused
 
 pytestmark = pytest.mark.story
 
 _archive = ""
-
-
-def container(project: Project, service: str) -> str:
-    return next(name for name in project.containers() if name.startswith(f"{project.name()}-{service}-"))
-
-
-def psql(project: Project, text: str) -> str:
-    primary = container(project, "postgres-primary")
-    return docker("exec", primary, "psql", "--username=admin", "--dbname=appdb", "-At", "-c", text)
-
-
-def redis(project: Project, *command: str) -> str:
-    return docker("exec", container(project, "redis-primary"), "sh", "/etc/redis/cli.sh", *command)
 
 
 def in_uploads(project: Project, script: str) -> str:
