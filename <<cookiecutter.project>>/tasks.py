@@ -519,50 +519,9 @@ def backup(_context, env=ENV, list=False, verify="", full=False, portable=False,
 
     Where COMPOSE_FILE does not name docker-compose.backup.yml it writes the archive of --portable.
     """
-    from json import dumps
+    from ops.data import command
 
-    from ops.base import console
-    from ops.data import backup as backups
-    from ops.data import catalogue
-    from ops.stack import model
-    from ops.state import lock
-
-    environment = load(env)
-    declared = model.load(environment)
-    if list or verify or full:
-        catalogue.require(environment, declared)
-    if catalogue.has(declared) and not portable:
-        doing = "looking at the targets" if list else "verifying" if verify else f"backing up {environment.name}"
-        with console.activity(doing, quiet=json or list) as tick:
-            if list:
-                found = catalogue.listing(environment, tick)
-            elif verify:
-                found = catalogue.verify(environment, "" if verify is True else verify, tick)
-            else:
-                found = catalogue.take(environment, full, tick)
-        if json:
-            print(dumps(found, indent=2))
-        elif list:
-            catalogue.show_listing(found)
-        elif not verify:
-            catalogue.show_taken(environment, found)
-        if verify:
-            good = all(each["good"] for each in found) if json else catalogue.show_verified(found)
-            return 0 if good else 1
-        return 0
-    with (
-        lock.hold(environment, f"backup --env {environment.name}"),
-        console.activity(f"backing up {environment.name}", quiet=json) as tick,
-    ):
-        result = backups.create(environment, tick)
-    present(backups, result, json)
-    if not (catalogue.has(declared) or json):
-        console.say(
-            "This is one archive on this machine. Backups on a schedule, encrypted, elsewhere and proven by restoring"
-            " them: docs/recovery.md",
-            "dim",
-        )
-    return 0
+    return command.backup(load(env), command.BackupOptions(list, verify, full, portable, json))
 
 
 @command(

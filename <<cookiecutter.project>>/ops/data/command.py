@@ -1,4 +1,4 @@
-"""What `invoke restore` does for its options."""
+"""What `invoke backup` and `invoke restore` do for their options."""
 
 from __future__ import annotations
 
@@ -9,17 +9,77 @@ from pathlib import Path
 
 from ops.base import console
 from ops.base.environments import Environment
-from ops.base.errors import USAGE, OpsError
-from ops.data import choice, configuration, entries, moment, scratch
+from ops.base.errors import FAILED, OK, USAGE, OpsError
+from ops.data import backup as backups
+from ops.data import catalogue, choice, configuration, entries, moment, scratch
 from ops.data import restore as restoring
 from ops.data.entries import Wanted
+from ops.stack import model
+from ops.state import lock
 
 SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
+class BackupOptions:
+    """The options of `invoke backup`, as they were typed. verify: an id or latest; True for all that never were."""
+
+    list: bool = False
+    verify: str | bool = ""
+    full: bool = False
+    portable: bool = False
+    json: bool = False
+
+
+def backup(env: Environment, said: BackupOptions) -> int:
+    """Do what the options say; the exit code. Raises OpsError (USAGE) when they do not go together."""
+    options = (("--list", said.list), ("--verify", said.verify), ("--full", said.full), ("--portable", said.portable))
+    chosen = [name for name, on in options if on]
+    if len(chosen) > 1:
+        raise OpsError(f"{' and '.join(chosen)} do not go together.", "Run them one after the other.", USAGE)
+    declared = model.load(env)
+    if chosen and not said.portable:
+        catalogue.require(env, declared)
+    if said.portable or not catalogue.has(declared):
+        return _archived(env, said.json, catalogue.has(declared))
+    if said.list:
+        with console.activity("looking at the targets", quiet=True) as tick:
+            listed = catalogue.listing(env, tick)
+        _print(listed) if said.json else catalogue.show_listing(listed)
+        return OK
+    if said.verify:
+        with console.activity("verifying", quiet=said.json) as tick:
+            proven = catalogue.verify(env, "" if said.verify is True else str(said.verify), tick)
+        if not said.json:
+            return OK if catalogue.show_verified(proven) else FAILED
+        _print(proven)
+        return OK if all(each["good"] for each in proven) else FAILED
+    with console.activity(f"backing up {env.name}", quiet=said.json) as tick:
+        taken = catalogue.take(env, said.full, tick)
+    _print(taken) if said.json else catalogue.show_taken(env, taken)
+    return OK
+
+
+def _archived(env: Environment, as_json: bool, with_part: bool) -> int:
+    """One portable archive, under the lock of the environment."""
+    with (
+        lock.hold(env, f"backup --env {env.name}"),
+        console.activity(f"backing up {env.name}", quiet=as_json) as tick,
+    ):
+        result = backups.create(env, tick)
+    _print(backups.as_json(result)) if as_json else backups.show(result)
+    if not (with_part or as_json):
+        console.say(
+            "This is one archive on this machine. Backups on a schedule, encrypted, elsewhere and proven by restoring"
+            " them: docs/recovery.md",
+            "dim",
+        )
+    return OK
+
+
+@dataclass(frozen=True)
 class Options:
-    """The options of the command, as they were typed."""
+    """The options of `invoke restore`, as they were typed."""
 
     archive: str = ""
     to: str = ""

@@ -1,4 +1,4 @@
-"""The options of `invoke restore`: which of them go together, and who is asked for what."""
+"""The options of `invoke backup` and `invoke restore`: which of them go together, and who is asked for what."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ops.base.errors import USAGE, OpsError
 from ops.data import command, configuration, entries, restore, scratch
 from ops.data.choice import Part
-from ops.data.command import Options
+from ops.data.command import BackupOptions, Options
 from ops.data.entries import Wanted
 
 
@@ -99,3 +99,18 @@ def test_parts_reach_whoever_restores(env, monkeypatch) -> None:
     command.restore(env, Options("latest", only="database:shop,redis", keep_old=True, other_environment=True))
     assert seen["only"] == (Part("database", "shop"), Part("redis"))
     assert seen["keep_old"] and seen["other_environment"]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (BackupOptions(list=True, portable=True), "--list and --portable do not go together"),
+        (BackupOptions(list=True, verify=True, full=True), "--list and --verify and --full do not go together"),
+        (BackupOptions(full=True, portable=True), "--full and --portable do not go together"),
+    ],
+)
+def test_a_backup_is_asked_for_one_thing(env, said, words, monkeypatch) -> None:
+    monkeypatch.setattr(command.model, "load", lambda _: pytest.fail("it looked at the stack"))
+    with pytest.raises(OpsError, match=words) as refused:
+        command.backup(env, said)
+    assert refused.value.code == USAGE
