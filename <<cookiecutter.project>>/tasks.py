@@ -21,7 +21,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser import Parser
 
 # What ops/ needs beside invoke, by the names of the modules (requirements.in has those of the packages).
-MODULES = ("cronsim", "cryptography", "dotenv", "rich", "tzdata")
+MODULES = ("cronsim", "cryptography", "dotenv", "rich", "tzdata", "yaml")
 
 # The environment of commands that name none.
 ENV = os.environ.get("STACK_ENV") or "dev"
