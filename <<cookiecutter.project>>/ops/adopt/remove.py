@@ -10,7 +10,7 @@ from ops.adopt.check import BACKED_UP, FILE, refuse_unless
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
-from ops.stack import labels
+from ops.stack import labels, owned
 from ops.stack.model import Stack
 
 
@@ -46,6 +46,8 @@ def remove(env: Environment, name: str, assume_yes: bool = False) -> None:
         console.say("\nThis stays until you delete it yourself:")
         for what, how in stays:
             console.say(f"  {what}\n    {how}")
+    for what, users in still_owned(before, name):
+        console.say(f"\n{what} is still in use: {' and '.join(users)} {'owns' if len(users) == 1 else 'own'} it too.")
     if not console.confirm(f"\nRemove {name}?", assume_yes):
         raise OpsError("Nothing was changed.")
     check.write(env.project_dir, after)
@@ -110,13 +112,13 @@ def remaining(
     # What another service owns as well is still needed.
     said = dict(_labels(entry).items() - theirs)
     psql = f"invoke psql --env {env.name} --"
-    if role := said.get("ops.schema"):
+    if role := said.get(owned.SCHEMA):
         drop = f'DROP SCHEMA "{role}" CASCADE; DROP OWNED BY "{role}"; DROP ROLE "{role}"'
         yield f"its schema and role {role} in PostgreSQL", f"{psql} -c '{drop}'"
-    if role := said.get("ops.database"):
+    if role := said.get(owned.DATABASE):
         drop = f"-c 'DROP DATABASE \"{role}\" WITH (FORCE)' -c 'DROP ROLE \"{role}\"'"
         yield f"its database and role {role} in PostgreSQL", f"{psql} {drop}"
-    if user := said.get("ops.rabbitmq"):
+    if user := said.get(owned.RABBITMQ):
         yield (
             f"its user {user} in RabbitMQ, and its queues",
             f"docker exec {env.project}-rabbitmq-1 rabbitmqctl delete_user {user} # and delete_queue for each queue",
@@ -126,6 +128,21 @@ def remaining(
             yield f"the volume {each}, with its files", f"docker volume rm {env.project}_{each}"
         else:
             yield f"the secret {each}", f"rm config/*/secrets/{each}"
+
+
+def still_owned(before: Mapping[str, Stack], name: str) -> Iterator[tuple[str, list[str]]]:
+    """What a service owns together with others, and which ones: its migration owns the same schema, for example."""
+    entries = [(other, each) for stack in before.values() for other, each in stack.document["services"].items()]
+    mine = {pair for other, each in entries if other == name for pair in _labels(each).items()}
+    for label, what in (
+        (owned.SCHEMA, "The schema {} of PostgreSQL"),
+        (owned.DATABASE, "The database {} of PostgreSQL"),
+        (owned.RABBITMQ, "The user {} of RabbitMQ"),
+    ):
+        for value in sorted(value for key, value in mine if key == label):
+            users = {other for other, each in entries if other != name and _labels(each).get(label) == value}
+            if users:
+                yield what.format(value), sorted(users)
 
 
 def _labels(entry: Mapping[str, Any]) -> dict[str, str]:

@@ -41,6 +41,11 @@ def test_what_stays_is_named_with_the_command_that_deletes_it(env) -> None:
     found = dict(remove.remaining(env, {"dev": stack(shop=entry)}, "shop", gone))
     kept = stack(shop=entry, worker=entry)
     assert dict(remove.remaining(env, {"dev": kept}, "shop", [])) == {}, "another service still needs all of it"
+    assert dict(remove.still_owned({"dev": kept}, "shop")) == {
+        "The database shop of PostgreSQL": ["worker"],
+        "The user shop of RabbitMQ": ["worker"],
+    }
+    assert not dict(remove.still_owned({"dev": stack(shop=entry)}, "shop")), "nobody else owns it"
     assert found["its source, services/shop"] == "git rm -r services/shop"
     assert "DROP DATABASE" in found["its database and role shop in PostgreSQL"]
     assert "delete_user shop" in found["its user shop in RabbitMQ, and its queues"]
