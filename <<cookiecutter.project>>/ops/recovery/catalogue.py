@@ -23,6 +23,8 @@ POSTGRES, FILES, INVENTORY, RECORD = "postgres", "files", "inventory", "record"
 FULL, INCREMENTAL = "full", "incremental"
 LATEST = "latest"
 
+# In the cache, which all containers of this part share.
+_CHANGED = "changed"
 _RECORD_FILE = "entry.json"
 _VERIFICATION_FILE = "verification.json"
 _FORMAT = 1
@@ -161,18 +163,34 @@ def make(settings: Settings, entry_id: str, began: float, parts: Iterable[Part],
 def commit(repository: Repository, entry: Entry) -> None:
     """Write the record that makes it an entry."""
     repository.save_text(_RECORD_FILE, encode(entry), tags(entry.id, RECORD))
+    _note_change(repository.settings)
 
 
 def record(repository: Repository, verification: Verification) -> None:
     """Note what came of a verification."""
     text = json.dumps(asdict(verification), indent=2)
     repository.save_text(_VERIFICATION_FILE, text, [f"verification={verification.entry}"])
+    _note_change(repository.settings)
 
 
 def note_restore(repository: Repository, entry_id: str) -> None:
     """Note that an entry was restored on this machine: whoever did had the key."""
     tags = [f"restored={entry_id}", f"machine={machine(repository.settings)}"]
     repository.save_text("restored.txt", f"{entry_id}\n", tags)
+    _note_change(repository.settings)
+
+
+def changed(settings: Settings) -> int:
+    """A number that is another one after a container of this machine has changed what is at a target."""
+    try:
+        return (settings.paths.cache / _CHANGED).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _note_change(settings: Settings) -> None:
+    settings.paths.cache.mkdir(parents=True, exist_ok=True)
+    (settings.paths.cache / _CHANGED).write_text(uuid.uuid4().hex, encoding="ascii")
 
 
 def machine(settings: Settings) -> str:
@@ -426,6 +444,7 @@ def copy_missing(first: Repository, other: Repository) -> int:
     records = [each for each in missing if each.tag("part") == RECORD]
     for wanted in ([each for each in missing if each not in records], records):
         first.copy([each.id for each in wanted], other)
+    _note_change(first.settings)
     return len(missing)
 
 
@@ -463,4 +482,5 @@ def remove_expired(repository: Repository, keep: Keep) -> frozenset[str]:
     # Records first: what is left of an entry then is none.
     snapshots.sort(key=lambda each: each.tag("part") != RECORD)
     repository.forget([each.id for each in snapshots])
+    _note_change(repository.settings)
     return gone

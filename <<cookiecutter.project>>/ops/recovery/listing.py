@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ops.base.errors import OpsError
+from ops.base.waiting import until
 from ops.recovery import catalogue
 from ops.recovery.catalogue import Catalogue, Entry
 from ops.recovery.metrics import Metric
@@ -16,8 +16,10 @@ from ops.recovery.postgres import state
 from ops.recovery.repository import Missing, Repository
 from ops.recovery.settings import Settings, Target
 
-# Between two looks of the metrics. Records are read once, so a look costs one listing of each target.
+# Between two looks of the metrics, unless this machine changes something. Records are read once, so a look costs one
+# listing of each target.
 LOOK_SECONDS = 120.0
+_NOTICE_SECONDS = 1.0
 # Whoever waits for a listing shall not wait for a target that does not answer.
 _PATIENCE_SECONDS = 20.0
 
@@ -141,8 +143,9 @@ class Watch:
     def run(self) -> None:
         """Look for ever, in a thread that ends with its program."""
         while True:
+            seen = catalogue.changed(self._settings)
             self.look()
-            time.sleep(LOOK_SECONDS)
+            until(lambda: catalogue.changed(self._settings) != seen, LOOK_SECONDS, _NOTICE_SECONDS)  # noqa: B023
 
     def look(self) -> None:
         """Look once."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ops.base.errors import OpsError
+from ops.base.waiting import until
 from ops.recovery import catalogue, listing
 from ops.recovery.catalogue import Catalogue
 from ops.recovery.listing import Place, Watch
@@ -95,3 +97,25 @@ def test_metrics_keep_what_was_there_while_a_target_is_away(settings, monkeypatc
 def test_a_restore_on_this_machine_proves_nothing_of_the_kept_key(settings) -> None:
     here = Place("/backups", Catalogue(restored={catalogue.machine(settings): datetime.now(UTC)}))
     assert listing.tried(settings, [here]) == 0.0
+
+
+def test_what_this_machine_changes_is_seen_at_once(settings, monkeypatch) -> None:
+    """Somebody who takes a backup and asks for the health must not read that there is none."""
+    looks = []
+    looked_again = threading.Event()
+
+    def look(_settings, target):
+        looks.append(target.location)
+        if len(looks) > len(settings.targets):
+            looked_again.set()
+            threading.Event().wait()  # for ever: the thread ends with the tests
+        return Place(target.location)
+
+    monkeypatch.setattr(listing, "look", look)
+    monkeypatch.setattr(listing, "_NOTICE_SECONDS", 0.01)
+    monkeypatch.setattr(Repository, "save_text", lambda *_: "")
+    threading.Thread(target=Watch(settings).run, daemon=True).start()
+    assert until(lambda: len(looks) == len(settings.targets), 5, 0.01)
+    assert not looked_again.wait(0.1)
+    catalogue.commit(Repository(settings, settings.targets[0], "backups"), entry(NOON))
+    assert looked_again.wait(5)
