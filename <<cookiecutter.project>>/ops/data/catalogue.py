@@ -107,6 +107,8 @@ def show_listing(found: Document, now: float | None = None) -> None:
 def _reach(target: Document, now: float) -> str:
     """Which moments can be recovered, in words."""
     if not target["window"]:
+        if target["damaged"] and not target["entries"]:
+            return "none of those that are there can be read"
         return "moments in between cannot be recovered" if target["entries"] else "take one: invoke backup"
     since, until = _moment(target["window"]["from"]), _moment(target["window"]["until"])
     behind = max(0.0, now - until.timestamp())

@@ -72,6 +72,8 @@ def _target(env: Environment, target: str, answers: bool, found: Samples, limit:
     if not answers:
         return Check("backups", target, "fail", f"cannot be reached: invoke backup --list --env {env.name}")
     last, verified = of("backup_last_timestamp_seconds"), of("backup_verified_timestamp_seconds")
+    if not last and of("backup_damages"):
+        return Check("backups", target, "fail", f"none can be read: invoke backup --list --env {env.name}")
     if not last:
         return Check("backups", target, "warn", f"none yet: invoke backup --env {env.name}")
     words = f"last {_ago(now - last)}, last proven {_ago(now - verified) if verified else 'never'}"

@@ -29,6 +29,8 @@ _RECORD_FILE = "entry.json"
 _VERIFICATION_FILE = "verification.json"
 _FORMAT = 1
 _ID = "%Y%m%dT%H%M%SZ"
+# No entry of this time is removed.
+_RECENT = timedelta(hours=24)
 # restic starts in half a second; a machine that has never seen a target reads every record.
 _READERS = 4
 
@@ -284,11 +286,6 @@ def entries(repository: Repository) -> list[Entry]:
     return list(read(repository).entries)
 
 
-def verifications(repository: Repository) -> list[Verification]:
-    """The verifications at a target, the oldest first."""
-    return list(read(repository).verifications)
-
-
 def _placed(entry: Entry, snapshots: Mapping[str, Snapshot]) -> Entry:
     """An entry with the ids that its parts have where these snapshots are. Raises OpsError when one is missing."""
     if missing := [name for name in entry.parts if name not in snapshots]:
@@ -338,27 +335,44 @@ def _texts(
 # ── finding ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def find(found: Sequence[Entry], wanted: str) -> Entry:
+def find(catalogue: Catalogue, wanted: str) -> Entry:
     """The entry that is meant: LATEST, an id, or the beginning of one. Raises OpsError (USAGE) when there is none."""
+    found = catalogue.entries
     if wanted == LATEST and found:
         return found[-1]
     matching = [each for each in found if each.id == wanted] or [each for each in found if each.id.startswith(wanted)]
     if len(matching) == 1 and wanted:
         return matching[0]
     if not found:
-        raise OpsError("There is no backup at this target yet.", "Take one: invoke backup", USAGE)
+        raise no_entry(catalogue)
     known = ", ".join(each.id for each in reversed(found[-5:]))
     what = f'"{wanted}" is the beginning of {len(matching)} entries' if matching else f'There is no entry "{wanted}"'
     raise OpsError(f"{what}.", f"The newest are {known}. See all: invoke backup --list", USAGE)
 
 
-def before(found: Sequence[Entry], wanted: datetime) -> Entry:
+def before(catalogue: Catalogue, wanted: datetime) -> Entry:
     """The entry to begin at for a moment: the newest one that was complete by then. Raises OpsError (USAGE)."""
+    found = catalogue.entries
+    if not found:
+        raise no_entry(catalogue)
     usable = [each for each in found if each.ended <= wanted]
     if not usable:
-        oldest = f"The oldest moment is {found[0].ended:%Y-%m-%d %H:%M:%S%z}." if found else "There is no entry yet."
-        raise OpsError(f"No entry is from before {wanted:%Y-%m-%d %H:%M:%S%z}.", oldest, USAGE)
+        raise OpsError(
+            f"No entry is from before {wanted:%Y-%m-%d %H:%M:%S%z}.",
+            f"The oldest moment is {found[0].ended:%Y-%m-%d %H:%M:%S%z}.",
+            USAGE,
+        )
     return usable[-1]
+
+
+def no_entry(catalogue: Catalogue) -> OpsError:
+    """Why no entry can be found where none could be read."""
+    if catalogue.broken:
+        return OpsError(
+            f"No backup at this target can be read: {catalogue.broken[0]}",
+            'Use another target (--target), and see docs/recovery.md, "A damaged target".',
+        )
+    return OpsError("There is no backup at this target yet.", "Take one: invoke backup", USAGE)
 
 
 def chain(found: Sequence[Entry], entry: Entry) -> list[Entry]:
@@ -397,16 +411,19 @@ def usable_predecessor(catalogue: Catalogue, full_days: int, now: datetime) -> E
 def expired(catalogue: Catalogue, keep: Keep) -> frozenset[str]:
     """Ids of the entries that are kept no longer.
 
-    Kept are the newest entry of each of the last days, weeks and months that have one, the newest of all, the newest
-    that was proven, and every entry that one of these builds on. An entry known to be damaged is kept only where its
-    day has no other.
+    Kept are every entry of the last 24 hours before the newest, the newest of each of the last days, weeks and months
+    that have one, the newest that was proven, and every entry that one of these builds on. An older entry known to be
+    damaged is kept only where its day has no other.
     """
     rules: tuple[tuple[int, Callable[[datetime], object]], ...] = (
         (keep.daily, lambda began: began.date()),
         (keep.weekly, lambda began: began.isocalendar()[:2]),
         (keep.monthly, lambda began: (began.year, began.month)),
     )
-    kept = {each.id for each in (*catalogue.entries[-1:], *catalogue.proven[-1:])}
+    # A backup before a risky change must not remove the one that was taken before it on the same day.
+    recent = catalogue.entries[-1].began - _RECENT if catalogue.entries else None
+    kept = {each.id for each in catalogue.entries if recent and each.began >= recent}
+    kept |= {each.id for each in catalogue.proven[-1:]}
     for number, period in rules:
         kept |= set(_newest(catalogue.entries, catalogue.failed, number, period))
     known = {each.id: each for each in catalogue.entries}

@@ -95,7 +95,7 @@ def choose(settings: Settings, wanted: Wanted) -> Chosen:
     repository, wal = Repository(settings, target, "backups"), Repository(settings, target, "wal")
     found = catalogue.read(repository)
     if wanted.until is None or wanted.entry != catalogue.LATEST:
-        entry = catalogue.find(found.entries, wanted.entry)
+        entry = catalogue.find(found, wanted.entry)
         if isinstance(wanted.until, datetime) and wanted.until < entry.ended:
             raise OpsError(
                 f"{wanted.until:%Y-%m-%d %H:%M:%S} UTC is before the end of {entry.id}.",
@@ -103,9 +103,9 @@ def choose(settings: Settings, wanted: Wanted) -> Chosen:
                 USAGE,
             )
     elif isinstance(wanted.until, datetime):
-        entry = catalogue.before(found.entries, wanted.until)
+        entry = catalogue.before(found, wanted.until)
     else:
-        entry = catalogue.find(found.entries, catalogue.LATEST)
+        entry = catalogue.find(found, catalogue.LATEST)
     if entry.id in found.failed:
         raise OpsError(
             f"{entry.id} is damaged: its verification found {'; '.join(found.verified(entry.id).problems)}."  # type: ignore[union-attr]

@@ -638,7 +638,9 @@ def _error(
         )
     if code == 10 or _NO_BUCKET.search(said):
         return Missing(
-            location, f"There is no backup repository at {location}.", "Check BACKUP_TARGETS and whether it is mounted."
+            location,
+            f"There is no backup repository at {location}.",
+            "Check BACKUP_TARGETS and whether it is mounted. The first backup makes it: invoke backup",
         )
     if failed := _COMMAND.search(said):
         reason = command_said or "it said nothing"

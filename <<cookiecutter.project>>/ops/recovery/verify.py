@@ -34,12 +34,14 @@ def verify(settings: Settings, wanted: str = "") -> list[Verification]:
     """Prove entries at the first target: the one that is wanted ("latest" or an id), or all that were never proven, the
     newest first. Raises OpsError when that cannot be tried: the target is away, the disk is short."""
     repository = Repository(settings, settings.targets[0], "backups")
-    entries = catalogue.entries(repository)
+    known = catalogue.read(repository)
+    if known.broken and not known.entries:
+        raise catalogue.no_entry(known)
+    entries = known.entries
     if wanted:
-        chosen = [catalogue.find(entries, wanted)]
+        chosen = [catalogue.find(known, wanted)]
     else:
-        proven = {each.entry for each in catalogue.verifications(repository)}
-        chosen = [each for each in reversed(entries) if each.id not in proven]
+        chosen = [each for each in reversed(entries) if not known.verified(each.id)]
     done = []
     for entry in chosen:
         _refuse_short_disk(settings, entries, entry)

@@ -51,10 +51,15 @@ def test_what_is_missing_damaged_or_away_is_said(capsys) -> None:
         {"damaged": ["20261121T120000Z: its part files is missing."]},
         {"target": "s3:x", "error": "It cannot be reached.", "remedy": "Check the network."},
         {"target": "/third", "entries": [ENTRY]},
+        {"target": "/fourth"},
     )
-    assert "/backups: 0 backups; take one: invoke backup\n  damaged: 20261121T120000Z: its part files" in text
+    assert (
+        "/backups: 0 backups; none of those that are there can be read\n  damaged: 20261121T120000Z: its part files"
+        in text
+    )
     assert "s3:x: It cannot be reached. Check the network." in text
     assert "/third: 1 backup; moments in between cannot be recovered" in text
+    assert "/fourth: 0 backups; take one: invoke backup" in text
 
 
 def test_a_backup_that_was_taken_says_what_is_not_in_it(env, capsys) -> None:

@@ -52,6 +52,7 @@ def test_all_is_well_at_a_target(prod) -> None:
 @pytest.mark.parametrize(
     ("changes", "target", "status", "words"),
     [
+        ({"last_timestamp_seconds": 0, "damages": 1}, "/backups", "fail", "none can be read"),
         ({"last_timestamp_seconds": NOW - 27 * HOUR}, "/backups", "fail", "last 1 d 3 h ago"),
         ({"verified_timestamp_seconds": NOW - 27 * HOUR}, "/backups", "warn", "backup --verify"),
         ({"verified_timestamp_seconds": 0}, "/backups", "warn", "proven never"),

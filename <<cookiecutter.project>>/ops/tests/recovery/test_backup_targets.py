@@ -98,7 +98,8 @@ def test_entries_are_taken_listed_copied_and_kept(repo: Repository, tmp_path: Pa
     # Two days: the last one is damaged, so the one before it is of the last two, and it builds on the first.
     taken.append(take(repo, 4))
     assert catalogue.remove_expired(repo, Keep(1, 0, 0)) == {taken[1], taken[2]}
-    assert ids(repo) == [taken[0], taken[3]] and [each.entry for each in catalogue.verifications(repo)] == [taken[0]]
+    assert ids(repo) == [taken[0], taken[3]]
+    assert [each.entry for each in catalogue.read(repo).verifications] == [taken[0]]
     assert repo.prune()
     repo.check("100%")
 

@@ -62,23 +62,31 @@ def test_an_entry_of_a_later_format_is_refused() -> None:
 
 def test_an_entry_is_found_by_its_id_its_beginning_or_as_the_latest() -> None:
     found = run_of(3)
-    assert catalogue.find(found, "latest") == found[-1]
-    assert catalogue.find(found, found[0].id) == catalogue.find(found, "20261120") == found[0]
+    state = Catalogue(tuple(found))
+    assert catalogue.find(state, "latest") == found[-1]
+    assert catalogue.find(state, found[0].id) == catalogue.find(state, "20261120") == found[0]
     with pytest.raises(OpsError, match="beginning of 3 entries"):
-        catalogue.find(found, "2026")
+        catalogue.find(state, "2026")
     for wanted in ("", "x", "20251120"):
         with pytest.raises(OpsError, match="(no|There is no) entry|beginning of"):
-            catalogue.find(found, wanted)
-    with pytest.raises(OpsError, match="no backup at this target yet"):
-        catalogue.find([], "latest")
+            catalogue.find(state, wanted)
 
 
 def test_a_moment_is_reached_from_the_entry_before_it() -> None:
     found = run_of(3)
-    assert catalogue.before(found, NOON) == found[1]
-    assert catalogue.before(found, NOON + timedelta(minutes=5)) == found[2]
+    state = Catalogue(tuple(found))
+    assert catalogue.before(state, NOON) == found[1]
+    assert catalogue.before(state, NOON + timedelta(minutes=5)) == found[2]
     with pytest.raises(OpsError, match="No entry is from before"):
-        catalogue.before(found, NOON - timedelta(days=3))
+        catalogue.before(state, NOON - timedelta(days=3))
+
+
+def test_a_target_that_cannot_be_read_is_not_an_empty_one() -> None:
+    for look in (lambda each: catalogue.find(each, "latest"), lambda each: catalogue.before(each, NOON)):
+        with pytest.raises(OpsError, match="no backup at this target yet"):
+            look(Catalogue())
+        with pytest.raises(OpsError, match="No backup at this target can be read: 20261122T120000Z: /backups is dam"):
+            look(Catalogue(broken=("20261122T120000Z: /backups is damaged.",)))
 
 
 def test_a_chain_begins_with_a_full_entry() -> None:
@@ -112,16 +120,20 @@ def test_days_weeks_and_months_keep_one_entry_each() -> None:
     assert days == ["20261031", "20261115", "20261120", "20261121", "20261122"]
 
 
-def test_several_entries_of_a_day_count_once() -> None:
-    found = [entry(NOON + timedelta(hours=hour)) for hour in range(5)]
-    assert kept(Catalogue(tuple(found)), Keep(7, 0, 0)) == [found[-1].id]
+def test_several_entries_of_an_earlier_day_count_once() -> None:
+    found = [entry(NOON + timedelta(hours=hour)) for hour in (0, 1, 2, 3, 28)]
+    assert kept(Catalogue(tuple(found)), Keep(7, 0, 0)) == [found[-2].id, found[-1].id]
+
+
+def test_every_entry_of_the_last_day_is_kept() -> None:
+    found = [entry(NOON + timedelta(hours=hour)) for hour in (-14, 0, 1, 23, 24)]
+    assert kept(Catalogue(tuple(found)), Keep(1, 0, 0)) == [each.id for each in found[1:]]
 
 
 def test_a_damaged_entry_does_not_displace_a_good_one() -> None:
-    found = [entry(NOON - timedelta(hours=hour)) for hour in (30, 3, 2, 1)]
+    found = [entry(NOON - timedelta(hours=hour)) for hour in (60, 33, 32, 1)]
     proofs = (proof(found[1], True), proof(found[2], False))
-    assert kept(Catalogue(tuple(found[:3]), proofs), Keep(2, 0, 0)) == [found[0].id, found[1].id, found[2].id]
-    assert kept(Catalogue(tuple(found), proofs), Keep(2, 0, 0)) == [found[0].id, found[1].id, found[3].id]
+    assert kept(Catalogue(tuple(found), proofs), Keep(3, 0, 0)) == [found[0].id, found[1].id, found[3].id]
 
 
 def test_what_is_kept_can_be_restored_whatever_the_policy() -> None:
@@ -147,5 +159,7 @@ def test_what_is_kept_can_be_restored_whatever_the_policy() -> None:
         remaining = Catalogue(tuple(left), tuple(each for each in proofs if each.entry not in gone))
         assert catalogue.expired(remaining, keep) == frozenset()
         needed = {link.id for each in left for link in catalogue.chain(left, each)[:-1]}
-        alone = [each for each in left if each.id not in needed]
+        recent = found[-1].began - timedelta(hours=24)
+        assert all(each in left for each in found if each.began >= recent)
+        alone = [each for each in left if each.id not in needed and each.began < recent]
         assert len(alone) <= keep.daily + keep.weekly + keep.monthly + 2
