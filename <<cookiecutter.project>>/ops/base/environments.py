@@ -21,11 +21,15 @@ from ops.base.files import replace_file
 
 ALIASES = {"production": "prod", "development": "dev"}
 DEFAULT = "dev"
+# What runs the containers of an environment: its setting ENGINE.
+DOCKER, KUBERNETES = "docker", "kubernetes"
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 _ASSIGNMENT = re.compile(r"(?P<key>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)")
 _QUOTED = re.compile(r"""(?P<quote>["'])(?P<text>(?:(?!(?P=quote))[^\\])*)(?P=quote)(?:\s+\#.*)?""")
 _PLAIN = re.compile(r"(?P<text>[^\"'\\#\s](?:[^\"'\\#]|(?<=\S)#)*?)?(?:(?<=\S)\s+#.*)?")
+# What Kubernetes takes as the name of a namespace.
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -45,6 +49,16 @@ class Environment:
     def project(self) -> str:
         """The Compose project name, which names every container, network and volume."""
         return self.values["COMPOSE_PROJECT_NAME"]
+
+    @property
+    def engine(self) -> str:
+        """What runs the containers: DOCKER, on this machine, or KUBERNETES."""
+        return self.values.get("ENGINE") or DOCKER
+
+    @property
+    def namespace(self) -> str:
+        """Where it is in a cluster."""
+        return self.values.get("KUBE_NAMESPACE") or self.project
 
     def log_file(self, name: str) -> Path:
         """Where a command writes what other programs say: in .state/<env>/ of the project, never committed.
@@ -122,7 +136,30 @@ def load(name: str = DEFAULT, root: Path | None = None) -> Environment:
             USAGE,
         )
     _refuse_shared_name(root, wanted, values["COMPOSE_PROJECT_NAME"])
-    return Environment(wanted, root, env_file, env_file.parent / "secrets", values)
+    env = Environment(wanted, root, env_file, env_file.parent / "secrets", values)
+    _refuse_engine(env)
+    return env
+
+
+def _refuse_engine(env: Environment) -> None:
+    """Raise OpsError (USAGE) for an engine that there is not, and for a cluster that is not named."""
+    place = relative(env.env_file)
+    if env.engine not in {DOCKER, KUBERNETES}:
+        raise OpsError(f'{place}: ENGINE must be {DOCKER} or {KUBERNETES}, not "{env.engine}".', code=USAGE)
+    if env.engine != KUBERNETES:
+        return
+    if not env.values.get("KUBE_CONTEXT"):
+        raise OpsError(
+            f"{place}: KUBE_CONTEXT is not set, so it is not known which cluster {env.name} is in.",
+            "Choose one of: kubectl config get-contexts --output=name. The current one is never used by itself.",
+            USAGE,
+        )
+    if not _NAMESPACE.fullmatch(env.namespace):
+        raise OpsError(
+            f'{place}: "{env.namespace}" cannot be the name of a namespace.',
+            "Set KUBE_NAMESPACE to up to 63 characters of a-z, 0-9 and -, with a letter or a digit at both ends.",
+            USAGE,
+        )
 
 
 def _text(env_file: Path, encoding: str = "utf-8-sig") -> str:

@@ -58,7 +58,7 @@ def report(env: Environment) -> Report:
         if not any(container.running for container in containers):
             assert seen.declared
             return Report(env.name, {_STACK: (_not_running(env, containers),)}, time.monotonic() - began)
-        asked = [(part.title, pool.submit(_timed, probe)) for part, probe in registry.probes(seen)]
+        asked = [(part.title, pool.submit(timed, probe)) for part, probe in registry.probes(seen)]
         found: dict[str, list[Check]] = {_CONTAINERS: list(check_containers(seen.declared, containers, time.time()))}
         found[_CONTAINERS] += check_folders(env, containers)
         found[_CONTAINERS] += check_restore(env)
@@ -112,7 +112,7 @@ def show(result: Report) -> None:
 # ── running ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _timed(probe: Probe) -> list[Check]:
+def timed(probe: Probe) -> list[Check]:
     """The checks of a probe with its time; one that raises or finds nothing to ask has failed."""
     began = time.monotonic()
     try:

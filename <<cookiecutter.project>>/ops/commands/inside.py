@@ -15,7 +15,7 @@ from typing import NoReturn
 from ops import engine
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED, USAGE, OpsError
-from ops.engine import Container
+from ops.engine import Container, kubectl
 from ops.parts import postgres, redis
 from ops.stack import labels, model
 from ops.stack.model import Service, Stack
@@ -24,7 +24,7 @@ from ops.state.releases import author
 # Who started a one-off container.
 LABEL = "ops.by"
 # The better shell of the two that an image may have.
-_SHELL = ("sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh")
+SHELL = ("sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh")
 
 
 def run(env: Environment, name: str, command: Sequence[str], entrypoint: bool = True) -> int:
@@ -36,10 +36,10 @@ def run(env: Environment, name: str, command: Sequence[str], entrypoint: bool = 
     """
     declared = model.load(env)
     service = find(env, declared, name)
-    _refuse_part(service)
+    refuse_part(service)
     containers = _running(env)
     if not command:
-        _refuse_second(service, containers)
+        refuse_second(service, containers)
     _refuse_without_image(env, service)
     return _one_off(env, name, command, entrypoint)
 
@@ -51,21 +51,30 @@ def shell(env: Environment, name: str, new: bool = False) -> int:
     service = find(env, declared, name)
     containers = _running(env)
     if new:
-        _refuse_part(service)
+        refuse_part(service)
         _refuse_without_image(env, service)
-        return _one_off(env, name, _SHELL, entrypoint=False)
+        return _one_off(env, name, SHELL, entrypoint=False)
+    become_shell(env, service, containers)
+
+
+def become_shell(env: Environment, service: Service, containers: Sequence[Container]) -> NoReturn:
+    """Go on as a shell in one of the containers that run. Raises OpsError when there is none, or its image has none."""
+    name = service.name
     mine = [each for each in containers if each.service == name]
     if not mine:
         remedy = f"In a container of its own: invoke shell {name} --new --env {env.name}" if service.own else ""
         raise OpsError(f"{name} does not run in {env.name}.", remedy, REFUSED)
     if not engine.exec_(mine[0].id, ["sh", "-c", "true"], check=False).ok:
         raise OpsError(f"The image of {name} has no shell.", "See what it writes: invoke logs " + name, REFUSED)
-    _become_exec(mine[0], *_SHELL)
+    _become_exec(mine[0], *SHELL)
 
 
-def psql(env: Environment, database: str, arguments: Sequence[str]) -> NoReturn:
-    """psql on the primary, wherever it is, as the superuser. database: "" is the stack's own. Raises OpsError."""
-    primary = postgres.primary(env, _running(env))
+def psql(
+    env: Environment, database: str, arguments: Sequence[str], containers: Sequence[Container] | None = None
+) -> NoReturn:
+    """psql on the primary, wherever it is, as the superuser. database: "" is the stack's own; containers: those that
+    run, if they are known. Raises OpsError."""
+    primary = postgres.primary(env, _running(env) if containers is None else containers)
     usual = env.values.get("POSTGRES_DB", "postgres")
     if database:
         done = engine.exec_(primary.id, postgres.psql(env, "--command", _DATABASES, database="postgres"))
@@ -81,9 +90,12 @@ def psql(env: Environment, database: str, arguments: Sequence[str]) -> NoReturn:
 _DATABASES = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
 
 
-def redis_cli(env: Environment, arguments: Sequence[str]) -> NoReturn:
-    """redis-cli on the primary, with every right; the password is on no command line. Raises OpsError."""
-    _become_exec(redis.primary(env, _running(env)), "sh", "/etc/redis/cli.sh", *arguments)
+def redis_cli(env: Environment, arguments: Sequence[str], containers: Sequence[Container] | None = None) -> NoReturn:
+    """redis-cli on the primary, with every right; the password is on no command line. containers: those that run, if
+    they are known. Raises OpsError."""
+    _become_exec(
+        redis.primary(env, _running(env) if containers is None else containers), "sh", "/etc/redis/cli.sh", *arguments
+    )
 
 
 # ── what is started ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,6 +131,8 @@ def is_terminal() -> bool:
 
 
 def _become_exec(container: Container, *command: str) -> NoReturn:
+    if pod := kubectl.pod(container.id):
+        engine.become(kubectl.exec_argv(pod, *command, stdin=True, terminal=is_terminal()))
     options = ("--interactive", *(("--tty",) if is_terminal() else ()))
     engine.become(engine.docker_argv("exec", *options, container.id, *command))
 
@@ -149,7 +163,7 @@ def _running(env: Environment) -> list[Container]:
     return found
 
 
-def _refuse_part(service: Service) -> None:
+def refuse_part(service: Service) -> None:
     """A second container of a database would write to the first one's files. A job is made to be run."""
     if not (service.own or service.job):
         raise OpsError(
@@ -159,7 +173,7 @@ def _refuse_part(service: Service) -> None:
         )
 
 
-def _refuse_second(service: Service, containers: Sequence[Container]) -> None:
+def refuse_second(service: Service, containers: Sequence[Container]) -> None:
     if service.job == labels.SCHEDULED and any(each.service == service.name for each in containers):
         raise OpsError(
             f"{service.name} is running right now: its schedule started it.",

@@ -74,8 +74,7 @@ def logs(
 ) -> int:
     """Show logs; returns the exit code. tail: lines a container, or "all". since: "10m", "2h" or a time. level, grep:
     only lines of this level and above, and only those in which a regular expression is found."""
-    if tail != "all" and not (tail.isascii() and tail.isdigit()):
-        raise OpsError(f'--tail must be a whole number or "all", not "{tail}".', code=USAGE)
+    check_tail(tail)
     lines = wanted(level, grep)
     # Also without a service: an engine that does not answer is told in our own words, and not by Compose.
     containers = engine.containers(env)
@@ -93,6 +92,12 @@ def logs(
     except KeyboardInterrupt:
         # The way to end --follow, and nothing to complain about.
         return 0
+
+
+def check_tail(tail: str) -> None:
+    """Raise OpsError (USAGE) for what is no number of lines."""
+    if tail != "all" and not (tail.isascii() and tail.isdigit()):
+        raise OpsError(f'--tail must be a whole number or "all", not "{tail}".', code=USAGE)
 
 
 def logs_argv(

@@ -149,22 +149,7 @@ def status(env: Environment, as_json: bool = False) -> None:
         }
         console.say(json.dumps(document, indent=2))
         return
-    columns = ("SERVICE", "RUNNING", "STATE", "ROLE", "UP", "RESTARTS", "IMAGE", "PORTS")
-    cells = [
-        (
-            row.service,
-            f"{row.running}/{row.wanted}",
-            f"[{gate.COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
-            row.role,
-            console.duration(row.uptime) if row.running else "",
-            str(row.restarts),
-            row.image,
-            " ".join(row.ports),
-        )
-        for row in rows
-    ]
-    # A name that is cut off says less than a column that is left out; --json has all of them.
-    console.print_table(*console.fitting(columns, cells, ("IMAGE", "RESTARTS", "PORTS"), console.width()))
+    show_standings(rows)
     show_jobs(scheduled)
     for each in beside:
         who = f" by {by}" if (by := each.labels.get(inside.LABEL)) else ""
@@ -184,3 +169,23 @@ def status(env: Environment, as_json: bool = False) -> None:
         console.say(f"invoke restore --undo --env {env.name} puts the old data back", "red")
     if not seen.containers:
         console.say(f"\n{env.name} is down; start it with `invoke deploy --env {env.name}`")
+
+
+def show_standings(rows: Sequence[Standing]) -> None:
+    """Print how services stand."""
+    columns = ("SERVICE", "RUNNING", "STATE", "ROLE", "UP", "RESTARTS", "IMAGE", "PORTS")
+    cells = [
+        (
+            row.service,
+            f"{row.running}/{row.wanted}",
+            f"[{gate.COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
+            row.role,
+            console.duration(row.uptime) if row.running else "",
+            str(row.restarts),
+            row.image,
+            " ".join(row.ports),
+        )
+        for row in rows
+    ]
+    # A name that is cut off says less than a column that is left out; --json has all of them.
+    console.print_table(*console.fitting(columns, cells, ("IMAGE", "RESTARTS", "PORTS"), console.width()))

@@ -16,7 +16,7 @@ from typing import Any
 
 from ops.base.console import warn
 from ops.base.environments import Environment, relative
-from ops.engine import process
+from ops.engine import kubectl, process
 from ops.engine.process import DOCKER
 from ops.engine.results import Completed
 
@@ -55,8 +55,13 @@ def exec_argv(
 ) -> list[str]:
     """Command line that runs something in a container.
 
-    variables: names only; values come from the child's environment, so that a secret is never on a command line.
+    container: its id; variables: names only; values come from the child's environment, so that a secret is never on a
+    command line. In a pod there is neither another user nor a variable.
     """
+    if pod := kubectl.pod(container):
+        if user or variables:
+            raise ValueError("a command in a pod has the user and the environment of its container")
+        return kubectl.exec_argv(pod, *argv, stdin=stdin)
     options = (*(("--user", user) if user else ()), *(("--interactive",) if stdin else ()))
     return docker_argv("exec", *options, *(part for name in variables for part in ("--env", name)), container, *argv)
 

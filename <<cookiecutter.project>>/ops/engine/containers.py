@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ops.base.environments import Environment
-from ops.engine import cli
+from ops.engine import cli, kubectl, process
 from ops.engine.results import failure
 
 _HELD = "com.docker.compose."
@@ -196,6 +196,10 @@ def timestamp(text: str) -> float:
 
 
 def logs(container_id: str, lines: int = 20) -> list[str]:
-    """The last lines of a container's output, both streams in the order in which Docker kept them."""
-    done = cli.docker("logs", "--tail", str(lines), container_id, check=False, merge=True)
+    """The last lines of a container's output, both streams in the order in which they were kept."""
+    options = ("--tail", str(lines))
+    if pod := kubectl.pod(container_id):
+        done = process.run(kubectl.logs_argv(pod, *options), check=False, merge=True)
+    else:
+        done = cli.docker("logs", *options, container_id, check=False, merge=True)
     return [line for line in done.stdout.splitlines() if line.strip()][-lines:]

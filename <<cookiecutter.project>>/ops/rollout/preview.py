@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED
 from ops.rollout import canary, hooks, plan, preflight
 from ops.rollout.observe import survey
-from ops.rollout.plan import Operation, Plan
+from ops.rollout.plan import Operation
 
 
 def preview(env: Environment, as_json: bool = False, share: int = 0) -> int:
@@ -27,7 +27,13 @@ def preview(env: Environment, as_json: bool = False, share: int = 0) -> int:
         decided = canary.limited(decided, share)
     if decided.idle:
         decided.seen.warn_elsewhere(env)
-    found = preflight.of(env, decided)
+    return present(env, decided, preflight.of(env, decided), as_json, share)
+
+
+def present(
+    env: Environment, decided: Decided, found: Sequence[findings.Check], as_json: bool = False, share: int = 0
+) -> int:
+    """Show a plan and what preflight found; the exit code. as_json, share, errors: as of preview."""
     findings.warn(found)
     refused = [each for each in found if each.status == findings.FAILED]
     if as_json:
@@ -38,7 +44,17 @@ def preview(env: Environment, as_json: bool = False, share: int = 0) -> int:
     return 0
 
 
-def as_document(env: Environment, decided: Plan, refused: Sequence[findings.Check] = ()) -> dict[str, Any]:
+class Decided(Protocol):
+    """What was decided, on whatever engine: operations in the order in which they are carried out."""
+
+    @property
+    def operations(self) -> Sequence[Operation]: ...
+
+    @property
+    def idle(self) -> bool: ...
+
+
+def as_document(env: Environment, decided: Decided, refused: Sequence[findings.Check] = ()) -> dict[str, Any]:
     """A plan for programs. operations: in the order in which they are carried out; replaces: whether a container of the
     subject, a service, would be another one afterwards."""
     return {
@@ -60,7 +76,7 @@ def as_document(env: Environment, decided: Plan, refused: Sequence[findings.Chec
     }
 
 
-def show(env: Environment, decided: Plan, refused: Sequence[findings.Check] = (), share: int = 0) -> None:
+def show(env: Environment, decided: Decided, refused: Sequence[findings.Check] = (), share: int = 0) -> None:
     """Print a plan for people. share: as of preview."""
     if decided.idle:
         console.say(f"nothing to do: {env.name} is as declared", "green")

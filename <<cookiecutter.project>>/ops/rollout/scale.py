@@ -75,11 +75,11 @@ def scale(env: Environment, service: str, count: str) -> None:
             networks.refuse(env, found.stack, found.document)
             canary.refuse(env, found.stack, containers)
             if not any(each.running for each in mine):
-                _declare(env, key, wanted)
+                declare(env, key, wanted)
                 console.say(f"{service} does not run in {env.name}: `invoke deploy --env {env.name}` starts {wanted}")
                 return
             if len(mine) == wanted and all(each.ready and each.restart_policy != PROBATION for each in mine):
-                _declare(env, key, wanted)
+                declare(env, key, wanted)
                 console.say(f"nothing to change: {wanted} {service} healthy", "green")
                 return
             if wanted > len(mine):
@@ -90,14 +90,14 @@ def scale(env: Environment, service: str, count: str) -> None:
             ):
                 _apply(work, found, wanted, mine)
                 # Only now: a number that cannot be had must not be declared.
-                _declare(env, key, wanted)
+                declare(env, key, wanted)
                 _tell_prometheus(env, found.stack, service, wanted)
                 note(env, found.stack, [each.id for each in containers])
             elapsed = console.duration(time.monotonic() - began)
             console.say(f"{service}: {len(mine)} -> {wanted}, all healthy ({elapsed})", "green")
 
 
-def _declare(env: Environment, key: str, wanted: int) -> None:
+def declare(env: Environment, key: str, wanted: int) -> None:
     """Write the number into the .env file, if it is another one there."""
     before = env.values.get(key, "")
     if before != str(wanted):

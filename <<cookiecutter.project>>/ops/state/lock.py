@@ -2,6 +2,7 @@
 
 The lock is a container: its name is unique, which the engine itself sees to, and it lives as long as its standard
 input, which the holder keeps open. A holder that is killed frees it within a moment. Its labels say who holds it.
+In a cluster it is a Lease (lease.py).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 from ops import engine
 from ops.base import console
-from ops.base.environments import Environment
+from ops.base.environments import KUBERNETES, Environment
 from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.base.waiting import until
 from ops.engine import Container
@@ -49,9 +50,16 @@ class Holder:
         return f"invoke {self.purpose} by {self.who} since {clock} ({console.duration(max(0, now - self.since))})"
 
 
+class Lock(Protocol):
+    """A lock that is held."""
+
+    def check(self) -> None:
+        """Raise OpsError when the lock was lost."""
+
+
 @dataclass
-class Lock:
-    """A lock that is held. child: the docker client whose standard input keeps it."""
+class Kept:
+    """A lock that is a container. child: the docker client whose standard input keeps it."""
 
     name: str
     child: subprocess.Popen[bytes]
@@ -90,6 +98,12 @@ def hold(env: Environment, purpose: str, wait: float = 0) -> Iterator[Lock]:
     purpose: the command, as it is told to those who come meanwhile; wait: for how many seconds to try again while
     somebody else has it. Raises Busy (REFUSED) after that.
     """
+    if env.engine == KUBERNETES:
+        from ops.state import lease
+
+        with lease.hold(env, purpose, wait) as leased:
+            yield leased
+        return
     ends = time.monotonic() + wait
     with contextlib.ExitStack() as stack:
         waiting = False
@@ -108,7 +122,7 @@ def hold(env: Environment, purpose: str, wait: float = 0) -> Iterator[Lock]:
 
 
 @contextlib.contextmanager
-def _take(env: Environment, purpose: str) -> Iterator[Lock]:
+def _take(env: Environment, purpose: str) -> Iterator[Kept]:
     name = name_of(env)
     labels = {
         "ops.lock": "change",
@@ -122,7 +136,7 @@ def _take(env: Environment, purpose: str) -> Iterator[Lock]:
     with engine.popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         try:
             _await_echo(env, name, child)
-            yield Lock(name, child)
+            yield Kept(name, child)
         finally:
             with contextlib.suppress(OSError):
                 _pipe(child.stdin).close()
@@ -142,6 +156,10 @@ def run_argv(name: str, image: str, labels: Mapping[str, str]) -> list[str]:
 
 def holder(env: Environment) -> Holder | None:
     """Who holds the lock of an environment; None when nobody does."""
+    if env.engine == KUBERNETES:
+        from ops.state import lease
+
+        return lease.holder(env)
     found = engine.inspect([name_of(env)])
     if not found or found[0]["State"]["Status"] in _STALE:
         return None
@@ -168,7 +186,12 @@ def unlock(env: Environment, assume_yes: bool = False) -> None:
     console.say(f"{env.name} is locked: {held.describe(time.time())}")
     if not console.confirm("If it still runs, it stops at its next step. Remove the lock?", assume_yes):
         raise OpsError("Nothing was changed.")
-    engine.docker("rm", "--force", held.container)
+    if env.engine == KUBERNETES:
+        from ops.state import lease
+
+        lease.remove(env)
+    else:
+        engine.docker("rm", "--force", held.container)
     console.say(f"unlocked; `invoke deploy --env {env.name}` finishes what was left half done", "green")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import engine
-from ops.base.environments import Environment
+from ops.base.environments import KUBERNETES, Environment
 from ops.state import store
 from ops.state.digests import seal, sealed
 from ops.state.document import State
@@ -126,4 +126,6 @@ def _earlier(folder: Path, env: Environment) -> Path:
 
 def _folders(env: Environment) -> Iterable[Path]:
     """This folder, and those that the containers were made from."""
+    if env.engine == KUBERNETES:
+        return ()
     return dict.fromkeys([env.project_dir, *(Path(each.folder) for each in engine.containers(env) if each.folder)])

@@ -6,19 +6,27 @@ writes it in some 50 ms and runs nothing. The volume belongs to the Compose proj
 
 The document is written in turn to one of two files, each with a number and a checksum. Whoever is killed while writing
 damages the older one at most, and the newest complete one counts.
+
+In a cluster they are the keys of a Secret in the namespace, for the document holds the key of the digests. It is
+written as a whole, so one document is enough there.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 
 from ops import engine
 from ops.base import console, tar
-from ops.base.environments import Environment
+from ops.base.environments import KUBERNETES, Environment
+from ops.engine import kubectl
 from ops.state.document import State, encode, newest
 
 _FOLDER = "/state"
 _SLOTS = ("a", "b")
+# In a cluster.
+_SECRET = "deployed"
 
 
 def name_of(env: Environment) -> str:
@@ -54,6 +62,8 @@ def put_note(env: Environment, name: str, text: str) -> None:
 
 def _files(env: Environment) -> dict[str, str]:
     """Everything in the volume, by name; nothing when there is none."""
+    if env.engine == KUBERNETES:
+        return _kept(kubectl.find(kubectl.place(env), "secret", _SECRET) or {})
     name = name_of(env)
     done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
     if not done.ok and not engine.inspect([name]):
@@ -67,7 +77,30 @@ def _files(env: Environment) -> dict[str, str]:
     return {path.rpartition("/")[2]: text for path, text in tar.unpacked(done.stdout.encode()).items()}
 
 
+def _kept(secret: kubectl.Object) -> dict[str, str]:
+    return {key: base64.b64decode(text).decode() for key, text in (secret.get("data") or {}).items()}
+
+
+def _put_in_cluster(env: Environment, name: str, text: str) -> None:
+    at = kubectl.place(env)
+    there = kubectl.find(at, "secret", _SECRET)
+    kept = {key: old for key, old in _kept(there or {}).items() if name not in _SLOTS or key not in _SLOTS}
+    data = {key: base64.b64encode(each.encode()).decode() for key, each in {**kept, name: text}.items()}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": _SECRET, "namespace": at.namespace, "labels": {kubectl.RECORD: env.project}},
+        "data": data,
+    }
+    verb = "replace" if there else "create"
+    kubectl.run(at, verb, "--filename=-", "--output=name", input=json.dumps(document))
+
+
 def _put(env: Environment, name: str, text: str) -> None:
+    if env.engine == KUBERNETES:
+        _put_in_cluster(env, name, text)
+        return
     content = tar.packed({name: text})
     argv = ("cp", "-", f"{name_of(env)}:{_FOLDER}")
     done = engine.docker(*argv, input=content, check=False)
@@ -81,6 +114,9 @@ def _put(env: Environment, name: str, text: str) -> None:
 
 def remove(env: Environment) -> None:
     """Forget everything about an environment."""
+    if env.engine == KUBERNETES:
+        kubectl.delete(kubectl.place(env), "secret", _SECRET)
+        return
     name = name_of(env)
     for line in (("rm", "--force", name), ("volume", "rm", "--force", name), ("rmi", "--force", name)):
         engine.docker(*line, check=False)

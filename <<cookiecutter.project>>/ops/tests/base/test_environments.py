@@ -224,3 +224,36 @@ def test_a_log_that_somebody_else_owns_is_not_written_to(env, tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     env.log_file("other.log").with_name("up.log").mkdir()
     assert env.log_file("up.log") == tmp_path / "cache/acme-dev/up.log"
+
+
+def with_settings(project: Path, text: str) -> None:
+    with (project / "config/prod/.env").open("a") as file:
+        file.write(text)
+
+
+def test_without_a_word_the_engine_is_docker(project: Path) -> None:
+    assert environments.load("prod", project).engine == environments.DOCKER
+
+
+def test_a_cluster_is_named_by_its_context(project: Path) -> None:
+    with_settings(project, "ENGINE=kubernetes\n")
+    with pytest.raises(OpsError, match="KUBE_CONTEXT is not set") as caught:
+        environments.load("prod", project)
+    assert caught.value.code == USAGE
+    with_settings(project, "KUBE_CONTEXT=acme\n")
+    found = environments.load("prod", project)
+    assert (found.engine, found.namespace) == (environments.KUBERNETES, "acme-prod")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ENGINE=swarm\n", "ENGINE must be docker or kubernetes"),
+        ("ENGINE=kubernetes\nKUBE_CONTEXT=a\nKUBE_NAMESPACE=Acme_Prod\n", "cannot be the name of a namespace"),
+    ],
+)
+def test_an_engine_and_a_namespace_that_cannot_be_are_refused(project: Path, text: str, words: str) -> None:
+    with_settings(project, text)
+    with pytest.raises(OpsError, match=words) as caught:
+        environments.load("prod", project)
+    assert caught.value.code == USAGE
