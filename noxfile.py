@@ -127,7 +127,8 @@ def bake(session: nox.Session) -> None:
         "test_times",
         "test_mutants",
     )
-    pytest(session, program, *(f"tests/{name}.py" for name in modules), "tests/images", *SIDE_BY_SIDE)
+    parts = ("tests/images", "tests/cluster/test_programs.py")
+    pytest(session, program, *(f"tests/{name}.py" for name in modules), *parts, *SIDE_BY_SIDE)
 
 
 @nox.session(venv_backend="none")
@@ -227,6 +228,18 @@ def repositories(session: nox.Session) -> None:
     program = python(session)
     provide_images(session, program)
     pytest(session, program, "tests/test_backup_image.py")
+
+
+@nox.session(venv_backend="none", default=False)
+def cluster(session: nox.Session) -> None:
+    """Run prod on a real Kubernetes of three nodes on this machine, whose programs are built once: some minutes."""
+    need_engine(session)
+    program = python(session, PROJECT / "requirements.txt")
+    built = subprocess.run([program, "-m", "tests.cluster", "build"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    if built.returncode:
+        session.skip(built.stderr.strip())
+    provide_images(session, program)
+    pytest(session, program, "tests/cluster")
 
 
 @nox.session(venv_backend="none", default=False)
