@@ -23,7 +23,7 @@ REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 
 # Everything that nox runs by default.
 TESTS = "tests"
-NEED_ENGINE = {TESTS, "validators", "stack", "faults", "bench", "quickstart"}
+NEED_ENGINE = {TESTS, "validators", "stack", "faults", "bench", "cluster", "quickstart"}
 NEED_BROWSER = {TESTS, "stack", "faults"}
 
 # Set for the sessions when `--yes` was given: they have no terminal to ask on.

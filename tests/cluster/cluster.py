@@ -43,9 +43,7 @@ class Cluster:
         for node in map(self.lab.node, range(1, count + 1)):
             if not nodes.is_on(self.lab, node):
                 self.power_on(node)
-        self.apply(
-            MANIFESTS.joinpath("coredns.yaml").read_text(encoding="utf-8").replace("REGISTRY", self.lab.registry)
-        )
+        self.apply((MANIFESTS / "coredns.yaml").read_text(encoding="utf-8"))
         self.apply(yaml.safe_dump_all(self.volumes()))
         self.wait_ready()
         self.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", f"--timeout={SECONDS_TO_READY}s")
@@ -127,7 +125,7 @@ class Cluster:
     # ---- what a cluster brings
 
     def push(self, images: Iterable[str]) -> None:
-        """Push local images; nodes pull them as `registry/NAME`, by the same name as this machine."""
+        """Push local images; nodes find them by the same name."""
         registry.push(self.lab, images)
 
     def provide_images(self) -> None:
@@ -138,10 +136,9 @@ class Cluster:
             shutil.copy2(self.programs.bin / name, folder / name)
             text = f'FROM scratch\nCOPY {name} {path}\nUSER 65535:65535\nENTRYPOINT ["{path}"]\n'
             (folder / "Dockerfile").write_text(text, encoding="utf-8")
-            image = f"{self.lab.registry}/{name}:1"
+            image = f"{programs.IMAGES}/{name}:1"
             run("docker", "build", "--quiet", "--tag", image, folder)
-            run("docker", "push", "--quiet", image)
-            run("docker", "rmi", image)
+            self.push([image])
 
     def volumes(self) -> Iterator[dict[str, object]]:
         """A storage class and its volumes: folders of this machine, at hand on every node, as network storage is."""

@@ -143,9 +143,9 @@ def wait_for(condition: Callable[[], object], seconds: float, pause: float = 0.1
     return True
 
 
-def run(*command: str | Path, input: str | None = None, check: bool = True) -> str:
+def run(*command: str | Path, input: str | None = None, check: bool = True, folder: Path | None = None) -> str:
     """Run a command and return what it printed. Raises Unavailable with its errors when it fails and may not."""
-    done = subprocess.run(list(map(str, command)), input=input, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), input=input, cwd=folder, capture_output=True, text=True)
     if check and done.returncode:
         text = f"{done.stdout}{done.stderr}".strip()
         raise programs.Unavailable(f"{' '.join(map(str, command))} failed ({done.returncode}): {text}")

@@ -27,7 +27,8 @@ KUBERNETES = "v1.37.2"
 COREDNS = "v1.15.0"
 COMMANDS = ("kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 ENGINE = Path("/opt/docker-engine/root/usr/bin")
-DEBIAN = "enterprise-stack/cluster-programs"
+IMAGES = "enterprise-stack"
+DEBIAN = f"{IMAGES}/cluster-programs"
 # A build is never what somebody waits for at this machine.
 NICE = ("nice", "-n", "10")
 

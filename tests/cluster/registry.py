@@ -1,7 +1,7 @@
 """A real image registry with one store and two doors: Docker pushes through one, nodes pull through the other.
 
-Both are plain HTTP. Docker allows that for loopback; nodes know the same name and are told to ask the other door, so an
-image has one name everywhere.
+Both are plain HTTP, which Docker allows for loopback. Nodes are told that it mirrors every other registry, so an image
+has one name everywhere.
 """
 
 from __future__ import annotations
@@ -54,10 +54,18 @@ def answers(lab: Lab) -> bool:
         return False
 
 
+def place(image: str) -> str:
+    """Where an image is in a registry: its name without the registry's own, as a mirror is asked for it."""
+    first, slash, rest = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return place(rest) if first in ("docker.io", "index.docker.io") else rest
+    return image if slash else f"library/{image}"
+
+
 def push(lab: Lab, images: Iterable[str]) -> None:
-    """Push local images under the names that they have here, with the registry's before them."""
+    """Push local images. Nodes find them by the name that they have here: to them this registry is every other one."""
     for image in images:
-        name = f"{lab.registry}/{image}"
+        name = f"{lab.registry}/{place(image)}"
         run("docker", "tag", image, name)
         try:
             run("docker", "push", "--quiet", name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import nxdomain, programs
+from tests.cluster import nxdomain, programs, registry
 from tests.cluster.__main__ import main
 from tests.cluster.lab import Lab, started
 
@@ -59,3 +59,10 @@ def test_a_process_is_only_ended_while_it_is_the_one_that_was_begun(
     assert pid and lab.noted() == ["mine"]
     lab.end("mine")
     assert lab.pid("mine") is None and started(pid) == "" and lab.noted() == []
+
+
+def test_an_image_is_pushed_where_a_mirror_is_asked_for_it() -> None:
+    names = ["redis:8", "acme/web:3f2a", "docker.io/library/redis:8", "quay.io/coreos/etcd:v3", "localhost:5000/a/b:1"]
+    assert [registry.place(name) for name in names] == [
+        *("library/redis:8", "acme/web:3f2a", "library/redis:8", "coreos/etcd:v3", "a/b:1")
+    ]

@@ -11,7 +11,7 @@ import yaml
 
 from tests.cluster import control_plane, nodes, pki, registry
 from tests.cluster.lab import Lab, run, wait_for
-from tests.cluster.programs import Programs, Unavailable
+from tests.cluster.programs import IMAGES, Programs, Unavailable
 
 CGROUPS = Path("/sys/fs/cgroup")
 SOCKET = "/run/containerd/containerd.sock"
@@ -64,17 +64,18 @@ def files(lab: Lab, programs: Programs, node: str) -> dict[str, str]:
     network = {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, portmap]}
     return {
         "/etc/cni/net.d/10-bridge.conflist": json.dumps(network, indent=1),
-        f"/etc/containerd/certs.d/{lab.registry}/hosts.toml": f'server = "http://{registry.door(lab)}"\n',
-        "/etc/containerd/config.toml": containerd(lab, programs),
+        # Whatever registry a name means: images come from ours.
+        "/etc/containerd/certs.d/_default/hosts.toml": f'[host."http://{registry.door(lab)}"]\n',
+        "/etc/containerd/config.toml": containerd(programs),
         "/var/lib/kubelet/config.yaml": yaml.safe_dump(kubelet(lab, node)),
     }
 
 
-def containerd(lab: Lab, programs: Programs) -> str:
+def containerd(programs: Programs) -> str:
     """containerd's configuration."""
     return f"""version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
-sandbox = "{lab.registry}/pause:1"
+sandbox = "docker.io/{IMAGES}/pause:1"
 [plugins.'io.containerd.cri.v1.images'.registry]
 config_path = "/etc/containerd/certs.d"
 [plugins.'io.containerd.cri.v1.runtime']

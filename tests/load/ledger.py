@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from tests.load.generator import Sample
@@ -61,14 +61,12 @@ def sql(project: Project, environment: str, text: str) -> list[str]:
     return docker("exec", primary, "psql", "-XAqt", *login, f"--command={text}").splitlines()
 
 
-def check(project: Project, environment: str, run: str, samples: Iterable[Sample]) -> Ledger:
-    """Look up what a run of the generator has written. run: what its names begin with."""
+def check(ask: Callable[[str], list[str]], run: str, samples: Iterable[Sample]) -> Ledger:
+    """Look up what a run of the generator has written. ask: gives rows, as `sql`; run: what its names begin with."""
     found: dict[str, int] = {}
     for table, column in _TABLES.values():
         query = f"select {column}, count(*) from {table} where {column} like '{run}-%' group by 1"
-        found.update(
-            (name, int(count)) for name, _, count in (row.partition("|") for row in sql(project, environment, query))
-        )
+        found.update((name, int(count)) for name, _, count in (row.partition("|") for row in ask(query)))
     return compare(samples, found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -103,7 +103,14 @@ PROBES = (
     Kind("probe", 100, 0, lambda _, __: _get("/probe", {}), _ok),
     Kind("probe by POST", 100, 0, lambda _, __: Request("POST", "/probe", {}), _ok),
 )
-MIXTURES = {"stack": KINDS, "probes": PROBES}
+# What a project answers as it was baked, without the pages that tests add.
+_QUIETLY = ("create quietly", "create quietly by page", "create slowly", "slow page")
+PLAIN = tuple(
+    replace(kind, share=kind.share * 4) if kind.name.startswith("create") else kind
+    for kind in KINDS
+    if kind.name not in _QUIETLY
+)
+MIXTURES = {"stack": KINDS, "plain": PLAIN, "probes": PROBES}
 
 
 class Turn(NamedTuple):

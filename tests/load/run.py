@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+import httpx
+
 from tests import template
 from tests.load import ledger
 from tests.load.generator import TIMEOUT, Job
-from tests.load.mix import User
+from tests.load.mix import MIXTURES, PROBES, User
 from tests.load.report import Report
 from tests.stack.project import Project, docker
 
@@ -36,8 +38,8 @@ class Load:
 
     rate: requests a second. A load lasts no longer than the access tokens it begins with. published: by the port that
     nginx publishes, which stays when the container gets another address. target: HOST:PORT of something else that
-    takes the requests, with the same certificate. mixture: what is asked (mix.MIXTURES); only "stack" has writes to
-    look up and needs users.
+    takes the requests, with the same certificate. mixture: what is asked (mix.MIXTURES); all but "probes" have writes
+    to look up and need users.
     """
 
     report: Report
@@ -59,21 +61,17 @@ class Load:
         self.run = uuid.uuid4().hex[:8]
 
     def __enter__(self) -> Load:
-        port = self._project.settings(self._environment)["SSL_PORT"]
-        # As if it came from another machine: the kernel sends that straight to the container, while what this machine
-        # asks of itself would pass a process of the engine's, which has other things to do during a rollout.
-        target = self._target or (f"127.0.0.1:{port}" if self._published else f"{self._nginx()}:8443")
-        self._relay = self._start("tests.load.relay", "--target", target)
+        self._relay = self._start("tests.load.relay", *(f"--target={target}" for target in self._targets()))
         assert self._relay.stdout
         job = Job(
             host="127.0.0.1",
             port=int(self._relay.stdout.readline()),
-            authority=f"localhost:{port}",
+            authority=self._authority(),
             trust=str(self._project.certificate_authority(self._environment)),
             rate=self._rate,
             run=self.run,
             transports=list(self._transports),
-            users=self._users() if self._mixture == "stack" else [User("", "", "", "")],
+            users=self._users() if MIXTURES[self._mixture] is not PROBES else [User("", "", "", "")],
             mixture=self._mixture,
         )
         self._generator = self._start("tests.load.generator")
@@ -82,6 +80,25 @@ class Load:
         assert self._generator.stdout.readline().strip() == "started"
         self.enter("idle")
         return self
+
+    def _targets(self) -> list[str]:
+        """What takes the requests, as HOST:PORT: one of these."""
+        # As if it came from another machine: the kernel sends that straight to the container, while what this machine
+        # asks of itself would pass a process of the engine's, which has other things to do during a rollout.
+        port = self._project.settings(self._environment)["SSL_PORT"]
+        return [self._target or (f"127.0.0.1:{port}" if self._published else f"{self._nginx()}:8443")]
+
+    def _authority(self) -> str:
+        """What requests call the site."""
+        return f"localhost:{self._project.settings(self._environment)['SSL_PORT']}"
+
+    def _client(self) -> httpx.Client:
+        """What makes the accounts."""
+        return self._project.client(self._environment)
+
+    def _count(self, query: str) -> list[str]:
+        """Rows of a query on the database, columns separated by |."""
+        return ledger.sql(self._project, self._environment, query)
 
     @staticmethod
     def _start(module: str, *arguments: str) -> subprocess.Popen[str]:
@@ -105,7 +122,7 @@ class Load:
         users = []
         for number in range(USERS):
             email = f"user{number}.{self.run}@example.com"
-            with self._project.client(self._environment) as client:
+            with self._client() as client:
                 self._project.sign_in(client, email, PASSWORD)
                 tokens = client.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD}).json()
                 made = client.post("/api/v1/items", json={"title": "to be read"})
@@ -134,6 +151,6 @@ class Load:
                 if process.poll() is None:
                     process.terminate()
                 process.communicate()
-        if error is None and self._mixture == "stack":
-            self.ledger = ledger.check(self._project, self._environment, self.run, self.report.samples)
+        if error is None and MIXTURES[self._mixture] is not PROBES:
+            self.ledger = ledger.check(self._count, self.run, self.report.samples)
             print(self.ledger)

@@ -81,7 +81,7 @@ def answering(*answers: bytes) -> Handler:
 async def relayed(handler: Handler, delay: float = 0.05):
     """Streams to a handler through a relay."""
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    between = await relay.start(("127.0.0.1", server.sockets[0].getsockname()[1]), delay)
+    between = await relay.start([("127.0.0.1", server.sockets[0].getsockname()[1])], delay)
     reader, writer = await asyncio.open_connection("127.0.0.1", between.sockets[0].getsockname()[1])
     yield reader, writer
     writer.close()
@@ -124,11 +124,32 @@ def test_relay_passes_resets_and_refusals() -> None:
         nobody = await asyncio.start_server(reset, "127.0.0.1", 0)
         port = nobody.sockets[0].getsockname()[1]
         nobody.close()
-        between = await relay.start(("127.0.0.1", port), 0.01)
+        between = await relay.start([("127.0.0.1", port)], 0.01)
         reader, _ = await asyncio.open_connection("127.0.0.1", between.sockets[0].getsockname()[1])
         with pytest.raises(ConnectionResetError):
             await reader.read()
         between.close()
+
+    asyncio.run(scenario())
+
+
+def test_relay_goes_to_another_target_when_one_does_not_answer() -> None:
+    async def scenario() -> None:
+        async def here(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"here")
+            writer.close()
+
+        nobody = await asyncio.start_server(here, "127.0.0.1", 0)
+        refusing = nobody.sockets[0].getsockname()
+        nobody.close()
+        server = await asyncio.start_server(here, "127.0.0.1", 0)
+        between = await relay.start([refusing, server.sockets[0].getsockname()], 0.01)
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", between.sockets[0].getsockname()[1])
+            assert await reader.read() == b"here"
+            writer.close()
+        between.close()
+        server.close()
 
     asyncio.run(scenario())
 

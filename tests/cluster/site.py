@@ -1,0 +1,204 @@
+"""A baked project whose prod runs on a cluster: applied as its owner does it, and met as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.cluster import nodes
+from tests.cluster.cluster import Cluster
+from tests.cluster.lab import run
+from tests.stack.project import Project
+
+Object = dict[str, Any]
+
+
+@dataclass
+class Site:
+    """A project on a cluster. Nothing in it is named by the harness: names come from what was exported."""
+
+    project: Project
+    cluster: Cluster
+    environment: str = "prod"
+
+    # ---- the owner
+
+    @classmethod
+    def prepare(cls, parent: Path, cluster: Cluster, **answers: str) -> Site:
+        """Bake a project, make its secrets and a certificate, and build and push its images. No monitoring."""
+        site = cls(Project.bake(parent, **answers), cluster)
+        site.project.set(site.environment, MONITORING_ENABLED="false")
+        # The limits protect people from each other; here they would only measure themselves.
+        path = site.project.folder / "config" / site.environment / "nginx" / "nginx.conf"
+        path.write_text(re.sub(r"rate=\d+r/s", "rate=10000r/s", path.read_text()))
+        site.project.invoke("secret-init", "--env", site.environment)
+        make = (
+            "from ops.base import environments; from ops.secrets import certificates;"
+            f"certificates.self_sign(environments.load('{site.environment}'))"
+        )
+        subprocess.run([sys.executable, "-c", make], cwd=site.project.folder, check=True)
+        env_file = site.project.env_file(site.environment)
+        run("docker", "compose", "--env-file", env_file, "build", folder=site.project.folder)
+        return site
+
+    @property
+    def folder(self) -> Path:
+        """Where the manifests are."""
+        return self.project.folder / "kubernetes" / self.environment
+
+    @cached_property
+    def namespace(self) -> str:
+        """Where it runs."""
+        return self.project.name(self.environment)
+
+    @property
+    def domain(self) -> str:
+        """What its users call it."""
+        return self.project.settings(self.environment)["DOMAIN"]
+
+    def export(self) -> str:
+        """Write the manifests, and return what the command said."""
+        done = self.project.invoke("export", "kubernetes", "--env", self.environment)
+        return done.stdout + done.stderr
+
+    def manifests(self) -> list[Object]:
+        """What is written, as kustomize puts it together."""
+        text = self.cluster.kubectl("kustomize", str(self.folder))
+        return [each for each in yaml.safe_load_all(text) if each]
+
+    def push(self) -> None:
+        """Push every image that the manifests name."""
+        text = self.cluster.kubectl("kustomize", str(self.folder))
+        self.cluster.push(sorted(set(re.findall(r"^ *(?:- )?image: (\S+)$", text, re.MULTILINE))))
+
+    def secrets(self) -> str:
+        """The manifests of the secrets, which are on no disk."""
+        return self.project.invoke("export", "kubernetes", "--env", self.environment, "--secrets").stdout
+
+    def apply(self) -> None:
+        """Apply everything to the cluster."""
+        namespace = [each for each in self.manifests() if each["kind"] == "Namespace"]
+        self.cluster.apply(yaml.safe_dump_all(namespace))
+        self.cluster.apply(self.secrets())
+        self.cluster.kubectl("apply", "-k", str(self.folder))
+
+    def remove(self) -> None:
+        """Remove it from the cluster with its data."""
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s")
+        self.cluster.recycle_volumes()
+
+    # ---- what is there
+
+    def kubectl(self, *arguments: str, input: str | None = None, check: bool = True) -> str:
+        """kubectl in its namespace."""
+        return self.cluster.kubectl("-n", self.namespace, *arguments, input=input, check=check)
+
+    def objects(self, kind: str, *selector: str) -> list[Object]:
+        """Objects of a kind in its namespace."""
+        found = json.loads(self.kubectl("get", kind, *selector, "-o", "json"))["items"]
+        assert isinstance(found, list)
+        return found
+
+    def pods(self, service: str = "") -> list[Object]:
+        """Pods that are to serve: not those of jobs, and none that ended."""
+        selector = ["-l", f"app.kubernetes.io/name={service}"] if service else []
+        return [
+            pod
+            for pod in self.objects("pods", *selector)
+            if not any(owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences", []))
+            and pod["status"].get("phase") not in ("Succeeded", "Failed")
+        ]
+
+    def not_ready(self) -> list[str]:
+        """Pods that do not serve, workloads without all their pods, and jobs of migrations that did not end well."""
+        wrong = [f"{pod['metadata']['name']}: {pod['status'].get('phase')}" for pod in self.pods() if not ready(pod)]
+        for kind in ("deployments", "statefulsets"):
+            for each in self.objects(kind):
+                wanted, have = each["spec"].get("replicas", 1), each["status"].get("readyReplicas", 0)
+                if wanted != have:
+                    wrong.append(f"{each['metadata']['name']}: {have} of {wanted}")
+        for each in self.objects("daemonsets"):
+            wanted, have = each["status"].get("desiredNumberScheduled", 0), each["status"].get("numberReady", 0)
+            if wanted != have or not wanted:
+                wrong.append(f"{each['metadata']['name']}: {have} of {wanted}")
+        for job in self.objects("jobs", "-l", "app.kubernetes.io/component=migration"):
+            if not job["status"].get("succeeded"):
+                wrong.append(f"{job['metadata']['name']}: not completed")
+        return wrong
+
+    def wait_ready(self, seconds: float = 420) -> float:
+        """Wait until everything is, and return how many seconds it took."""
+        began = time.monotonic()
+        while wrong := self.not_ready():
+            if time.monotonic() - began > seconds:
+                raise AssertionError(f"not ready after {seconds:.0f} s: {', '.join(wrong)}\n{self.describe()}")
+            time.sleep(1)
+        return time.monotonic() - began
+
+    def describe(self) -> str:
+        """Pods and the last events, for a failure."""
+        pods = self.kubectl("get", "pods", "-o", "wide", check=False)
+        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", check=False).splitlines()[-25:]
+        return "\n".join([pods, *events])
+
+    # ---- its users
+
+    def edges(self) -> list[str]:
+        """Where the nodes that are on take TLS, as HOST:PORT."""
+        lab = self.cluster.lab
+        port = self.node_port("https")
+        return [f"{lab.address(node)}:{port}" for node in self.cluster.nodes() if nodes.is_on(lab, node)]
+
+    def node_port(self, name: str) -> int:
+        """The port that nodes take a public port of the edge on."""
+        for service in self.objects("services"):
+            for port in service["spec"].get("ports", []):
+                if port.get("nodePort") and (port.get("name") == name):
+                    return int(port["nodePort"])
+        raise AssertionError(f"no service with a node port called {name}: {self.kubectl('get', 'services')}")
+
+    def client(self, edge: str) -> httpx.Client:
+        """An HTTPS client that trusts this project's own authority, and asks one node for the site by its name."""
+        trust = ssl.create_default_context(cafile=str(self.project.certificate_authority(self.environment)))
+
+        def by_name(request: httpx.Request) -> None:
+            request.extensions["sni_hostname"] = self.domain
+
+        headers, hooks = {"Host": self.domain}, {"request": [by_name]}
+        return httpx.Client(
+            base_url=f"https://{edge}", verify=trust, headers=headers, event_hooks=hooks, timeout=15, trust_env=False
+        )
+
+    def sql(self, query: str) -> list[str]:
+        """Rows of a query on PostgreSQL's primary, as the superuser; columns are separated by |."""
+        return self._psql(self.primary()["metadata"]["name"], query).splitlines()
+
+    def primary(self) -> Object:
+        """The pod of PostgreSQL that takes writes."""
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            if name.startswith("postgres-") and self._psql(name, "select pg_is_in_recovery()").strip() == "f":
+                return pod
+        raise AssertionError(f"no PostgreSQL node is the primary:\n{self.describe()}")
+
+    def _psql(self, pod: str, query: str) -> str:
+        settings = self.project.settings(self.environment)
+        login = (f"--username={settings['POSTGRES_USER']}", f"--dbname={settings['POSTGRES_DB']}")
+        return self.kubectl("exec", pod, "--", "psql", "-XAqt", *login, f"--command={query}", check=False)
+
+
+def ready(pod: Object) -> bool:
+    """Whether a pod says so, and is not on its way out."""
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]

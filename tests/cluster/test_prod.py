@@ -1,0 +1,227 @@
+"""Prod of the default answers without its monitoring, on a real Kubernetes of three nodes: a story, told in order."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+import yaml
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import eventually
+from tests.cluster.load import ClusterLoad
+from tests.cluster.site import Object, Site, ready
+
+pytestmark = [pytest.mark.story, pytest.mark.alone]
+
+# Of the services that take requests, and of the load that they are replaced under.
+ROLLED = ("api", "web", "auth-service")
+
+
+def test_the_api_server_accepts_every_manifest(site: Site) -> None:
+    site.export()
+    site.push()
+    namespaces = [each for each in site.manifests() if each["kind"] == "Namespace"]
+    (namespace,) = namespaces
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    site.cluster.apply(yaml.safe_dump(namespace))
+    # A warning is about pods that the namespace would not admit.
+    checked = site.cluster.tried("apply", "--dry-run=server", "--validate=strict", "-k", str(site.folder))
+    assert checked.returncode == 0 and "Warning" not in checked.stderr, checked.stderr
+
+
+def test_nothing_secret_is_in_the_manifests(site: Site) -> None:
+    text = "\n".join(path.read_text() for path in site.folder.rglob("*.yaml"))
+    secrets = site.project.folder / "config" / site.environment / "secrets"
+    values = {path.name: path.read_text().strip() for path in secrets.iterdir() if path.is_file()}
+    assert not [name for name, value in values.items() if len(value) > 8 and value in text]
+    assert not [each for each in site.manifests() if each["kind"] == "Secret"]
+
+
+def test_everything_becomes_ready_on_an_empty_cluster(site: Site) -> None:
+    site.apply()
+    seconds = site.wait_ready()
+    print(f"{len(site.pods())} pods ready after {seconds:.0f} s")
+    nodes = {pod["spec"]["nodeName"] for pod in site.pods()}
+    assert nodes == set(site.cluster.nodes())
+
+
+def test_every_node_serves_the_site(site: Site) -> None:
+    assert len(site.edges()) == 3
+    for number, edge in enumerate(site.edges()):
+        with site.client(edge) as client:
+            site.project.sign_in(client, f"person{number}@example.com")
+            made = client.post("/api/v1/items", json={"title": f"made at {edge}"})
+            assert made.status_code == 201, made.text
+            for other in site.edges():
+                with site.client(other) as elsewhere:
+                    elsewhere.headers["Authorization"] = client.headers["Authorization"]
+                    read = elsewhere.get(f"/api/v1/items/{made.json()['id']}")
+                    assert read.json()["title"] == f"made at {edge}", f"at {other}: {read.text}"
+            assert client.get("/login").status_code == 200
+
+
+def test_there_is_no_difference_between_manifests_and_cluster(site: Site) -> None:
+    """And an export changes no file, whose order would make a diff that nobody can read."""
+    before = {path: path.read_bytes() for path in site.folder.rglob("*.yaml")}
+    site.export()
+    assert before == {path: path.read_bytes() for path in site.folder.rglob("*.yaml")}
+    difference = site.cluster.tried("diff", "-k", str(site.folder))
+    assert difference.returncode == 0 and not difference.stdout, difference.stdout + difference.stderr
+
+
+def rolled(site: Site, *services: str) -> None:
+    """Replace the pods of services, and wait."""
+    for service in services:
+        site.kubectl("rollout", "restart", f"deployment/{service}")
+    for service in services:
+        site.kubectl("rollout", "status", f"deployment/{service}", "--timeout=300s")
+
+
+def test_a_rolling_update_loses_no_request(site: Site) -> None:
+    with ClusterLoad(site) as load:
+        load.enter("during")
+        for service in ROLLED:
+            rolled(site, service)
+    assert load.report.phase("during").sent > 200
+    assert not load.report.all.lost and load.ledger.exact
+
+
+def test_the_load_notices_an_update_that_is_none(site: Site) -> None:
+    """The control: all pods at once, killed at once. A load that loses nothing here would prove nothing above."""
+    (deployment,) = (each for each in site.objects("deployments") if each["metadata"]["name"] == "api")
+    changed = copy.deepcopy(deployment)
+    changed["spec"]["strategy"] = {"type": "Recreate"}
+    with ClusterLoad(site) as load:
+        load.enter("during")
+        site.cluster.apply(json.dumps(_applicable(changed)))
+        for pod in site.pods("api"):
+            site.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+        site.wait_ready()
+    site.cluster.kubectl("apply", "-k", str(site.folder), "--server-side", "--force-conflicts")
+    site.wait_ready()
+    assert load.report.phase("during").lost
+    assert load.ledger.exact
+
+
+def _applicable(found: Object) -> Object:
+    """An object without what the cluster keeps in it."""
+    metadata = {key: found["metadata"][key] for key in ("name", "namespace", "labels")}
+    return {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": metadata, "spec": found["spec"]}
+
+
+BROKEN: dict[str, Callable[[Object], None]] = {
+    "an image that cannot be pulled": lambda container: container.update(image="cluster.example/none:1"),
+    "a command that does not exist": lambda container: container.update(command=["/no/such/program"]),
+    "a process that ends": lambda container: container.update(command=["python", "-c", "raise SystemExit(3)"]),
+    "a container that never gets ready": lambda container: container.update(
+        command=["python", "-c", "import time; time.sleep(3600)"]
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_bad_release_keeps_the_old_pods(site: Site, how: str) -> None:
+    before = {pod["metadata"]["name"] for pod in site.pods("api")}
+    (deployment,) = (each for each in site.objects("deployments") if each["metadata"]["name"] == "api")
+    changed = copy.deepcopy(deployment)
+    BROKEN[how](changed["spec"]["template"]["spec"]["containers"][0])
+    patch = json.dumps({"spec": {"template": changed["spec"]["template"]}})
+    site.kubectl("patch", "deployment", "api", "--type=strategic", f"--patch={patch}")
+    try:
+        waited = site.cluster.tried("-n", site.namespace, "rollout", "status", "deployment/api", "--timeout=25s")
+        assert waited.returncode != 0, waited.stdout
+        serving = {pod["metadata"]["name"] for pod in site.pods("api") if ready(pod)}
+        assert serving == before
+        with site.client(site.edges()[0]) as client:
+            site.project.sign_in(client, "kept@example.com")
+            assert client.post("/api/v1/items", json={"title": "still"}).status_code == 201
+    finally:
+        site.kubectl("rollout", "undo", "deployment/api")
+        site.wait_ready()
+    assert {pod["metadata"]["name"] for pod in site.pods("api")} == before
+
+
+def test_scaling_to_ten_and_back_loses_no_request(site: Site) -> None:
+    with ClusterLoad(site) as load:
+        load.enter("during")
+        for count in (10, 2):
+            site.kubectl("scale", "deployment/api", f"--replicas={count}")
+            site.kubectl("rollout", "status", "deployment/api", "--timeout=300s")
+            eventually(lambda count=count: len(site.pods("api")) == count, 120, f"{count} pods of api")
+    assert not load.report.all.lost and load.ledger.exact
+
+
+def test_a_scheduled_job_runs(site: Site) -> None:
+    jobs = site.objects("cronjobs")
+    if not jobs:
+        pytest.skip("nothing of the default answers is scheduled")
+    name = jobs[0]["metadata"]["name"]
+    site.kubectl("create", "job", "by-hand", f"--from=cronjob/{name}")
+    site.kubectl("wait", "--for=condition=complete", "job/by-hand", "--timeout=180s")
+
+
+def test_a_migration_that_fails_is_seen_and_leaves_the_pods(site: Site) -> None:
+    (job,) = (each for each in site.objects("jobs", "-l", "app.kubernetes.io/component=migration"))
+    serving = {pod["metadata"]["name"] for pod in site.pods() if ready(pod)}
+    spec = {"backoffLimit": 0, "template": {"metadata": {}, "spec": job["spec"]["template"]["spec"]}}
+    spec["template"]["spec"]["containers"][0] |= {"command": ["python", "-c", "raise SystemExit('no such column')"]}
+    spec["template"]["metadata"]["labels"] = {
+        key: value for key, value in job["metadata"]["labels"].items() if "component" not in key
+    }
+    metadata = {"name": "migrate-fails", "namespace": site.namespace}
+    site.cluster.apply(json.dumps({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}))
+    site.kubectl("wait", "--for=condition=failed", "job/migrate-fails", "--timeout=120s")
+    assert "no such column" in site.kubectl("logs", "job/migrate-fails")
+    site.kubectl("delete", "job", "migrate-fails")
+    assert {pod["metadata"]["name"] for pod in site.pods() if ready(pod)} == serving
+
+
+# ---- nodes
+
+
+def leaders_node(site: Site) -> str:
+    """The node that carries PostgreSQL's primary."""
+    return str(site.primary()["spec"]["nodeName"])
+
+
+def test_a_drained_node_loses_no_request(site: Site) -> None:
+    node = next(each for each in site.cluster.nodes() if each != leaders_node(site))
+    with ClusterLoad(site) as load:
+        load.enter("during")
+        drain = ("--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
+        site.cluster.kubectl("drain", node, *drain)
+        load.enter("after")
+        site.cluster.kubectl("uncordon", node)
+        site.wait_ready()
+    assert load.ledger.exact
+    assert not load.report.all.lost
+
+
+@pytest.mark.parametrize("how", ["killed", "cut off"])
+def test_a_lost_node_costs_no_acknowledged_write(site: Site, cluster: Cluster, how: str) -> None:
+    """The node with PostgreSQL's primary: the dearest one. It comes back, and everything is whole without a hand."""
+    node = leaders_node(site)
+    with ClusterLoad(site) as load:
+        load.enter("during")
+        (cluster.power_off if how == "killed" else cluster.cut)(node)
+        eventually(lambda: _writes(site), 150, "a write is acknowledged again")
+        load.enter("after")
+        (cluster.power_on if how == "killed" else cluster.plug)(node)
+        cluster.wait_ready()
+        site.wait_ready()
+    assert load.ledger.exact
+    assert load.report.phase("during").sent
+
+
+def _writes(site: Site) -> bool:
+    """Whether a write through an edge that is on is acknowledged."""
+    try:
+        with site.client(site.edges()[-1]) as client:
+            site.project.sign_in(client, "again@example.com")
+            return client.post("/api/v1/items", json={"title": "again"}).status_code == 201
+    except (AssertionError, httpx.HTTPError):
+        return False
