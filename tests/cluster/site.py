@@ -79,8 +79,14 @@ class Site:
 
     def push(self) -> None:
         """Push every image that the manifests name."""
+        tag = self.project.settings(self.environment)["IMAGE_TAG"]
         text = self.cluster.kubectl("kustomize", str(self.folder))
-        self.cluster.push(sorted(set(re.findall(r"^ *(?:- )?image: (\S+)$", text, re.MULTILINE))))
+        images = sorted(set(re.findall(r"^ *(?:- )?image: (\S+)$", text, re.MULTILINE)))
+        for image in images:
+            if not run("docker", "image", "ls", "--quiet", image):
+                # named by its content there, and by the environment's tag where Compose alone has built it
+                run("docker", "tag", f"{image.rpartition(':')[0]}:{tag}", image)
+        self.cluster.push(images)
 
     def secrets(self) -> str:
         """The manifests of the secrets, which are on no disk."""
