@@ -31,8 +31,9 @@ NEXT_STEPS = """\
 README.md says what comes next."""
 
 
-def say_hello(root: Path) -> None:
-    """Put one small service in the place of the examples, as `invoke service-add hello --from python --route /` does.
+def replace_examples(root: Path, answers: dict[str, str]) -> None:
+    """Put one service in the place of the examples, as `invoke service-add` does: a small one that says hello (`--from
+    python`), or an image (`--from image`), at `/`.
 
     What is written comes from the project itself, ops/adopt and scripts/skeletons; these parts of it need nothing but
     the standard library.
@@ -41,13 +42,20 @@ def say_hello(root: Path) -> None:
     sys.path.insert(0, str(root))
     from ops.adopt import entry, skeletons
 
-    wanted = entry.completed(entry.Wanted("hello", entry.PYTHON, route="/"))
+    if answers["services"] == "image":
+        wanted = entry.Wanted(
+            "app", entry.IMAGE, image=answers["service_image"], route="/", port=int(answers["service_port"])
+        )
+    else:
+        wanted = entry.Wanted("hello", entry.PYTHON, route="/")
+    wanted = entry.completed(wanted)
     folders = sorted(path.parent for path in root.glob("services/*/pyproject.toml"))
     examples = [folder.name for folder in folders if folder.name != "common"]
     for name in examples:
         shutil.rmtree(root / "services" / name)
     (root / "services" / "examples.md").unlink()
-    for name, text in skeletons.files(wanted, root).items():
+    files = skeletons.files(wanted, root)
+    for name, text in files.items():
         path = root / wanted.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -68,7 +76,7 @@ def say_hello(root: Path) -> None:
     workspace.write_text(text, encoding="utf-8")
     tools = root / "pyproject.toml"
     text = tools.read_text(encoding="utf-8")
-    text = re.sub(rf'( *"services/)({listed})(",\n)(\1({listed})\3)*', r"\1hello\3", text)
+    text = re.sub(rf'( *"services/)({listed})(",\n)(\1({listed})\3)*', rf"\g<1>{wanted.name}\3" if files else "", text)
     tools.write_text(text, encoding="utf-8")
     remove_settings(root, unread(root, set(re.findall(r"\$\{([A-Z][A-Z0-9_]*)", before))))
 
@@ -150,8 +158,8 @@ def main() -> int:
     """Do the finishing touches in the current folder, which is the new project."""
     answers = json.loads(ANSWERS)
     root = Path.cwd()
-    if answers["services"] == "hello":
-        say_hello(root)
+    if answers["services"] != "example":
+        replace_examples(root, answers)
     make_executable(root)
     remove_empty_folders(root)
     start_repository(root)

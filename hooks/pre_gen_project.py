@@ -19,6 +19,9 @@ TOO_OLD = (
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 HOSTNAME = rf"{LABEL}(\.{LABEL})*"
+_WORD = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+# The name of an image without its version, with a registry's host and port in front if there is one.
+IMAGE = rf"({HOSTNAME}(:[0-9]{{1,5}})?/)?{_WORD}(/{_WORD})*"
 # `<project>-staging-notification-service-10` is a host name in Docker's DNS, and a label has at most 63 characters.
 PROJECT_LENGTH = 30
 
@@ -67,8 +70,7 @@ def check_admin_email(answers: dict[str, str]) -> str | None:
 def check_image_prefix(answers: dict[str, str]) -> str | None:
     """What stands before `/web:current`: a path, with a registry's host and port in front if there is one."""
     prefix = answers["image_prefix"]
-    name = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
-    if len(prefix) > 128 or not re.fullmatch(rf"({HOSTNAME}(:[0-9]{{1,5}})?/)?{name}(/{name})*", prefix):
+    if len(prefix) > 128 or not re.fullmatch(IMAGE, prefix):
         return (
             f"image_prefix {prefix!r} cannot start an image's name: "
             "use lower case, as in acme or registry.example.com/acme, without https:// or a slash at the end."
@@ -76,21 +78,45 @@ def check_image_prefix(answers: dict[str, str]) -> str | None:
     return None
 
 
+def check_service_image(answers: dict[str, str]) -> str | None:
+    """An image in the form of `docker pull`, and the port it listens on; only where one was chosen."""
+    image, port = answers["service_image"], answers["service_port"]
+    if answers["services"] != "image":
+        if image != "none":
+            return f"service_image {image!r} is used with services 'image' only: choose that, or leave it at 'none'."
+        return None
+    version = r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+    if image == "none" or not re.fullmatch(IMAGE + version, image):
+        return f"service_image {image!r} is not the name of an image: write it as ghcr.io/acme/shop:1.4.2."
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        return f"service_port {port!r} is not a port: use a number from 1 to 65535."
+    return None
+
+
 def check_services(answers: dict[str, str]) -> str | None:
-    """`hello` is made after all files are there, by the project's own code; the examples are removed for it."""
-    if answers["services"] != "hello":
+    """A service of one's own is put in after all files are there, by the project's code; the examples are removed."""
+    answer = answers["services"]
+    if answer == "example":
         return None
     if sys.version_info < (3, 11):  # noqa: UP036
-        return "services 'hello' needs Python 3.11 or newer, as the project does: start Cookiecutter with that one."
+        return f"services {answer!r} needs Python 3.11 or newer, as the project does: start Cookiecutter with that one."
     if Path("docker-compose.services.yml").exists():
         return (
-            "services 'hello' cannot be baked over a project that is there, because services in it would be removed: "
-            "choose another folder, or take a newer version of the template with `cruft update`."
+            f"services {answer!r} cannot be baked over a project that is there, because services in it would be"
+            " removed: choose another folder, or take a newer version of the template with `cruft update`."
         )
     return None
 
 
-CHECKS = (check_text, check_project, check_domain, check_admin_email, check_image_prefix, check_services)
+CHECKS = (
+    check_text,
+    check_project,
+    check_domain,
+    check_admin_email,
+    check_image_prefix,
+    check_service_image,
+    check_services,
+)
 
 
 def problem(answers: dict[str, str]) -> str | None:

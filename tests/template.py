@@ -26,12 +26,16 @@ CONTEXT = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 QUESTIONS = {name: default for name, default in CONTEXT.items() if not name.startswith("_")}
 CHOICES = {name: default for name, default in QUESTIONS.items() if isinstance(default, list)}
 
+# What `services` = image asks for besides.
+OWN_IMAGE = {"service_image": "ghcr.io/acme/shop:1.4.2", "service_port": "3000"}
+
 ENVIRONMENTS = sorted(path.parent.name for path in FOLDER.glob("config/*/.env"))
 
 
 def product() -> list[dict[str, str]]:
     """Every combination of the choices that Cookiecutter offers."""
-    return [dict(zip(CHOICES, answers, strict=True)) for answers in itertools.product(*CHOICES.values())]
+    combinations = (dict(zip(CHOICES, answers, strict=True)) for answers in itertools.product(*CHOICES.values()))
+    return [{**each, **(OWN_IMAGE if each["services"] == "image" else {})} for each in combinations]
 
 
 def bake(output: Path, template: Path | None = None, hooks: bool = True, **answers: str) -> Path:

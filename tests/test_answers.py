@@ -176,6 +176,27 @@ def test_a_refused_answer_leaves_nothing(exported: Path, tmp_path: Path, questio
     assert not Path("/tmp/evil").exists()
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        *(
+            ("service_image", image)
+            for image in ("none", "", "Acme/Shop", "https://ghcr.io/a", "shop:", "a b", "$A", "a/")
+        ),
+        *(("service_port", port) for port in ("", "0", "65536", "http", "80\n", "-1", "8080/tcp")),
+    ],
+)
+def test_a_wrong_image_of_ones_own_is_refused(exported: Path, tmp_path: Path, question: str, answer: str) -> None:
+    with pytest.raises(CookiecutterException):
+        template.bake(tmp_path, exported, **{"services": "image", **template.OWN_IMAGE, question: answer})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_nothing_would_use_is_refused(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(CookiecutterException):
+        template.bake(tmp_path, exported, **template.OWN_IMAGE)
+
+
 @pytest.mark.parametrize(("question", "answer"), [(name, answer) for name in ACCEPTED for answer in ACCEPTED[name]])
 def test_a_good_answer_is_taken(exported: Path, tmp_path: Path, question: str, answer: str) -> None:
     assert template.bake(tmp_path, exported, **{question: answer}).is_dir()

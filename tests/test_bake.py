@@ -85,7 +85,7 @@ def test_every_environment_is_seen() -> None:
     """Tests are parametrised by what is in the tree: nothing there would mean nothing tested."""
     assert template.ENVIRONMENTS == ["dev", "prod", "staging"]
     assert len(template.services()) >= 20
-    assert len(template.product()) == 18
+    assert len(template.product()) == 27
 
 
 def test_rendered_files_are_the_intended_few() -> None:

@@ -1,4 +1,4 @@
-"""A project that was baked with `services` = hello: the stack, and one small service in the place of the examples."""
+"""A project that was baked with `services` = hello or image: one service in the place of the examples."""
 
 from __future__ import annotations
 
@@ -175,3 +175,61 @@ def test_the_readme_is_about_it(hello: Path) -> None:
     rest = text.replace(note[0], "")
     assert not re.search(r"\b(invoke \S+|invoke run) (web|api)\b|auth-service|notification-service|\bfour\b", rest)
     assert "services/hello" in rest and "invoke scale hello 5" in rest
+
+
+# ── an image of one's own ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def image(bake: Bake) -> Path:
+    """The project of a team that brings an image. Not to be written into."""
+    return bake(services="image", **template.OWN_IMAGE)
+
+
+def test_only_that_service_differs_from_hello(hello: Path, image: Path) -> None:
+    theirs, ours = contents(hello), contents(image)
+    assert {path for path in theirs.keys() & ours.keys() if theirs[path] != ours[path]} == {
+        *(".cookiecutter.json", "README.md", FILE, "pyproject.toml"),
+    }
+    assert {path.split("/")[1] for path in theirs.keys() - ours.keys()} == {"hello"}
+    assert not ours.keys() - theirs.keys()
+
+
+def test_the_image_is_what_service_add_writes(image: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(image, tmp_path / image.name, symlinks=True))
+    run(copy, "invoke service-remove app --yes")
+    assert "app:" not in (copy / FILE).read_text(encoding="utf-8")
+    run(copy, "invoke service-add app --from image --image ghcr.io/acme/shop:1.4.2 --route / --port 3000")
+    assert without_bytecode(contents(copy)) == contents(image)
+
+
+@each_environment
+def test_everything_is_derived_from_the_image(image: Path, environment: str) -> None:
+    done = compose.config(image, environment, "--profile", "*", "config", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert compose.resolve(image, environment)["services"]["app"]["image"] == "ghcr.io/acme/shop:1.4.2"
+    found = json.loads(own.derived(image, environment, own.DERIVED))
+    assert found["problems"] == [] and found["own"] == ["app"] and found["migrations"] == []
+    assert len(found["pools"]) == 1 and "app" in found["pools"][0] and "3000" in found["pools"][0]
+    assert found["scaled by"] == {"app": "APP_REPLICAS"}
+    assert ["ready", "app-1"] in found["health"]
+
+
+def test_the_linters_and_tests_of_that_project_pass(image: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(image, tmp_path / image.name, symlinks=True))
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    for folder in ("services", "."):
+        for command in (
+            ("ruff", "check", "."),
+            ("ruff", "format", "--check", "."),
+            ("mypy", f"--cache-dir={tmp_path}/m"),
+        ):
+            argv = [sys.executable, "-m", *command]
+            done = subprocess.run(argv, cwd=copy / folder, env=environ, capture_output=True, text=True)
+            assert done.returncode == 0, f"{folder}: {command}: {done.stdout}{done.stderr}"
+
+
+def test_the_readme_is_about_the_image(image: Path) -> None:
+    text = (image / "README.md").read_text(encoding="utf-8")
+    assert "`ghcr.io/acme/shop:1.4.2`, the service `app`" in text and "invoke scale app 5" in text
+    assert "hello" not in text and "services/app" not in text

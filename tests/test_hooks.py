@@ -24,6 +24,8 @@ ANSWERS = {
     "admin_email": "admin@acme.example.com",
     "image_prefix": "acme",
     "services": "example",
+    "service_image": "none",
+    "service_port": "8080",
     "ci": "github",
     "license": "none",
 }
@@ -104,21 +106,26 @@ def test_the_first_wrong_answer_is_enough(tmp_path: Path) -> None:
     assert hook.problem({**ANSWERS, "domain": "!", "admin_email": "admin@!"}).startswith("domain")
 
 
-def test_the_examples_are_never_removed_from_a_project_that_is_there(project: Path, tmp_path: Path) -> None:
-    hook = load_hook("pre_gen_project", tmp_path, services="hello")
-    assert hook.problem({**ANSWERS, "services": "hello"}) is None
+@pytest.mark.parametrize("chosen", [{"services": "hello"}, {"services": "image", **template.OWN_IMAGE}])
+def test_the_examples_are_never_removed_from_a_project_that_is_there(
+    project: Path, tmp_path: Path, chosen: dict[str, str]
+) -> None:
+    hook = load_hook("pre_gen_project", tmp_path, **chosen)
+    assert hook.problem({**ANSWERS, **chosen}) is None
     (project / "docker-compose.services.yml").write_text("services:\n", encoding="utf-8")
-    assert hook.problem({**ANSWERS, "services": "hello"}).startswith("services 'hello' cannot be baked over")
+    refused = hook.problem({**ANSWERS, **chosen})
+    assert refused.startswith(f"services '{chosen['services']}' cannot be baked over")
     assert hook.problem({**ANSWERS, "services": "example"}) is None
 
 
-def test_a_python_that_is_too_old_for_hello_is_refused(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chosen", [{"services": "hello"}, {"services": "image", **template.OWN_IMAGE}])
+def test_a_python_that_is_too_old_for_a_service_of_ones_own_is_refused(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str]
 ) -> None:
     """It is made by the project's own code; the examples need none of it."""
     hook = load_hook("pre_gen_project", tmp_path)
     monkeypatch.setattr(hook.sys, "version_info", (3, 10, 14, "final", 0))
-    assert hook.problem({**ANSWERS, "services": "hello"}).startswith("services 'hello' needs Python 3.11")
+    assert hook.problem({**ANSWERS, **chosen}).startswith(f"services '{chosen['services']}' needs Python 3.11")
     assert hook.problem({**ANSWERS, "services": "example"}) is None
 
 
@@ -145,12 +152,12 @@ def test_a_setting_is_read_where_something_but_a_document_or_a_test_names_it(pro
     assert hook.unread(project, {"A", "B", "C", "D"}) == {"B"}
 
 
-@pytest.mark.parametrize("answer", ["hello", "example"])
+@pytest.mark.parametrize("answer", ["hello", "image", "example"])
 def test_the_hooks_need_nothing_but_the_standard_library(tmp_path: Path, answer: str) -> None:
     """They run before anything is installed, on a machine that may have no Docker."""
     project = template.bake(tmp_path, hooks=False)
     hook = tmp_path / "hook.py"
-    load_hook("post_gen_project", tmp_path, services=answer)
+    load_hook("post_gen_project", tmp_path, services=answer, **template.OWN_IMAGE)
     (tmp_path / "post_gen_project.py").rename(hook)
     argv = [sys.executable, "-I", "-S", str(hook)]
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, env={"PATH": "/nonexistent"})
