@@ -79,13 +79,12 @@ class Site:
 
     def push(self) -> None:
         """Push every image that the manifests name."""
-        tag = self.project.settings(self.environment)["IMAGE_TAG"]
         text = self.cluster.kubectl("kustomize", str(self.folder))
         images = sorted(set(re.findall(r"^ *(?:- )?image: (\S+)$", text, re.MULTILINE)))
         for image in images:
             if not run("docker", "image", "ls", "--quiet", image):
-                # named by its content there, and by the environment's tag where Compose alone has built it
-                run("docker", "tag", f"{image.rpartition(':')[0]}:{tag}", image)
+                # named by its content there, and by the environment where Compose alone has built it
+                run("docker", "tag", f"{image.rpartition(':')[0]}:{self.environment}", image)
         self.cluster.push(images)
 
     def secrets(self) -> str:
