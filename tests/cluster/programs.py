@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.images import build as images
 
-SOURCES = Path(__file__).resolve().parent / "programs"
+SOURCES = Path(__file__).resolve().parent / "sources"
 FOLDER = "ENTERPRISE_STACK_KUBERNETES"
 """The environment variable that names another folder to keep the programs in."""
 KUBERNETES = "v1.37.2"
