@@ -451,6 +451,24 @@ def doctor(_context, env=ENV):
     return 0 if commands.doctor(load(env)) else 1
 
 
+@command(
+    target="what to write it for: kubernetes",
+    env=ENV_HELP,
+    out="folder to write to, in which each environment has its own (default: kubernetes)",
+    secrets="print the secrets as manifests instead, for kubectl apply -f -",
+    positional="target",
+)
+def export(_context, target, env=ENV, out="", secrets=False):
+    """Write an environment as Kubernetes manifests: export kubernetes.
+
+    What it says that Kubernetes cannot is named on standard error. Nothing secret is in the manifests:
+    docs/kubernetes.md.
+    """
+    from ops.kubernetes import export as exporting
+
+    exporting.export(load(env), target, out, as_secrets=secrets)
+
+
 # ── inside the containers ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

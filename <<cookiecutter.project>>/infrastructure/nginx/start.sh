@@ -2,7 +2,7 @@
 # Writes what depends on the environment into /run/nginx, checks what must be there, and becomes nginx.
 #
 #   /run/nginx/main.conf       for the top level: how many workers
-#   /run/nginx/settings.conf   for http {}: the public port in redirects, whose word on a client's address counts
+#   /run/nginx/settings.conf   for http {}: the public port in redirects, whose word on a client's address counts, where names are looked up
 #   /run/nginx/http.conf       for server {}: where it listens for HTTP
 #   /run/nginx/https.conf      for server {}: where it listens for HTTPS
 #   /run/nginx/names.conf      for server {}: the host names that are served
@@ -48,11 +48,17 @@ case $NGINX_CPUS in *.*[1-9]*) workers=$((${workers:-0} + 1)) ;; esac
 [ "${workers:-0}" -gt 0 ] || workers=auto # no limit
 echo "worker_processes $workers;" >"$RUN/main.conf"
 
+# The name servers of this container; nginx wants IPv6 addresses in brackets.
+servers=$(awk '$1 == "nameserver" { print $2 ~ /:/ ? "[" $2 "]" : $2 }' /etc/resolv.conf | tr '\n' ' ')
+[ -n "$servers" ] || fail "/etc/resolv.conf names no name server"
+
 port=":$SSL_PORT"
 [ "$SSL_PORT" != 443 ] || port=""
 alt_svc=""
 [ "${HTTP3-off}" = off ] || alt_svc="h3=\":$SSL_PORT\"; ma=86400"
 {
+    # Docker's DNS says 600 s, which is wrong as soon as a container is replaced
+    echo "resolver $servers valid=1s ipv6=off;"
     echo "map '' \$https_port { default '$port'; }"
     # who came by HTTPS is told that HTTP/3 is there, and remembers it for a day
     echo "map \$https \$alt_svc { default ''; on '$alt_svc'; }"

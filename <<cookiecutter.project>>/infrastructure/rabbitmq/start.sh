@@ -7,6 +7,11 @@
 set -euo pipefail
 
 FIRST=rabbitmq
+# The name of the node and of its folder in the volume: another one would be an empty broker.
+export RABBITMQ_NODENAME=rabbit@$HOSTNAME
+# Erlang sizes its tables by the number of files: at a billion, which some hosts allow, it takes gigabytes. Far more than the connections
+# of this stack.
+[ "$(ulimit -n)" -le 16384 ] 2>/dev/null || ulimit -n 16384
 # Where the management API listens; rabbitmq.conf reads it. Whoever may ask it is in the network `management`.
 if [ -z "${MANAGEMENT_ADDRESS-}" ]; then
     read -r MANAGEMENT_ADDRESS _ < <(getent ahostsv4 "$HOSTNAME.management") ||

@@ -210,7 +210,7 @@ def _labels(wanted: Wanted) -> Iterator[str]:
         found += [f"ops.host: {wanted.host}"] if wanted.host else []
         found += ['ops.internal: "true"'] if wanted.internal else []
         found += [f"ops.ready: {wanted.ready}"] if wanted.ready else []
-        found += [f"ops.smoke: {wanted.base_path}/"] if wanted.kind in MADE else []
+        found += ["ops.live: /health/live", f"ops.smoke: {wanted.base_path}/"] if wanted.kind in MADE else []
     if wanted.kind in MADE and not wanted.ends:
         found.append(
             "ops.metrics: " + ("/metrics" if wanted.serves else f"{wanted.port or PORTS[wanted.kind]}/metrics")

@@ -163,9 +163,11 @@ def _unknown(service: Service) -> Iterator[Problem]:
 # Labels of a form, which is told in words; others are read, and refused, where they are used.
 _FORMS = {
     labels.SMOKE: (r"/\S*( [1-5]\d\d)?", "a path, and the status to answer with if it is not 2xx or 3xx: /me 401"),
+    labels.LIVE: (r"\d{0,5}/\S*", "a path, or a port and a path: 8000/health/live"),
     "ops.database-connections": (r"\d{1,5}", "a whole number"),
     labels.ROLLOUT: (f"{labels.ROLLING}|{labels.RESTART}", f"{labels.ROLLING} or {labels.RESTART}"),
 }
+# What is asked on the port of requests, unless it names another one.
 _ASKED = (labels.ROUTE, labels.HOST, labels.INTERNAL, labels.SMOKE, labels.AFFINITY)
 
 
@@ -174,8 +176,11 @@ def _forms(service: Service) -> Iterator[Problem]:
         said = service.labels.get(label)
         if said is not None and not re.fullmatch(pattern, said):
             yield Problem(f'label {label} of {service.name} is "{said}"; it must be {form}.', "Correct it.")
-    for label in _ASKED:
-        if label in service.labels and labels.PORT not in service.labels:
+    asked = [label for label in _ASKED if label in service.labels]
+    if service.labels.get(labels.LIVE, "").startswith("/"):
+        asked.append(labels.LIVE)
+    for label in asked:
+        if labels.PORT not in service.labels:
             yield Problem(
                 f"{service.name} has the label {label}, but no {labels.PORT}, so it gets no requests.",
                 f"Add {labels.PORT}: the port that it listens on.",

@@ -30,6 +30,7 @@ HOST = "ops.host"
 INTERNAL = "ops.internal"
 AFFINITY = "ops.affinity"
 READY = "ops.ready"
+LIVE = "ops.live"
 SMOKE = "ops.smoke"
 # How it is replaced: ROLLING, beside its successor, or by a RESTART.
 ROLLOUT = "ops.rollout"
@@ -43,6 +44,9 @@ SCHEDULED = "schedule"
 # The service that starts scheduled jobs.
 SCHEDULER = "scheduler"
 
+# Not exported to Kubernetes; its value says who does its work there.
+OMIT = "ops.kubernetes.omit"
+
 # RUNNING: it need not stop while data is replaced.
 RESTORE = "ops.restore"
 RUNNING = "running"
@@ -54,7 +58,7 @@ RESERVED = SECTIONS | {"internal", "localhost"}
 
 # Every label that anything here reads. A new one is added here, and to the table.
 KNOWN = PARTS | {
-    *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, SMOKE, ROLLOUT),
+    *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, LIVE, SMOKE, ROLLOUT, OMIT),
     *(JOB, SCHEDULE, "ops.schedule.timezone", "ops.schedule.overlap", "ops.schedule.missed", "ops.schedule.limit"),
     *("ops.schema", "ops.database", "ops.database-connections"),
     *("ops.rabbitmq", "ops.rabbitmq.definitions"),

@@ -9,6 +9,7 @@ from pathlib import Path
 OPS = Path(__file__).resolve().parents[1]
 # From the top down: a package may import from those that stand after it.
 PACKAGES = (
+    "kubernetes",
     "commands",
     "adopt",
     "data",

@@ -38,7 +38,7 @@ COMMANDS = {
         "promote",
     ),
     *("rollback", "releases", "maintenance", "unlock", "upgrade-database"),
-    *("service-add", "service-remove", "environment-add"),
+    *("service-add", "service-remove", "environment-add", "export"),
     *("secret-init", "secret-check", "secret-rotate", "certificate", "config", "doctor"),
 }
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ops.stack.pools import IDLE_SECONDS, Pool
 
 _HEAD = "# Rendered from the Compose files by `invoke deploy`.\n"
 
-# HAProxy knows which containers are ready and which are leaving. While it is away, nginx goes by the service's name.
 _UPSTREAM = """
 upstream {name} {{
     zone service:{name} 128k;
-    server haproxy:8100 resolve max_fails=1 fail_timeout=1s;
-    server {alias}:{port} resolve backup;
-    keepalive 32;
+{servers}    keepalive 32;
     keepalive_timeout {idle}s; # less than the 75 s of HAProxy and the services: nginx is the one that closes it
 }}
 """
@@ -48,21 +45,31 @@ location {match} {{
 """
 
 
-def render(declared: Mapping[str, Pool]) -> dict[str, str]:
+def through_haproxy(pool: Pool) -> tuple[str, ...]:
+    """Where nginx finds a service: HAProxy knows which containers are ready and which are leaving. While it is away,
+    nginx goes by the service's name."""
+    return "haproxy:8100 resolve max_fails=1 fail_timeout=1s", f"{pool.alias}:{pool.port} resolve backup"
+
+
+def render(declared: Mapping[str, Pool], servers: Callable[[Pool], Iterable[str]] = through_haproxy) -> dict[str, str]:
     """Files by name: http.conf for http {}, site.conf for the public server {}, internal.conf for the one between
-    services, hosts.conf with a server {} for each host name that a service has of its own."""
+    services, hosts.conf with a server {} for each host name that a service has of its own.
+
+    servers: where nginx finds a service, as the parameters of `server` in an upstream.
+    """
     pools = [pool for _, pool in sorted(declared.items())]
     hosts = sorted({pool.host for pool in pools if pool.host})
     return {
-        "http.conf": _HEAD + "".join(map(_upstream, pools)),
+        "http.conf": _HEAD + "".join(_upstream(pool, servers(pool)) for pool in pools),
         "site.conf": _HEAD + _locations(pools),
         "internal.conf": _HEAD + "".join(_INTERNAL.format(name=pool.service) for pool in pools if pool.internal),
         "hosts.conf": _HEAD + "".join(_HOST.format(host=host, locations=_locations(pools, host)) for host in hosts),
     }
 
 
-def _upstream(pool: Pool) -> str:
-    return _UPSTREAM.format(name=pool.service, alias=pool.alias, port=pool.port, idle=IDLE_SECONDS)
+def _upstream(pool: Pool, servers: Iterable[str]) -> str:
+    lines = "".join(f"    server {server};\n" for server in servers)
+    return _UPSTREAM.format(name=pool.service, servers=lines, idle=IDLE_SECONDS)
 
 
 def _locations(pools: Iterable[Pool], host: str = "") -> str:

@@ -1,0 +1,77 @@
+"""What keeps a service up while nodes come and go: where its pods may be, and how many may be away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ops.kubernetes.values import NAME, Manifest, made, object_name
+from ops.stack.model import Stack
+
+MEMBER = "cluster.stack/member-of"
+HOST = "kubernetes.io/hostname"
+# The default is five minutes until the pods of a silent node are started elsewhere.
+_SILENT_SECONDS = 15
+
+
+def families(stack: Stack, names: Iterable[str]) -> dict[str, str]:
+    """The cluster that a service is a member of, by service: parts of the data tier that run the same program of the
+    same image. The first of them gives it its name; one by itself is no cluster."""
+    members: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        entry: Mapping[str, Any] = stack.document["services"][name]
+        if stack.services[name].data:
+            program = entry.get("entrypoint") or entry.get("command") or ()
+            members.setdefault((stack.services[name].image, *program[:2]), []).append(name)
+    return {name: object_name(group[0]) for group in members.values() if len(group) > 1 for name in group}
+
+
+def budgets(clusters: Mapping[str, str]) -> dict[str, Manifest]:
+    """One for each cluster, by its first member: a node that is drained takes one member at a time."""
+    return {family: _budget(f"cluster-{family}", {MEMBER: family}) for family in dict.fromkeys(clusters.values())}
+
+
+def budget(name: str) -> Manifest:
+    """Of a service with several pods: one may be away."""
+    return _budget(name, {NAME: name})
+
+
+def _budget(name: str, selector: Mapping[str, str]) -> Manifest:
+    spec = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": dict(selector)},
+        # A pod that is not ready must not keep a node from being drained.
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    return made("PodDisruptionBudget", name, spec=spec)
+
+
+def placement(name: str, family: str) -> Manifest:
+    """Fields of a pod. family: the cluster that it is a member of ("": none)."""
+    if family:
+        # Two of three votes on one machine would be no cluster: rather one member waits for its machine.
+        rule = {"labelSelector": {"matchLabels": {MEMBER: family}}, "topologyKey": HOST}
+        return {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rule]}}}
+    return {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": HOST,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {NAME: name}},
+            }
+        ]
+    }
+
+
+def tolerations() -> list[Manifest]:
+    """How long a pod stays with a node that says nothing."""
+    return [
+        {
+            "key": f"node.kubernetes.io/{why}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": _SILENT_SECONDS,
+        }
+        for why in ("not-ready", "unreachable")
+    ]
