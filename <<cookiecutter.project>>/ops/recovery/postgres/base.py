@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ MANIFEST_FILE = "backup_manifest"
 MANIFEST = "manifest"
 # WAL is shipped every BACKUP_WAL_SECONDS; a target that is slow has so much longer.
 _SHIP_SECONDS = 120
-_ATTEMPTS = 2
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,13 @@ def take_base(settings: Settings, repository: Repository, entry_id: str, previou
     """
     if not settings.paths.wal.is_dir():
         raise OpsError("The volume with the WAL is not mounted.", "invoke deploy")
-    version = client.ask(client.conninfo(settings), "SHOW server_version_num")
+    version = _asked(settings, "SHOW server_version_num")
     snapshot, manifest, built_on = _saved(settings, repository, entry_id, previous)
     found = range_of(manifest)
     repository.save_text(MANIFEST_FILE, manifest, catalogue.tags(entry_id, MANIFEST))
     marks = fingerprint.take(settings)
     # A recovery stops before the first record behind a position: here is one, also where nobody writes.
-    end = client.ask(client.conninfo(settings), f"SELECT pg_logical_emit_message(true, 'backup', '{entry_id}')")
+    end = _asked(settings, f"SELECT pg_logical_emit_message(true, 'backup', '{entry_id}')")
     _wait_for_wal(settings, repository, wal.position(end))
     details = {
         "system": str(found.system),
@@ -65,6 +63,11 @@ def take_base(settings: Settings, repository: Repository, entry_id: str, previou
     return replace(part, kind=kind, previous=built_on.id if built_on else "")
 
 
+def _asked(settings: Settings, statement: str) -> str:
+    """What the primary answers, once there is one."""
+    return client.patiently(lambda: client.ask(client.conninfo(settings), statement))
+
+
 def _saved(
     settings: Settings, repository: Repository, entry_id: str, previous: Entry | None
 ) -> tuple[str, str, Entry | None]:
@@ -74,25 +77,23 @@ def _saved(
     settings.paths.scratch.mkdir(parents=True, exist_ok=True)
     if previous and not _fetched(repository, previous, base):
         previous = None
-    attempt = 0
-    while True:
-        attempt += 1
+
+    def save(since: Entry | None) -> str:
         argv = [sys.executable, "-m", "ops.recovery.postgres.stream", str(written), *command(settings)]
-        if previous:
-            argv.append(f"--incremental={base}")
+        argv += [f"--incremental={base}"] if since else []
+        return repository.save_output(argv, FILE, catalogue.tags(entry_id, catalogue.POSTGRES))
+
+    snapshot = ""
+    if previous:
         try:
-            snapshot = repository.save_output(argv, FILE, catalogue.tags(entry_id, catalogue.POSTGRES))
-            return snapshot, written.read_text(encoding="utf-8"), previous
+            snapshot = save(previous)
         except CommandFailed as error:
-            if previous:
-                # The summaries it needs are gone, or it is of another database system: all is copied then.
-                say("warning", "no incremental backup is possible: taking a full one", reason=error.message)
-                previous, attempt = None, 0
-            elif attempt >= _ATTEMPTS:
-                raise
-            else:
-                say("warning", "backup of PostgreSQL failed and is tried again", reason=error.message)
-                time.sleep(10)
+            # The summaries it needs are gone, or it is of another database system: all is copied then.
+            say("warning", "no incremental backup is possible: taking a full one", reason=error.message)
+            previous = None
+    if not previous:
+        snapshot = client.patiently(lambda: save(None), CommandFailed)
+    return snapshot, written.read_text(encoding="utf-8"), previous
 
 
 def command(settings: Settings) -> list[str]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ops.base.errors import OpsError
+from ops.recovery.log import say
 from ops.recovery.settings import Settings
 
 ROLE = "backup"
 SECRET = "BACKUP_DB_PASSWORD"
+T = TypeVar("T")
 Wanted = Literal["primary", "standby", "any"]
 _CONNECT_SECONDS = 5
 _ANSWER_SECONDS = 30.0
+# How long a backup waits for somebody to be the primary, and between two attempts.
+PATIENCE_SECONDS = 300.0
+PAUSE_SECONDS = 5.0
+# What itself takes longer than that, such as copying everything.
+LEAST_ATTEMPTS = 3
 
 
 class Unanswered(OpsError):
@@ -90,6 +99,24 @@ def ask(target: str, statement: str, seconds: float = _ANSWER_SECONDS) -> str:
     if done.returncode:
         raise Unanswered(last_words(done.stderr))
     return done.stdout.strip()
+
+
+def patiently(work: Callable[[], T], failure: type[OpsError] = Unanswered) -> T:
+    """What `work` returns; it is tried again while it raises `failure`, for some minutes from the first time on.
+
+    For a failover, and for a primary that restarts: nobody answers meanwhile, and a backup goes on afterwards.
+    """
+    ends = 0.0
+    for attempt in itertools.count(1):
+        try:
+            return work()
+        except failure as error:
+            ends = ends or time.monotonic() + PATIENCE_SECONDS
+            if time.monotonic() >= ends and attempt >= LEAST_ATTEMPTS:
+                raise
+            say("warning", "PostgreSQL did not answer: trying again", reason=error.message)
+            time.sleep(PAUSE_SECONDS)
+    raise AssertionError
 
 
 def last_words(text: str) -> str:

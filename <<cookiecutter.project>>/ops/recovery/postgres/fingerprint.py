@@ -38,8 +38,6 @@ _PAUSE = """
 DO $$ BEGIN PERFORM pg_wal_replay_pause(); PERFORM pg_sleep(3); PERFORM pg_wal_replay_resume(); END $$;
 """
 _SESSION = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET transaction_timeout = 0;"
-# Replay that cannot wait any longer cancels whoever reads.
-_ATTEMPTS = 3
 
 
 def reading(table: str) -> str:
@@ -158,14 +156,8 @@ def take(settings: Settings) -> Fingerprint | None:
     except Unanswered as error:
         say("warning", "no standby answers: the entry has no fingerprint", reason=error.said)
         return None
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return _taken(settings, databases)
-        except Unanswered as error:
-            if attempt == _ATTEMPTS:
-                raise
-            say("warning", "fingerprint is taken again", reason=error.said)
-    return None
+    # Replay that cannot wait any longer cancels whoever reads.
+    return client.patiently(lambda: _taken(settings, databases))
 
 
 def _taken(settings: Settings, databases: Sequence[str]) -> Fingerprint:
