@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from ops import engine
-from ops.base.environments import Environment
+from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, REFUSED, OpsError
+from ops.parts import backups, targets
 from ops.stack.model import Stack
 
 # It has the keys of the targets and no way to the servers of the stack.
@@ -23,6 +24,8 @@ SERVICE = "backup-verify"
 # Containers that a command has started, with the project as the value.
 LABEL = "ops.restore.work"
 
+# The target /backups: its place in the containers, and the variable of docker-compose.backup.yml for that on the host.
+_PLACE, _FOLDER = "/backups", "BACKUP_FOLDER"
 # A document, or an error; an archive is longer.
 _LONGEST_DOCUMENT = 16 << 20
 _CHUNK = 1 << 20
@@ -54,6 +57,28 @@ def argv(
     return engine.compose_argv(env, *options, *volumes, service, *arguments, *ending, "--json")
 
 
+def surroundings(env: Environment) -> dict[str, Any]:
+    """What the Compose command needs around it: that of every one, and where /backups is. Raises OpsError (REFUSED)."""
+    around = engine.surroundings(env)
+    return {**around, "environment": {**around["environment"], _FOLDER: folder(env)}}
+
+
+def folder(env: Environment) -> str:
+    """The folder of this machine that is the target /backups: in the checkout that was deployed, else in this one.
+
+    Raises OpsError (REFUSED) when there is none.
+    """
+    deployed = [each.mounts.get(_PLACE, "") for each in engine.containers(env) if each.service == backups.RECEIVER]
+    here = targets.folder(env)
+    if not any(deployed) and not here.is_dir():
+        raise OpsError(
+            f"{relative(here)} is not there.",
+            f"invoke deploy --env {env.name} makes it. On a new machine: docs/disaster-recovery.md",
+            REFUSED,
+        )
+    return next((each for each in deployed if each), str(here))
+
+
 def remove_left(env: Environment) -> None:
     """Remove the containers that commands which were killed have left, if any. The caller holds the lock."""
     listed = engine.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}={env.project}")
@@ -83,7 +108,7 @@ def call(
     complaints: list[str] = []
     pipe = subprocess.PIPE
     line = argv(env, arguments, mounts, service, attended)
-    with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **engine.surroundings(env)) as child:
+    with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **surroundings(env)) as child:
         listener = threading.Thread(target=_listen, args=(engine.pipe(child.stderr), complaints, tick), daemon=True)
         listener.start()
         while data := engine.pipe(child.stdout).read(_CHUNK):

@@ -22,7 +22,7 @@ def container(monkeypatch):
 
     def be(program: str) -> None:
         monkeypatch.setattr(part, "argv", lambda *_: [sys.executable, "-c", program])
-        monkeypatch.setattr(engine, "surroundings", lambda _env: {})
+        monkeypatch.setattr(part, "surroundings", lambda _env: {})
 
     return be
 
@@ -104,3 +104,16 @@ def test_a_container_whose_command_was_killed_cleans_up() -> None:
         assert child.stdout.readline() == "cleaned up\n"
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
+
+
+def test_every_checkout_sees_the_folder_of_the_one_that_was_deployed(env, make_container, monkeypatch) -> None:
+    here = env.project_dir / "backups" / env.name / "repository"
+    deployed = make_container("wal-receiver", mounts={"/backups": "/elsewhere/backups/dev/repository"})
+    monkeypatch.setattr(engine, "containers", lambda _: [make_container("web"), deployed])
+    assert part.surroundings(env)["environment"]["BACKUP_FOLDER"] == "/elsewhere/backups/dev/repository"
+    monkeypatch.setattr(engine, "containers", lambda _: [])
+    with pytest.raises(OpsError, match="repository is not there") as refused:
+        part.surroundings(env)
+    assert refused.value.code == REFUSED and "invoke deploy" in refused.value.remedy
+    here.mkdir(parents=True)
+    assert part.folder(env) == str(here)
