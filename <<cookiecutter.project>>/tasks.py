@@ -528,18 +528,19 @@ def redis_cli(_context, env=ENV):
     list="show the backups at every target: age, size, verified when, and which moments can be recovered",
     verify="restore a backup in a container and compare: its id or latest, or without a value all that never were",
     full="copy all of PostgreSQL, not only what has changed since the last backup",
+    init="begin a new repository at a target that has lost the one it had",
     portable="write one archive, unencrypted, into backups/<env>/ instead: to move data to another version or machine",
     json=JSON_HELP,
     optional="verify",
 )
-def backup(_context, env=ENV, list=False, verify="", full=False, portable=False, json=False):
+def backup(_context, env=ENV, list=False, verify="", full=False, init=False, portable=False, json=False):
     """Take a backup of everything now, as the schedule does, and bring it to every target.
 
     Where COMPOSE_FILE does not name docker-compose.backup.yml it writes the archive of --portable.
     """
     from ops.data import command
 
-    return command.backup(load(env), command.BackupOptions(list, verify, full, portable, json))
+    return command.backup(load(env), command.BackupOptions(list, verify, full, init, portable, json))
 
 
 @command(

@@ -43,12 +43,13 @@ def require(env: Environment, declared: Stack) -> None:
         )
 
 
-def take(env: Environment, full: bool, tick: Tick) -> Document:
-    """Take an entry and bring it to every target; what is in it. full: all of PostgreSQL, not only what has changed.
+def take(env: Environment, full: bool, init: bool, tick: Tick) -> Document:
+    """Take an entry and bring it to every target; what is in it. full: all of PostgreSQL, not only what has changed;
+    init: begin anew at targets whose repository is gone.
 
     Raises OpsError; an entry that was taken stays when only a copy of it failed.
     """
-    arguments = ["take", *(["--full"] if full else [])]
+    arguments = ["take", *(["--full"] if full else []), *(["--init"] if init else [])]
     found: Document = part.call(env, arguments, tick, service=TAKER, attended=False)
     return found
 

@@ -27,15 +27,17 @@ class BackupOptions:
     list: bool = False
     verify: str | bool = ""
     full: bool = False
+    init: bool = False
     portable: bool = False
     json: bool = False
 
 
 def backup(env: Environment, said: BackupOptions) -> int:
     """Do what the options say; the exit code. Raises OpsError (USAGE) when they do not go together."""
-    options = (("--list", said.list), ("--verify", said.verify), ("--full", said.full), ("--portable", said.portable))
-    chosen = [name for name, on in options if on]
-    if len(chosen) > 1:
+    taking = [name for name, on in (("--full", said.full), ("--init", said.init)) if on]
+    others = (("--list", said.list), ("--verify", said.verify), ("--portable", said.portable))
+    chosen = [*taking, *(name for name, on in others if on)]
+    if len(chosen) > 1 and chosen != taking:
         raise OpsError(f"{' and '.join(chosen)} do not go together.", "Run them one after the other.", USAGE)
     declared = model.load(env)
     if chosen and not said.portable:
@@ -55,7 +57,7 @@ def backup(env: Environment, said: BackupOptions) -> int:
         _print(proven)
         return OK if all(each["good"] for each in proven) else FAILED
     with console.activity(f"backing up {env.name}", quiet=said.json) as tick:
-        taken = catalogue.take(env, said.full, tick)
+        taken = catalogue.take(env, said.full, said.init, tick)
     _print(taken) if said.json else catalogue.show_taken(env, taken)
     return OK
 

@@ -78,7 +78,7 @@ def _take(settings: Settings, arguments: argparse.Namespace) -> int:
     from ops.recovery import take
 
     interrupt_on_ending()
-    entry = take.take(settings, arguments.full)
+    entry = take.take(settings, arguments.full, arguments.init)
     if arguments.json:
         print(json.dumps(take.as_json(entry)))
     return OK
@@ -115,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
     add("receive", _receive, "Receive WAL and bring it to every target, until SIGTERM.")
     taking = add("take", _take, "Take an entry, copy it to every target, and remove what is kept no longer.")
     taking.add_argument("--full", action="store_true", help="all of PostgreSQL, not only what has changed")
+    taking.add_argument("--init", action="store_true", help="begin anew at targets whose repository is gone")
     proving = add("verify", _verify, "Restore entries and compare: those that were never proven, or one.")
     proving.add_argument("entry", nargs="?", default="", help="an id, the beginning of one, or latest")
     key = add("key", _key, "Change the password of every repository; it is read from standard input.")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from ops.base.errors import USAGE, OpsError
@@ -386,9 +387,25 @@ def chain(found: Sequence[Entry], entry: Entry) -> list[Entry]:
     return links
 
 
-def predecessor(repository: Repository, full_days: int, now: float) -> Entry | None:
-    """The entry that an incremental backup can build on; None when a full one is due. now: seconds since the epoch."""
-    return usable_predecessor(read(repository), full_days, moment(now))
+def needs_repair(repository: Repository, found: Catalogue) -> bool:
+    """Whether something at a target is damaged that no `note_repair` was for."""
+    damage = _damage(found)
+    place = _repaired(repository)
+    return bool(damage) and not (place.exists() and place.read_text(encoding="utf-8") == damage)
+
+
+def note_repair(repository: Repository, found: Catalogue) -> None:
+    """Note that a repair was made for what was damaged."""
+    _repaired(repository).parent.mkdir(parents=True, exist_ok=True)
+    _repaired(repository).write_text(_damage(found), encoding="utf-8")
+
+
+def _damage(found: Catalogue) -> str:
+    return "\n".join(sorted([*found.failed, *found.broken]))
+
+
+def _repaired(repository: Repository) -> Path:
+    return repository.settings.paths.cache / "repaired" / repository.place
 
 
 def usable_predecessor(catalogue: Catalogue, full_days: int, now: datetime) -> Entry | None:
@@ -452,11 +469,14 @@ def copy_missing(first: Repository, other: Repository) -> int:
     Records come last, so that what is cut off half-way is no entry there.
     """
     known = {each.original for each in other.snapshots()}
-    complete = {each.id for each in read(first).entries}
+    found = read(first)
+    # What is damaged cannot be copied, and must not keep the rest from it. A copy from before the damage is whole, so
+    # the proof that failed says nothing of it.
+    whole = {each.id for each in found.entries} - found.failed
     missing = [
         each
         for each in first.snapshots()
-        if each.original not in known and (each.tag("entry") in complete or each.tag("verification"))
+        if each.original not in known and {each.tag("entry"), each.tag("verification")} & whole
     ]
     records = [each for each in missing if each.tag("part") == RECORD]
     for wanted in ([each for each in missing if each not in records], records):

@@ -46,9 +46,11 @@ def look(settings: Settings, target: Target) -> Place:
 
 def _entries(settings: Settings, target: Target) -> Catalogue:
     """The entries at a target. The first backup makes the repository: before that there are none."""
+    repository = Repository(settings, target, "backups", patience=_PATIENCE_SECONDS, lock_seconds=0)
     try:
-        return catalogue.read(Repository(settings, target, "backups", patience=_PATIENCE_SECONDS, lock_seconds=0))
+        return catalogue.read(repository)
     except Missing:
+        repository.refuse_lost()
         return Catalogue()
 
 

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -140,14 +140,51 @@ class Repository:
         return True
 
     def ensure(self, like: Repository | None = None) -> None:
-        """Make the repository where there is none. like: the one to cut data like, so that what is copied is found."""
+        """Make the repository where there never was one. Raises Missing where there was: a disk that is not mounted
+        must not get an empty one in its place. like: the one to cut data like, so that what is copied is found.
+        """
         if not self.exists():
+            self.refuse_lost()
             alike = [*_from(like), "--copy-chunker-params"] if like else []
             self._run(["init", *alike], lock=False)
+        self._known.parent.mkdir(parents=True, exist_ok=True)
+        self._known.touch()
+
+    def refuse_lost(self) -> None:
+        """Raise Missing when the repository, which does not exist, did so before."""
+        if self._known.exists():
+            raise Missing(
+                self.location,
+                f"The backup repository at {self.location} is gone; there was one before.",
+                "Mount it, or correct BACKUP_TARGETS. If it is lost for good, begin a new one: invoke backup --init",
+            )
+
+    def give_up_lost(self) -> None:
+        """Let `ensure` begin a new repository where one is gone."""
+        if not self.exists():
+            self._known.unlink(missing_ok=True)
+
+    @property
+    def _known(self) -> Path:
+        """There was a repository at this place. With the WAL, because the cache can be lost."""
+        return self.settings.paths.wal / "repositories" / self.place
 
     def check(self, read_data: str = "") -> None:
         """Raise Damaged unless the repository is whole. read_data: how much data to read again, such as 5% or 2G."""
         self._run(["check", "--no-lock", *([f"--read-data-subset={read_data}"] if read_data else [])])
+
+    def repair(self, work: Path) -> list[str]:
+        """Take what is damaged or gone out of the index, so that it is stored again with what is saved next; the ids of
+        the packs that were damaged. Reads all data. work: an empty folder, for copies of those packs."""
+        self._run(["repair", "index"])
+        said = self._run(["check", "--read-data", "--no-lock"], codes=(0, 1))
+        found = [json.loads(line) for line in said.splitlines() if '"message_type":"summary"' in line]
+        if not found:
+            raise RepositoryError(self.location, f"{self.location}: the check ended without a verdict.")
+        packs = [str(each) for each in found[-1]["broken_packs"] or ()]
+        if packs:
+            self._run(["repair", "packs", *packs], work=work)
+        return packs
 
     # ── saving ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -156,16 +193,25 @@ class Repository:
 
         A file that vanishes meanwhile is left out. Raises Unreadable for one that cannot be read.
         """
-        options = [f"--exclude={each}" for each in exclude]
+        options = [*_backup(tags), *(f"--exclude={each}" for each in exclude)]
         try:
-            out = self._run([*_backup(tags), *options, "--", *map(str, paths)])
+            return _saved(self._run([*options, "--", *map(str, paths)]))
         except _Incomplete as found:
-            saved = _saved(found.out)
             complaints = [each for each in found.complaints if not _VANISHED.search(each)]
-            if complaints:
-                raise Unreadable(self.location, saved, complaints) from None
-            return saved
-        return _saved(out)
+            if not any(_FORMER.search(each) for each in complaints):
+                return self._complete(found, complaints)
+            self.forget([_saved(found.out)])
+        # Without the snapshot before, which is damaged.
+        try:
+            return _saved(self._run([*options, "--force", "--", *map(str, paths)]))
+        except _Incomplete as found:
+            return self._complete(found, [each for each in found.complaints if not _VANISHED.search(each)])
+
+    def _complete(self, found: _Incomplete, complaints: Sequence[str]) -> str:
+        """The snapshot that was saved, unless there are complaints. Raises Unreadable."""
+        if complaints:
+            raise Unreadable(self.location, _saved(found.out), complaints)
+        return _saved(found.out)
 
     def save_output(
         self, argv: Sequence[str], name: str, tags: Iterable[str], environment: Mapping[str, str] | None = None
@@ -267,10 +313,13 @@ class Repository:
         environment: Mapping[str, str] | None = None,
         seconds: float | None = None,
         complaints: list[str] | None = None,
+        codes: Collection[int] = (0,),
+        work: Path | None = None,
     ) -> str:
         """What one call of restic writes to standard output (or into `sink`).
 
         environment: what the command that restic runs gets besides. complaints: takes what restic says of its work.
+        codes: exit codes that are an answer. work: the folder it runs in.
         """
         with tempfile.TemporaryDirectory(dir=self.settings.paths.memory, prefix="restic-") as folder:
             keys = _Keys(self.settings, Path(folder))
@@ -285,6 +334,7 @@ class Repository:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     env={**os.environ, **(environment or {}), **keys.environment(), "TMPDIR": folder, _SAID: str(said)},
+                    cwd=work,
                     pass_fds=() if holder is None else (holder,),
                     start_new_session=True,
                 )
@@ -298,7 +348,7 @@ class Repository:
             command_said, ssh_said = tail(said), tail(Path(folder) / _SSH_LOG)
         if complaints is not None:
             complaints += watch.lines
-        if child.returncode == 0 and not watch.gave_up:
+        if child.returncode in codes and not watch.gave_up:
             return out
         if watch.time_is_up:
             raise _TimeIsUp(self.location, f"{self.location}: not done within {seconds:.0f} s.")
@@ -311,8 +361,12 @@ class Repository:
 
     @property
     def _holders(self) -> Path:
-        place = hashlib.sha256(self.location.encode()).hexdigest()[:16]
-        return self.settings.paths.cache / "holders" / place
+        return self.settings.paths.cache / "holders" / self.place
+
+    @property
+    def place(self) -> str:
+        """The location as the name of a file."""
+        return hashlib.sha256(self.location.encode()).hexdigest()[:16]
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[int]:
@@ -496,6 +550,8 @@ _AWAY = re.compile(
 )
 _COMMAND = re.compile(r"Fatal: command failed: (.*)")
 _VANISHED = re.compile(r"no such file or directory|does not exist|not exist")
+# What restic says of the snapshot that it compares with. It reads and stores the files then.
+_FORMER = re.compile(r"not found in the repository index; storing the file again|tree \w+ is not known")
 _SUBPROCESS = re.compile(r"subprocess [^:]+: ")
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from ops.base.errors import REFUSED, OpsError
 from ops.recovery import catalogue, configuration, folders, rabbitmq, redis, volumes
-from ops.recovery.catalogue import Entry, Part
+from ops.recovery.catalogue import Catalogue, Entry, Part
 from ops.recovery.log import say
 from ops.recovery.postgres import base
 from ops.recovery.repository import Repository
-from ops.recovery.settings import Settings
+from ops.recovery.settings import Kind, Settings
 
 # The members of the part FILES, beside the volumes: below the folder that `root` of its details names.
 REDIS, RABBITMQ, GRAFANA = "redis.rdb", "rabbitmq.json", "grafana.db"
@@ -39,18 +39,26 @@ class _Files:
     left_out: list[str] = field(default_factory=list)
 
 
-def take(settings: Settings, full: bool = False) -> Entry:
+def take(settings: Settings, full: bool = False, init: bool = False) -> Entry:
     """Take an entry at the first target, copy it to the others, and remove what retention no longer keeps.
 
-    full: all of PostgreSQL, also when an incremental backup would do. Raises OpsError when a part fails, and then there
-    is no new entry; and when a target other than the first cannot be reached, and then there is one at the first.
+    full: all of PostgreSQL, also when an incremental backup would do. init: begin anew at targets whose repository is
+    gone. Raises OpsError when a part fails, and then there is no new entry; and when a target other than the first
+    cannot be reached, and then there is one at the first.
     """
     with alone(settings):
+        if init:
+            _give_up_lost(settings)
         repositories = [Repository(settings, target, "backups") for target in settings.targets]
         first, others = repositories[0], repositories[1:]
         first.ensure()
         catalogue.remove_unfinished(first)
-        entry = _entry(settings, first, full)
+        found = catalogue.read(first)
+        if catalogue.needs_repair(first, found):
+            full = True
+            _repair(settings, first, found)
+        previous = None if full else catalogue.usable_predecessor(found, settings.full_days, datetime.now(UTC))
+        entry = _entry(settings, first, previous)
         say("info", "entry taken", entry=entry.id, target=first.target.location)
         failed = list(_copied(entry, first, others))
         failed += _cleaned(settings, repositories)
@@ -74,13 +82,30 @@ def alone(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _entry(settings: Settings, repository: Repository, full: bool) -> Entry:
+def _give_up_lost(settings: Settings) -> None:
+    kinds: tuple[Kind, ...] = ("backups", "wal")
+    for target in settings.targets:
+        for kind in kinds:
+            # One that is away stays as it is known; the entry is not copied there.
+            with contextlib.suppress(OpsError):
+                Repository(settings, target, kind).give_up_lost()
+
+
+def _repair(settings: Settings, repository: Repository, found: Catalogue) -> None:
+    """See to it that nothing of the next entry relies on data that is damaged. Raises OpsError."""
+    say("warning", "the target is damaged: all of it is read, and a full backup follows", target=repository.location)
+    with folders.temporary(settings, "repair") as folder:
+        packs = repository.repair(folder)
+    say("warning", "what was damaged is stored again with the next entry", packs=packs, target=repository.location)
+    catalogue.note_repair(repository, found)
+
+
+def _entry(settings: Settings, repository: Repository, previous: Entry | None) -> Entry:
     began = time.time()
     entry_id = catalogue.new_id(datetime.fromtimestamp(began, UTC))
     parts: list[Part] = []
     left_out: list[str] = []
     if settings.database_hosts:
-        previous = None if full else catalogue.predecessor(repository, settings.full_days, began)
         parts.append(base.take_base(settings, repository, entry_id, previous))
     else:
         left_out.append("PostgreSQL: the stack has none")

@@ -105,7 +105,8 @@ def test_parts_reach_whoever_restores(env, monkeypatch) -> None:
     ("said", "words"),
     [
         (BackupOptions(list=True, portable=True), "--list and --portable do not go together"),
-        (BackupOptions(list=True, verify=True, full=True), "--list and --verify and --full do not go together"),
+        (BackupOptions(list=True, verify=True, full=True), "--full and --list and --verify do not go together"),
+        (BackupOptions(init=True, list=True), "--init and --list do not go together"),
         (BackupOptions(full=True, portable=True), "--full and --portable do not go together"),
     ],
 )

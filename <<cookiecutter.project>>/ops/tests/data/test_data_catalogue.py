@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from ops import engine
 from ops.base.errors import REFUSED, OpsError
 from ops.data import catalogue, part
 from ops.stack.model import Service
@@ -94,15 +93,20 @@ def test_the_right_service_does_the_work(env, monkeypatch) -> None:
         return [sys.executable, "-c", "print('[]'); raise SystemExit(1)"]
 
     monkeypatch.setattr(part, "argv", argv)
-    monkeypatch.setattr(engine, "surroundings", lambda _env: {})
+    monkeypatch.setattr(part, "surroundings", lambda _env: {})
     # A proof that found damage is an answer; nothing else is.
     assert catalogue.verify(env, "latest", lambda _: None) == []
-    for act in (lambda: catalogue.take(env, True, lambda _: None), lambda: catalogue.listing(env, lambda _: None)):
+    for act in (
+        lambda: catalogue.take(env, True, False, lambda _: None),
+        lambda: catalogue.take(env, False, True, lambda _: None),
+        lambda: catalogue.listing(env, lambda _: None),
+    ):
         with pytest.raises(OpsError, match="exit code 1"):
             act()
     assert lines == [
         (["verify", "latest"], (), "backup-verify", False),
         (["take", "--full"], (), "backup", False),
+        (["take", "--init"], (), "backup", False),
         (["list"], (), "backup-verify", False),
     ]
 

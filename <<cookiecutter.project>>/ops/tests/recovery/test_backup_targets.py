@@ -88,10 +88,11 @@ def test_entries_are_taken_listed_copied_and_kept(repo: Repository, tmp_path: Pa
 
     other = at("folder", tmp_path, f"{tmp_path.name}-other")
     other.ensure(repo)
-    assert catalogue.copy_missing(repo, other) == 3 * 3 + 2
+    # All but the entry that is damaged.
+    assert catalogue.copy_missing(repo, other) == 2 * 3 + 1
     assert catalogue.copy_missing(repo, other) == 0
     copied = catalogue.read(other)
-    assert [each.id for each in copied.entries] == taken and copied.failed == state.failed and not copied.unfinished
+    assert [each.id for each in copied.entries] == taken[:2] and not copied.failed and not copied.unfinished
     assert other.text(copied.entries[1].parts[FILES].snapshot, "/files") == "of day 1"
 
     assert catalogue.remove_unfinished(repo) == 2

@@ -99,6 +99,18 @@ def test_a_restore_on_this_machine_proves_nothing_of_the_kept_key(settings) -> N
     assert listing.tried(settings, [here]) == 0.0
 
 
+def test_a_target_that_has_lost_its_repository_is_no_empty_one(settings, monkeypatch) -> None:
+    monkeypatch.setattr(Repository, "listing", lambda _: (_ for _ in ()).throw(Missing("/backups", "There is none.")))
+    monkeypatch.setattr(Repository, "exists", lambda _: False)
+    place = listing.look(settings, settings.targets[0])
+    assert (place.error, place.found) == ("", Catalogue())
+    monkeypatch.setattr(Repository, "_run", lambda *_, **__: "")
+    Repository(settings, settings.targets[0], "backups").ensure()
+    place = listing.look(settings, settings.targets[0])
+    assert "there was one before" in place.error and "invoke backup --init" in place.remedy
+    assert listing.look(settings, settings.targets[1]).error == ""
+
+
 def test_what_this_machine_changes_is_seen_at_once(settings, monkeypatch) -> None:
     """Somebody who takes a backup and asks for the health must not read that there is none."""
     looks = []

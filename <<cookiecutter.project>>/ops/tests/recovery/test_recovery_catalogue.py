@@ -6,13 +6,15 @@ import json
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from ops.base.errors import OpsError
 from ops.recovery import catalogue
 from ops.recovery.catalogue import FULL, INCREMENTAL, POSTGRES, Catalogue, Entry, Part, Verification
-from ops.recovery.settings import Keep
+from ops.recovery.repository import Repository
+from ops.recovery.settings import Keep, Paths, Settings, Target
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 KEEP = Keep(7, 4, 6)
@@ -163,3 +165,19 @@ def test_what_is_kept_can_be_restored_whatever_the_policy() -> None:
         assert all(each in left for each in found if each.began >= recent)
         alone = [each for each in left if each.id not in needed and each.began < recent]
         assert len(alone) <= keep.daily + keep.weekly + keep.monthly + 2
+
+
+def test_damage_is_repaired_once(tmp_path: Path) -> None:
+    paths = Paths(cache=tmp_path)
+    settings = Settings("prod", "acme", (Target("/backups"),), 30, 7, KEEP, paths=paths)
+    repository = Repository(settings, settings.targets[0], "backups")
+    first, second = run_of(2)
+    whole = Catalogue((first, second), (proof(first, True),))
+    damaged = Catalogue((first, second), (proof(first, False),))
+    assert not catalogue.needs_repair(repository, whole)
+    assert catalogue.needs_repair(repository, damaged)
+    catalogue.note_repair(repository, damaged)
+    assert not catalogue.needs_repair(repository, damaged)
+    more = Catalogue((first, second), (proof(first, False), proof(second, False)))
+    assert catalogue.needs_repair(repository, more)
+    assert catalogue.needs_repair(repository, Catalogue((first,), (proof(first, False),), broken=("a record",)))

@@ -94,6 +94,21 @@ def test_a_repository_is_made_once(settings: Settings) -> None:
     assert (Path(repo.location) / "config").read_bytes() == first
 
 
+def test_an_empty_folder_does_not_take_the_place_of_a_repository(settings: Settings) -> None:
+    """A disk that is not mounted: what is under it is empty."""
+    repo = opened(settings)
+    repo.ensure()
+    # It is there: nothing is given up.
+    repo.give_up_lost()
+    shutil.rmtree(repo.location)
+    for _ in range(2):
+        with pytest.raises(Missing, match="is gone; there was one before"):
+            repo.ensure()
+    repo.give_up_lost()
+    repo.ensure()
+    assert repo.exists()
+
+
 def test_saved_files_come_back(repo: Repository, tmp_path: Path) -> None:
     folder = source(tmp_path)
     saved = repo.save_paths([folder], ["entry=1", "part=files"])
@@ -234,6 +249,41 @@ def test_damaged_data_is_never_given_out(repo: Repository, settings: Settings, t
         each.unlink()
     with pytest.raises(Damaged):
         repo.restore(saved, tmp_path / "out", folder=str(folder))
+
+
+def test_damaged_data_is_stored_again_after_a_repair(repo: Repository, settings: Settings, tmp_path: Path) -> None:
+    folder = source(tmp_path)
+    repo.save_paths([folder], ["a=1"])
+    packs = sorted(files(Path(repo.location) / "data"), key=lambda each: each.stat().st_size)
+    for each in packs:
+        damage(each, lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    # Without one, what is saved next relies on what is there.
+    relying = repo.save_paths([folder], ["a=2"])
+    shutil.rmtree(settings.paths.cache)
+    with pytest.raises(Damaged):
+        repo.restore(relying, tmp_path / "first", folder=str(folder))
+    work = tmp_path / "work"
+    work.mkdir()
+    assert sorted(repo.repair(work)) == sorted(each.name for each in packs)
+    again = repo.save_paths([folder], ["a=3"])
+    repo.restore(again, tmp_path / "second", folder=str(folder))
+    for each in files(folder):
+        assert (tmp_path / "second" / each.relative_to(folder)).read_bytes() == each.read_bytes()
+    assert repo.repair(work) == []
+
+
+def test_a_lost_pack_and_a_damaged_index_are_repaired(repo: Repository, settings: Settings, tmp_path: Path) -> None:
+    folder = source(tmp_path)
+    repo.save_paths([folder], ["a=1"])
+    max(files(Path(repo.location) / "data"), key=lambda each: each.stat().st_size).unlink()
+    damage(files(Path(repo.location) / "index")[0], lambda content: content[:50])
+    shutil.rmtree(settings.paths.cache)
+    work = tmp_path / "work"
+    work.mkdir()
+    repo.repair(work)
+    again = repo.save_paths([folder], ["a=2"])
+    repo.restore(again, tmp_path / "back", folder=str(folder))
+    assert (tmp_path / "back/deep/b").read_bytes() == (folder / "deep/b").read_bytes()
 
 
 def test_one_damaged_snapshot_does_not_hide_the_others(repo: Repository, settings: Settings) -> None:
