@@ -63,7 +63,8 @@ class Settings:
     """The settings of the part. Of a server that the stack does not have, hosts are empty.
 
     hosts are HOST:PORT, those of Redis HOST. wal_seconds: between two deliveries of WAL; full_days: after so many days
-    a full backup; upload_kib: KiB a second that one upload takes at most, 0 for no limit.
+    a full backup; upload_kib: KiB a second that one upload takes at most, 0 for no limit; wal_limit_mib: MiB of WAL on
+    this machine beyond which the oldest goes as long as there is no entry, and an alert tells when there is one.
     """
 
     environment: str
@@ -75,6 +76,7 @@ class Settings:
     with_secrets: bool = False
     s3_region: str = ""
     upload_kib: int = 0
+    wal_limit_mib: int = 1024
     database_hosts: tuple[str, ...] = ()
     database: str = "postgres"
     redis_hosts: tuple[str, ...] = ()
@@ -108,6 +110,7 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
         project=_needed(environ, "PROJECT"),
         targets=targets,
         wal_seconds=_number(environ, "BACKUP_WAL_SECONDS", 5),
+        wal_limit_mib=_number(environ, "BACKUP_WAL_LIMIT_MIB", 64),
         full_days=_number(environ, "BACKUP_FULL_DAYS", 1),
         keep=Keep(
             _number(environ, "BACKUP_KEEP_DAILY", 1),

@@ -258,6 +258,13 @@ class Receiver:
                 with contextlib.suppress(FileNotFoundError):
                     size += each.stat().st_size
         yield Metric("backup_wal_bytes", "Received WAL that is kept here.", samples=(({}, float(size)),))
+        limit = float(self.settings.wal_limit_mib << 20)
+        yield Metric("backup_wal_limit_bytes", "How much WAL is expected here at most.", samples=(({}, limit),))
+        yield Metric(
+            "backup_since_timestamp_seconds",
+            "When backups of this stack began.",
+            samples=(({}, state.since(self.settings.paths)),),
+        )
 
 
 def run(settings: Settings) -> int:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from ops.base.errors import OpsError
 from ops.recovery import catalogue
+from ops.recovery.catalogue import Catalogue
 from ops.recovery.log import say
 from ops.recovery.metrics import Metric
 from ops.recovery.postgres import state, wal
 from ops.recovery.postgres.state import Shipped
-from ops.recovery.repository import Repository, RepositoryError, Snapshot
+from ops.recovery.repository import Missing, Repository, RepositoryError, Snapshot
 from ops.recovery.settings import Settings, Target
 
 if TYPE_CHECKING:
@@ -86,18 +87,32 @@ class Shipper:
             return
         self._tidied = time.monotonic()
         try:
-            needed = oldest_needed(catalogue.entries(Repository(self._settings, self.target, "backups")))
+            found = self._catalogue()
+            if found.broken:
+                # An entry that cannot be read now may need any of it.
+                raise RepositoryError(self.target.location, found.broken[0])
+            needed = oldest_needed(found.entries)
             gone = superseded(self._repository.snapshots(), volume_id(self._settings), needed)
             self._repository.forget([each.id for each in gone])
             if time.monotonic() > self._pruned + _PRUNE_SECONDS:
                 self._pruned = time.monotonic()
                 self._repository.prune()
-            if self.target == self._settings.targets[0] and needed:
-                for folder in (state.stream(self._settings.paths), state.kept(self._settings.paths)):
-                    for each in list(unneeded(folder, needed)):
-                        each.unlink(missing_ok=True)
+            if self.target == self._settings.targets[0]:
+                folders = (state.stream(self._settings.paths), state.kept(self._settings.paths))
+                limit = self._settings.wal_limit_mib << 20
+                for each in list(unneeded(folders, needed) if needed else beyond(folders, limit)):
+                    each.unlink(missing_ok=True)
         except RepositoryError as error:
             say("warning", "old WAL was not removed", target=self.target.location, reason=error.message)
+
+    def _catalogue(self) -> Catalogue:
+        """The entries at the target; none before the first backup. Raises RepositoryError."""
+        repository = Repository(self._settings, self.target, "backups")
+        try:
+            return catalogue.read(repository)
+        except Missing:
+            repository.refuse_lost()
+            return Catalogue()
 
 
 def volume_id(settings: Settings) -> str:
@@ -135,12 +150,30 @@ def superseded(snapshots: Iterable[Snapshot], volume: str, needed: int) -> list[
     return [each for each in snapshots if each.id not in kept]
 
 
-def unneeded(folder: Path, needed: int) -> Iterator[Path]:
+def unneeded(folders: Iterable[Path], needed: int) -> Iterator[Path]:
     """Files of WAL that end before a position. Histories of timelines stay: they are small, and tell the way."""
-    for each in folder.iterdir():
-        found = wal.segment_of(each.name)
-        if found and found.number < wal.number_of(needed):
+    for number, each in _segments(folders):
+        if number < wal.number_of(needed):
             yield each
+
+
+def beyond(folders: Iterable[Path], limit: int) -> Iterator[Path]:
+    """The oldest complete files of WAL, as far as all together are more than so many bytes."""
+    sizes = {each: each.stat().st_size for _, each in sorted(_segments(folders)) if each.suffix != wal.PARTIAL}
+    excess = sum(sizes.values()) - limit
+    for each, size in sizes.items():
+        if excess <= 0:
+            return
+        excess -= size
+        yield each
+
+
+def _segments(folders: Iterable[Path]) -> Iterator[tuple[int, Path]]:
+    """Files of WAL with their numbers."""
+    for folder in folders:
+        for each in folder.iterdir():
+            if found := wal.segment_of(each.name):
+                yield found.number, each
 
 
 def metrics(shippers: Iterable[Shipper]) -> Iterator[Metric]:

@@ -58,6 +58,14 @@ def former(paths: Paths, system: int) -> Path:
     return paths.wal / f"former-{system}"
 
 
+def since(paths: Paths) -> float:
+    """When the volume was first used, in seconds since the epoch."""
+    path = paths.wal / "since"
+    if not path.exists():
+        path.touch()
+    return path.stat().st_mtime
+
+
 def read(paths: Paths) -> State:
     """What was written last; an empty one when nothing was."""
     try:

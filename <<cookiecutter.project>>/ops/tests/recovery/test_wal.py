@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from ops.base.errors import OpsError
+from ops.recovery import catalogue
+from ops.recovery.catalogue import Catalogue
 from ops.recovery.postgres import base, fingerprint, receive, ship, state, stream, wal
 from ops.recovery.postgres.fingerprint import Fingerprint, Table
 from ops.recovery.postgres.state import Gap, Shipped, State
-from ops.recovery.repository import Snapshot
-from ops.recovery.settings import Paths
+from ops.recovery.repository import Missing, Repository, Snapshot, Unreachable
+from ops.recovery.settings import Keep, Paths, Settings, Target
+from ops.tests.recovery.test_recovery_catalogue import NOON, entry
 
 HISTORY = "1\t0/5000060\tno recovery target specified\n"
 
@@ -92,8 +95,60 @@ def test_the_newest_snapshot_of_wal_stays_and_what_a_lost_volume_had_while_it_is
 def test_wal_is_removed_up_to_what_the_oldest_entry_needs(tmp_path: Path) -> None:
     for name in (*names(1, 3, 4, 5), "00000001.history", f"{wal.Segment(2, 1).name}.partial"):
         (tmp_path / name).touch()
-    gone = {each.name for each in ship.unneeded(tmp_path, wal.position("0/4000028"))}
+    gone = {each.name for each in ship.unneeded([tmp_path], wal.position("0/4000028"))}
     assert gone == {*names(1, 3), f"{wal.Segment(2, 1).name}.partial"}
+
+
+def test_without_an_entry_the_oldest_wal_goes_beyond_the_limit(tmp_path: Path) -> None:
+    stream, kept = tmp_path / "stream", tmp_path / "kept"
+    for folder, found in ((kept, names(1, 3, 4)), (stream, [*names(2, 5, 6), f"{names(2, 7)[0]}.partial"])):
+        folder.mkdir()
+        for name in found:
+            (folder / name).write_bytes(bytes(100))
+    (stream / "00000002.history").write_bytes(bytes(1000))
+    assert list(ship.beyond([stream, kept], 400)) == []
+    assert [each.name for each in ship.beyond([stream, kept], 250)] == names(1, 3, 4)
+    assert [each.name for each in ship.beyond([stream, kept], 0)] == [*names(1, 3, 4), *names(2, 5, 6)]
+
+
+class Repositories:
+    """Stands for the repositories of a target: what is in its catalogue, or what reading that raises."""
+
+    def __init__(self, found: Catalogue | Exception) -> None:
+        self.found = found
+
+    def read(self, _: object) -> Catalogue:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        (Missing("/backups", "There is none."), 4),
+        (Catalogue(), 4),
+        (Catalogue(broken=("an entry",)), 7),
+        (Catalogue((entry(NOON),)), 2),
+        (Unreachable("/backups", "It is away."), 7),
+    ],
+)
+def test_local_wal_is_bounded_before_the_first_entry_and_kept_for_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: Catalogue | Exception, left: int
+) -> None:
+    settings = Settings(
+        "prod", "acme", (Target("/backups"),), 30, 7, Keep(7, 4, 6), paths=Paths(wal=tmp_path), wal_limit_mib=64
+    )
+    receiver = receive.Receiver(settings)
+    for number in range(7):
+        with (state.stream(settings.paths) / wal.Segment(number, 1).name).open("wb") as file:
+            file.truncate(wal.SEGMENT_BYTES)
+    monkeypatch.setattr(catalogue, "read", Repositories(found).read)
+    monkeypatch.setattr(Repository, "snapshots", lambda *_: [])
+    monkeypatch.setattr(ship, "_TIDY_SECONDS", -1)
+    monkeypatch.setattr(ship, "oldest_needed", lambda entries: 5 * wal.SEGMENT_BYTES if entries else 0)
+    ship.Shipper(settings, settings.targets[0], receiver)._tidy()
+    assert len(list(state.stream(settings.paths).iterdir())) == left
 
 
 def test_what_the_receiver_knows_survives_it(tmp_path: Path) -> None:
