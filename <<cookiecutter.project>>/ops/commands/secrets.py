@@ -8,13 +8,16 @@ from ops import engine
 from ops.base import console
 from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, OpsError
+from ops.parts.credentials import backup
 from ops.parts.nginx import edge
+from ops.secrets.files import path_of, read
 from ops.stack import model, pools
 from ops.state import elsewhere, memory
 
 
 def secret_init(env: Environment) -> None:
     """Make the secrets that are missing, and say which."""
+    from ops.data import catalogue
     from ops.secrets import check, make
 
     _refuse_beside_another_folder(env)
@@ -28,6 +31,21 @@ def secret_init(env: Environment) -> None:
     files = "file" if len(made) == 1 else "files"
     console.say(f"made {len(made)} {files} in {relative(env.secrets_dir)}: {', '.join(made)}", "green")
     console.say("Keep a copy where you keep passwords: backups do not contain secrets.")
+    if backup.SECRET in made and catalogue.FILE in env.values["COMPOSE_FILE"].split(":"):
+        _show_key_of_backups(env)
+
+
+def _show_key_of_backups(env: Environment) -> None:
+    """The one secret without which nothing can be recovered; to a person only, for what programs read may be logged."""
+    where = relative(path_of(env, backup.SECRET))
+    shown = read(env, backup.SECRET) if console.is_terminal() else f"is in {where}"
+    console.say()
+    console.say(f"{backup.SECRET} {shown}", "bold")
+    console.say(
+        f"Without this key nobody can read a backup of {env.name}, and it is in none. Keep it in two places outside of"
+        " this machine, such as the team's password manager and a printed sheet, with the location of the target and"
+        " its credentials (docs/recovery.md, The key). It is not shown again."
+    )
 
 
 def _refuse_beside_another_folder(env: Environment) -> None:

@@ -86,14 +86,14 @@ def chosen(env: Environment, names: str, secrets: Mapping[str, Secret]) -> list[
     return [secrets[name] for name in dict.fromkeys(wanted)]
 
 
-def new_value(secret: Secret, kept: Collection[str], ask: Callable[[str], str]) -> str:
-    """A new value: generated, or typed for a secret that somebody else gives. Raises OpsError for one that is unfit.
+def new_value(secret: Secret, kept: Collection[str], ask: Callable[[Secret], str]) -> str:
+    """A new value: generated, or given where it comes from elsewhere. Raises OpsError for one that is unfit.
 
     kept: names of secrets that hold old values only, and are emptied.
     """
     if secret.length or secret.name in kept:
         return generate(secret)
-    value = ask(f"New value of {secret.name} (it is not shown): ")
+    value = ask(secret)
     problems = [*weaknesses(secret, value)]
     if not value or padding(value.encode()) or problems:
         what = problems[0] if problems else "empty, or with white space around it"
@@ -101,14 +101,34 @@ def new_value(secret: Secret, kept: Collection[str], ask: Callable[[str], str]) 
     return value
 
 
-def typed(prompt: str) -> str:
-    """What a person types without an echo, or the next line of standard input. Raises OpsError when there is none."""
-    if sys.stdin.isatty():
-        return getpass.getpass(prompt)
-    line = sys.stdin.readline()
-    if not line:
-        raise OpsError("This needs a value, and there is no terminal.", "Give it on standard input.", USAGE)
-    return line.removesuffix("\n").removesuffix("\r")
+def given(secret: Secret) -> str:
+    """What a person types without an echo, or what comes next on standard input. Raises OpsError when there is nothing.
+
+    A value with lines of its own, such as a private key, is read from a file that the person names; on standard input
+    it ends with its line "-----END …", or with the input.
+    """
+    if not sys.stdin.isatty():
+        value = _lines() if secret.text else sys.stdin.readline()
+        if not value:
+            raise OpsError("This needs a value, and there is no terminal.", "Give it on standard input.", USAGE)
+        return value.removesuffix("\n").removesuffix("\r")
+    if not secret.text:
+        return getpass.getpass(f"New value of {secret.name} (it is not shown): ")
+    path = Path(input(f"File with the new value of {secret.name}: ").strip()).expanduser()
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise OpsError(f"{path} cannot be read: {reason}.", "Nothing was changed.", USAGE) from None
+
+
+def _lines() -> str:
+    found = []
+    for line in sys.stdin:
+        found.append(line)
+        if line.startswith("-----END "):
+            break
+    return "".join(found)
 
 
 # ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +150,7 @@ def rotate(env: Environment, names: str, assume_yes: bool = False) -> None:
             keepers = {each.name: credentials.of(env, containers, each.name, owned) for each in secrets}
             refuse_unready(env, source.stack, containers, keepers)
             agree(env, source.stack, secrets, keepers, assume_yes)
-            values = {each.name: new_value(each, kept, typed) for each in secrets if not pending(env, each.name)}
+            values = {each.name: new_value(each, kept, given) for each in secrets if not pending(env, each.name)}
             rotations = [begin(env, each, keepers[each.name], values.get(each.name, "")) for each in secrets]
             _Rotating(work, source, rotations).run()
 

@@ -77,9 +77,31 @@ def test_the_kept_key_is_emptied_without_a_question(env) -> None:
 
 def test_without_a_terminal_the_value_comes_from_standard_input(monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("first\r\nsecond\n"))
-    assert [rotate.typed("? "), rotate.typed("? ")] == ["first", "second"]
+    assert [rotate.given(STRIPE), rotate.given(STRIPE)] == ["first", "second"]
     with pytest.raises(OpsError, match="no terminal"):
-        rotate.typed("? ")
+        rotate.given(STRIPE)
+
+
+PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1r\nZXk=\n-----END OPENSSH PRIVATE KEY-----"
+
+
+def test_a_private_key_comes_with_all_its_lines_from_standard_input(monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PRIVATE_KEY}\nnext\n"))
+    key = BY_NAME["BACKUP_SSH_KEY"]
+    assert rotate.new_value(key, (), rotate.given) == PRIVATE_KEY
+    assert rotate.given(STRIPE) == "next"
+    with pytest.raises(OpsError, match="no terminal"):
+        rotate.given(key)
+
+
+def test_at_a_terminal_a_private_key_comes_from_a_file(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    (tmp_path / "id").write_text(f"{PRIVATE_KEY}\n")
+    monkeypatch.setattr("builtins.input", lambda _: f" {tmp_path}/id ")
+    assert rotate.given(BY_NAME["BACKUP_SSH_KEY"]) == PRIVATE_KEY
+    monkeypatch.setattr("builtins.input", lambda _: f"{tmp_path}/none")
+    with pytest.raises(OpsError, match="none cannot be read: No such file"):
+        rotate.given(BY_NAME["BACKUP_SSH_KEY"])
 
 
 # ── where an interrupted one continues ────────────────────────────────────────────────────────────────────────────────
