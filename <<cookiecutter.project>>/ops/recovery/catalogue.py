@@ -94,6 +94,11 @@ class Verification:
     problems: tuple[str, ...] = ()
     count: int = 0
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether data could not be read back: the target is damaged. Else it came back, and was not what was noted."""
+        return any("is damaged" in each for each in self.problems)
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -401,7 +406,8 @@ def note_repair(repository: Repository, found: Catalogue) -> None:
 
 
 def _damage(found: Catalogue) -> str:
-    return "\n".join(sorted([*found.failed, *found.broken]))
+    unreadable = (each.entry for each in found.verifications if each.entry in found.failed and each.unreadable)
+    return "\n".join(sorted({*unreadable, *found.broken}))
 
 
 def _repaired(repository: Repository) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -172,12 +173,17 @@ def test_damage_is_repaired_once(tmp_path: Path) -> None:
     settings = Settings("prod", "acme", (Target("/backups"),), 30, 7, KEEP, paths=paths)
     repository = Repository(settings, settings.targets[0], "backups")
     first, second = run_of(2)
+
+    def failed(of: Entry) -> Verification:
+        return replace(proof(of, False), problems=("files: /backups is damaged: a pack.",))
+
     whole = Catalogue((first, second), (proof(first, True),))
-    damaged = Catalogue((first, second), (proof(first, False),))
+    other = Catalogue((first, second), (proof(first, False),))
+    damaged = Catalogue((first, second), (failed(first),))
     assert not catalogue.needs_repair(repository, whole)
+    assert not catalogue.needs_repair(repository, other), "all of it could be read"
     assert catalogue.needs_repair(repository, damaged)
     catalogue.note_repair(repository, damaged)
     assert not catalogue.needs_repair(repository, damaged)
-    more = Catalogue((first, second), (proof(first, False), proof(second, False)))
-    assert catalogue.needs_repair(repository, more)
-    assert catalogue.needs_repair(repository, Catalogue((first,), (proof(first, False),), broken=("a record",)))
+    assert catalogue.needs_repair(repository, Catalogue((first, second), (failed(first), failed(second))))
+    assert catalogue.needs_repair(repository, Catalogue((first,), (failed(first),), broken=("a record",)))
