@@ -85,12 +85,13 @@ class Database:
         )
         self._arguments, self._password = connection_arguments(settings, password, role), password
         self._hosts = hosts_of(settings.database_hosts, 5432)
-        self._away, self._next_attempt = False, 0.0
+        self._away, self._reason, self._next_attempt = False, "", 0.0
 
     async def _open(self) -> psycopg.AsyncConnection:
-        """A new connection for the pool. Raises ConnectionError at once if an attempt failed a moment ago."""
+        """A new connection for the pool. Raises ConnectionError, with the reason, at once if an attempt failed a moment
+        ago."""
         if self._away and time.monotonic() < self._next_attempt:
-            raise ConnectionError("no server with the required role was reachable a moment ago")
+            raise ConnectionError(f"a moment ago: {self._reason}")
         # before the attempt, which may take long
         self._next_attempt = time.monotonic() + ATTEMPT_SECONDS
         try:
@@ -98,7 +99,7 @@ class Database:
             arguments = {**self._arguments, "password": self._password.get_secret_value()}
             connection = await psycopg.AsyncConnection.connect(**arguments)
         except psycopg.Error as error:
-            self._away = is_connection_failure(error)
+            self._away, self._reason = is_connection_failure(error), str(error).strip()
             raise
         self._away = False
         # The next attempt starts with this host: a host that does not answer costs three seconds.

@@ -71,5 +71,6 @@ class Edge:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "unmatched")
         metrics.observe(self.service, scope["method"], path, status, seconds)
-        say = self.log.debug if path in QUIET and status < 400 else self.log.info
+        # Why a service is not ready, Health says once: a line for each time that it is asked would bury that.
+        say = self.log.debug if path in QUIET and (status < 400 or status == 503) else self.log.info
         say("request", method=scope["method"], path=path, status=status, duration_ms=round(seconds * 1000, 1))

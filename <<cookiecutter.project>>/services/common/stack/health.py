@@ -10,9 +10,13 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from stack import log
 from stack.lifecycle import Lifecycle
 from stack.metrics import DEPENDENCY_UP
 from stack.waiting import within
+
+# Characters of an error in a report: room for both hosts of the database, each with its reason.
+_LONGEST = 600
 
 Probe = Callable[[], Awaitable[dict[str, Any] | None]]
 """Raises when the dependency is unreachable; may return details to show."""
@@ -33,6 +37,8 @@ class Health:
     def __init__(self, service: str, lifecycle: Lifecycle, timeout: float = 2.0) -> None:
         self.service, self.lifecycle, self.timeout = service, lifecycle, timeout
         self.checks: list[Check] = []
+        self.log = log.get()
+        self._failed: list[str] = []
 
     def add(self, name: str, probe: Probe, *, required: bool = True) -> None:
         """Add a dependency that `probe` checks."""
@@ -51,7 +57,8 @@ class Health:
                 result["details"] = details
         except Exception as error:
             result["status"] = "failed"
-            result["error"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            # libpq gives a line for each host that it asked, and the first line says no more than that it did
+            result["error"] = (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST]
         result["ms"] = round((time.perf_counter() - started) * 1000, 1)
         DEPENDENCY_UP.labels(self.service, check.name).set(result["status"] == "ok")
         return result
@@ -62,6 +69,7 @@ class Health:
         checks = dict(zip((check.name for check in self.checks), results, strict=True))
         failed = [check for check in self.checks if checks[check.name]["status"] != "ok"]
         missing = [check.name for check in failed if check.required]
+        self._tell({check.name: checks[check.name]["error"] for check in failed})
         if self.lifecycle.draining:
             status = "draining"
         elif missing:
@@ -75,6 +83,16 @@ class Health:
             "checks": checks,
         }
         return status in ("ready", "degraded"), body
+
+    def _tell(self, failed: dict[str, str]) -> None:
+        """Log what is missing and why, once, and again when that is something else."""
+        if self._failed == [*failed]:
+            return
+        if failed:
+            self.log.warning("dependencies are missing", **{"missing": [*failed], "errors": failed})
+        else:
+            self.log.info("no dependency is missing any more")
+        self._failed = [*failed]
 
     def routes(self) -> APIRouter:
         """/health/live, /health/ready and /metrics."""

@@ -90,6 +90,8 @@ async def test_a_server_that_is_away_is_not_tried_by_every_request(tmp_path, mon
     assert [type(each) for each in failed] == [Unavailable] * 40
     # Those that came before it was known fill the pool; after that two a second.
     assert attempts <= settings("x").database_pool + 4
+    with pytest.raises(ConnectionError, match=r"a moment ago: connection refused"):
+        await database._open()
     await database.close()
 
 

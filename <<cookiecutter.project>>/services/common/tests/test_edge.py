@@ -168,7 +168,7 @@ async def test_ready_names_what_is_missing(app, client_of, health: Health) -> No
         answer = await client.get("/health/ready")
         assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
         assert answer.json()["checks"]["broker"]["details"] == {"messages": 3}
-        assert answer.json()["checks"]["cache"]["error"] == "connection refused"
+        assert answer.json()["checks"]["cache"]["error"] == "connection refused and more"
         health.add("database", silent)
         health.add("search", silent)
         answer = await client.get("/health/ready")
@@ -177,6 +177,31 @@ async def test_ready_names_what_is_missing(app, client_of, health: Health) -> No
     assert body["missing"] == ["cache", "database", "search"]
     assert "0.2 s" in body["checks"]["database"]["error"]
     assert body["checks"]["search"]["ms"] < 390  # both were asked at the same time
+
+
+async def test_what_is_missing_is_logged_once_and_with_its_reason(app, client_of, health: Health, capsys) -> None:
+    """Readiness is asked every second: a line each would push the reason out of the last lines that a deploy shows."""
+    reasons = ["password authentication failed"]
+
+    async def probe() -> None:
+        if reasons:
+            raise ConnectionError(*reasons)
+
+    log.configure("edge")
+    health.log = log.get()
+    health.add("database", probe)
+    async with client_of(app) as client:
+        for _ in range(3):
+            assert (await client.get("/health/ready")).status_code == 503
+        reasons.clear()
+        for _ in range(2):
+            assert (await client.get("/health/ready")).status_code == 200
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["level"], line["event"]) for line in told] == [
+        ("warning", "dependencies are missing"),
+        ("info", "no dependency is missing any more"),
+    ]
+    assert told[0]["errors"] == {"database": "password authentication failed"}
 
 
 async def test_draining_fails_readiness_only(app, client_of) -> None:
