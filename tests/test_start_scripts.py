@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -74,6 +75,55 @@ def test_sentinel(start: Start) -> None:
     asking = "sh /etc/redis/cli.sh -p 26379 sentinel master stack | sed -n '/^flags$/{n;p}' | grep -x master"
     ask(sentinel, "sh", "-c", asking)
     ask(node, "sh", "/etc/redis/health.sh", "node")
+
+
+def test_users_of_services_in_redis(start: Start) -> None:
+    """Each has its own keys and channels, and they outlive a restart, on a node and on a sentinel."""
+    sentinels = "--env=REDIS_SENTINELS=127.0.0.1:26379"
+    names = [f"--add-host={name}:127.0.0.1" for name in ("redis-primary", "redis-replica")]
+    sentinel = start("redis-sentinel-1", *names, failover=True)
+    node = start("redis-primary", sentinels, failover=True, network=f"container:{sentinel}")
+    ask(node, "sh", "/etc/redis/health.sh", "node")
+    digests = {name: hashlib.sha256(f"{name}'s".encode()).hexdigest() for name in ("shop", "my-blog", "gone")}
+    given = "\n".join(f"{name} {digest}" for name, digest in digests.items())
+    for each in (node, sentinel):
+        made = docker("exec", "-i", each, "sh", "/etc/redis/users.sh", "set", input=f"{given}\n")
+        assert made.stdout.split() == ["OK"] * 3, made.stderr
+        assert docker("exec", each, "sh", "/etc/redis/users.sh", "remove", "gone").stdout.strip() == "1"
+
+    def said(user: str, *command: str, where: str = node) -> str:
+        port = ("-p", "26379") if where == sentinel else ()
+        argv = ("redis-cli", "--no-auth-warning", *port, "--user", user, *command)
+        return docker("exec", f"--env=REDISCLI_AUTH={user}'s", where, *argv).stdout.strip()
+
+    def check() -> None:
+        kept = [f"{name} {digests[name]}" for name in ("my-blog", "shop")]
+        for each in (node, sentinel):
+            assert ask(each, "sh", "/etc/redis/users.sh", "list").splitlines() == kept
+        assert "NOAUTH" in said("gone", "ping")
+        assert said("shop", "get", "shop:a") == "1"
+        assert said("shop", "eval", "return redis.call('get', KEYS[1])", "1", "shop:a") == "1"
+        assert said("shop", "publish", "shop:news", "x") == "0"
+        # INFO is what clients ask before they begin
+        assert "redis_version" in said("shop", "info", "server")
+        for command in (("get", "my-blog:a"), ("set", "b", "1"), ("publish", "news", "x"), ("keys", "*"), ("flushall",),
+                        ("acl", "list"), ("config", "get", "*"), ("function", "flush"), ("script", "flush"),
+                        ("eval", "return redis.call('get', 'my-blog:a')", "0")):  # fmt: skip
+            assert "NOPERM" in said("shop", *command) or "No permissions" in said("shop", *command), command
+        master = said("shop", "sentinel", "get-master-addr-by-name", "stack", where=sentinel)
+        assert master.splitlines()[0] == "redis-primary"
+        assert "NOPERM" in said("shop", "sentinel", "failover", "stack", where=sentinel)
+
+    # No replica is there, so the guard lets it take writes after a while.
+    ask(node, "sh", "-c", 'REDISCLI_AUTH="shop\'s" redis-cli --user shop set shop:a 1 | grep -qx OK')
+    check()
+    docker("restart", node)
+    ask(node, "sh", "/etc/redis/health.sh", "node")
+    check()
+    docker("restart", sentinel)
+    ask(sentinel, "sh", "/etc/redis/health.sh", "sentinel")
+    for each in ("shop", "my-blog"):
+        assert said(each, "ping", where=sentinel) == "PONG"
 
 
 @pytest.mark.parametrize("role", ["admin", "metrics"])

@@ -28,17 +28,19 @@ ENTRY = """\
       ops.database: stall
       ops.rabbitmq: stall
       ops.rabbitmq.definitions: services/stall.json
+      ops.redis: stall
       ops.backup: stall_files
       ops.ready: healthcheck
       ops.rollout: rolling
     healthcheck: {test: [CMD, "true"], interval: 2s}
-    secrets: [STALL_DB_PASSWORD, STALL_RABBITMQ_PASSWORD]
+    secrets: [STALL_DB_PASSWORD, STALL_RABBITMQ_PASSWORD, STALL_REDIS_PASSWORD]
     volumes: ["stall_files:/data", "stall_cache:/cache"]
     networks: [database]
 """
 SECRETS = """\
   STALL_DB_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/STALL_DB_PASSWORD"}
   STALL_RABBITMQ_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/STALL_RABBITMQ_PASSWORD"}
+  STALL_REDIS_PASSWORD: {file: "./config/${ENVIRONMENT}/secrets/STALL_REDIS_PASSWORD"}
 """
 DEFINITIONS = {
     "permissions": [{"configure": "^$", "write": "^amq\\.default$", "read": "^stall\\."}],
@@ -80,6 +82,14 @@ def as_stall(project: Project, text: str, database: str = "stall") -> str:
     return done.stdout.strip() or done.stderr.strip()
 
 
+def in_redis(project: Project, *command: str, node: str = "redis-primary") -> str:
+    """What Redis answers the user of stall over the network, from the other node."""
+    password = (project.folder / "config/dev/secrets/STALL_REDIS_PASSWORD").read_text()
+    other = container(project, "redis-replica" if node == "redis-primary" else "redis-primary")
+    login = ("redis-cli", "-h", node, "--no-auth-warning", "--user", "stall")
+    return docker("exec", "-e", f"REDISCLI_AUTH={password}", other, *login, *command).strip()
+
+
 def in_stall(project: Project, script: str) -> str:
     return docker("exec", container(project, "stall"), "sh", "-c", script)
 
@@ -114,11 +124,16 @@ def test_a_deploy_makes_what_a_new_service_owns_and_restarts_nothing(dev_stack: 
     running = {name: identity for name, identity in dev_stack.containers().items() if "-migrate-" not in name}
     plan = json.loads(dev_stack.invoke("deploy", "--json").stdout)
     made = {cause for each in plan["operations"] if each["operation"] == "provision" for cause in each["causes"]}
-    assert made == {"PostgreSQL has no role stall with a database", "RabbitMQ has no user stall"}
+    assert made == {"PostgreSQL has no role stall with a database", "RabbitMQ has no user stall"} | {
+        f"{node} has no user stall" for node in ("redis-primary", "redis-replica")
+    }
     dev_stack.invoke("deploy", "--yes")
     assert running.items() <= dev_stack.containers().items()
     assert as_stall(dev_stack, "CREATE TABLE orders AS SELECT 7 AS id; SELECT current_user") == "SELECT 1\nstall"
     assert "permission denied for database" in as_stall(dev_stack, "SELECT 1", database="appdb")
+    assert in_redis(dev_stack, "set", "stall:a", "1") == "OK"
+    assert in_redis(dev_stack, "get", "stall:a", node="redis-replica") == "1"
+    assert "NOPERM" in in_redis(dev_stack, "get", "other:a")
     queues = docker("exec", container(dev_stack, "rabbitmq"), "rabbitmqctl", "-q", "list_queues", "name")
     assert "stall.orders" in queues.split()
     assert json.loads(dev_stack.invoke("deploy", "--json").stdout)["idle"] is True
@@ -133,18 +148,28 @@ def test_the_superuser_still_does_not_get_in_over_the_network(dev_stack: Project
 
 
 def test_passwords_of_a_service_are_rotated_like_any_other(dev_stack: Project) -> None:
-    done = dev_stack.invoke("secret-rotate", "STALL_DB_PASSWORD,STALL_RABBITMQ_PASSWORD", "--yes")
-    assert "rotated 2 secrets" in done.stdout
+    done = dev_stack.invoke("secret-rotate", "STALL_DB_PASSWORD,STALL_RABBITMQ_PASSWORD,STALL_REDIS_PASSWORD", "--yes")
+    assert "rotated 3 secrets" in done.stdout
     assert as_stall(dev_stack, "SELECT id FROM orders") == "7"
+    for node in ("redis-primary", "redis-replica"):
+        assert in_redis(dev_stack, "get", "stall:a", node=node) == "1"
+
+
+def test_a_user_of_redis_outlives_a_restart(dev_stack: Project) -> None:
+    docker("restart", container(dev_stack, "redis-primary"))
+    assert dev_stack.health()["healthy"] is True
+    assert in_redis(dev_stack, "get", "stall:a") == "1"
 
 
 def test_what_was_lost_is_reported_and_made_again(dev_stack: Project) -> None:
     docker("exec", container(dev_stack, "rabbitmq"), "rabbitmqctl", "-q", "delete_queue", "stall.orders")
     psql(dev_stack, "ALTER ROLE stall PASSWORD 'another'")
+    docker("exec", container(dev_stack, "redis-replica"), "sh", "/etc/redis/users.sh", "remove", "stall")
     failing = [each for each in dev_stack.health(code=1)["checks"] if each["status"] == "fail"]
     assert {each["target"] for each in failing} == {"services"}
     details = " ".join(each["detail"] for each in failing)
     assert "no queue stall.orders" in details and "does not accept the password in STALL_DB_PASSWORD" in details
+    assert "redis-replica has no user stall" in details
     dev_stack.invoke("deploy")
     assert dev_stack.health()["healthy"] is True
     assert as_stall(dev_stack, "SELECT id FROM orders") == "7"

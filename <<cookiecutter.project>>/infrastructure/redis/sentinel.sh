@@ -60,16 +60,13 @@ fi
 patience=$((DOWN_AFTER_MILLISECONDS + 300 * (${NAME##*-} - 1)))
 echo "$patience" >/data/patience
 
-asks="+ping +info +role +hello +auth +command +client|setname +client|setinfo +subscribe +psubscribe"
-for question in get-master-addr-by-name master masters replicas slaves sentinels ckquorum myid; do
-    asks="$asks +sentinel|$question"
-done
 # `monitor` comes first: every other line about the stack refers to it
 {
     cat /etc/redis/sentinel.conf
     echo "sentinel announce-ip $NAME"
-    echo "user default reset on #$(digest "$password") &* $asks"
+    echo "user default reset on #$(digest "$password") &* $ASKS"
     echo "user sentinel reset on #$(digest "$own") &* +@all"
+    SENTINEL=yes sh /etc/redis/users.sh config
     echo "sentinel sentinel-user sentinel"
     printf 'sentinel sentinel-pass %s\n' "$(quoted "$own")" # `echo` of this shell would change a backslash
     echo "$known" | grep '^sentinel monitor '

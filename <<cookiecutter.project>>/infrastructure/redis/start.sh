@@ -6,7 +6,8 @@
 #
 # Two users. `default` is what services, exporter, backup and replica log in as, with REDIS_PASSWORD; it cannot flush,
 # reconfigure, debug or stop the server, nor run KEYS, which blocks everybody. `operator` can do all of it; its password is
-# random, made at every start, and only readable inside the container: see cli.sh. With sentinels there is a third, theirs. The
+# random, made at every start, and only readable inside the container: see cli.sh. With sentinels there is a third, theirs; and services
+# have users of their own (users.sh). The
 # server is started directly, not by the image's entrypoint, which would load modules that nobody here uses.
 set -eu
 
@@ -76,6 +77,7 @@ fi
     echo "maxmemory $MAXMEMORY"
     echo "user default reset on #$(digest "$password") ~* &* $allowed"
     echo "user operator reset on #$(digest "$operator") ~* &* +@all"
+    SENTINEL='' sh /etc/redis/users.sh config
     # known to both nodes, so that either can follow the other
     echo "masteruser default"
     printf 'masterauth %s\n' "$(quoted "$password")" # `echo` of this shell would change a backslash

@@ -185,7 +185,7 @@ def _say(env: Environment, wanted: Wanted, files: dict[str, str], added: list[st
     console.say(f"wrote {FILE}: {' and '.join(added)}")
     if BACKED_UP in changed:
         console.say(f"wrote {BACKED_UP}: {wanted.volume_name}")
-    if wanted.stored or wanted.queue:
+    if wanted.stored or wanted.queue or wanted.cache:
         console.say("\nIts passwords are still to be made, in each environment:")
         console.say(f"  invoke secret-init --env {env.name}")
     console.say("\nNext:")

@@ -91,7 +91,7 @@ class Wanted:
         return [
             *([f"{self.prefix}_DB_PASSWORD"] if self.stored else []),
             *([f"{self.prefix}_RABBITMQ_PASSWORD"] if self.queue else []),
-            *(["REDIS_PASSWORD"] if self.cache else []),
+            *([f"{self.prefix}_REDIS_PASSWORD"] if self.cache else []),
         ]
 
     @property
@@ -224,6 +224,8 @@ def _labels(wanted: Wanted) -> Iterator[str]:
     if wanted.queue:
         found.append(f"ops.rabbitmq: {wanted.module}")
         found.append(f"ops.rabbitmq.definitions: {wanted.folder}/rabbitmq.json")
+    if wanted.cache:
+        found.append(f"ops.redis: {wanted.module}")
     if wanted.volume:
         found.append(f"ops.backup: {wanted.volume_name}")
         if wanted.kind in MADE:
@@ -262,6 +264,7 @@ def _environment(wanted: Wanted) -> Iterator[str]:
         found += ["RABBITMQ_HOSTS: ${RABBITMQ_HOSTS}", f"RABBITMQ_USER: {wanted.module}"]
     if wanted.cache:
         found += ["REDIS_HOST: redis-primary", 'REDIS_PORT: "6379"', "REDIS_SENTINELS: ${REDIS_SENTINELS}"]
+        found += [f"REDIS_USER: {wanted.module}", f'REDIS_PREFIX: "{wanted.module}:" # its own keys and channels']
     if found:
         yield "environment:"
         yield from (f"  {each}" for each in found)

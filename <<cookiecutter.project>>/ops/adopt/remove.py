@@ -123,6 +123,11 @@ def remaining(
             f"its user {user} in RabbitMQ, and its queues",
             f"docker exec {env.project}-rabbitmq-1 rabbitmqctl delete_user {user} # and delete_queue for each queue",
         )
+    if user := said.get("ops.redis"):
+        yield (
+            f"its user {user} in Redis, and its keys",
+            f"docker exec {env.project}-redis-primary-1 sh /etc/redis/users.sh remove {user} # and in each other node",
+        )
     for section, each in gone:
         if section == "volumes":
             yield f"the volume {each}, with its files", f"docker volume rm {env.project}_{each}"

@@ -13,15 +13,16 @@ from typing import Any
 from ops.base.environments import Environment
 from ops.base.errors import FAILED, USAGE, OpsError
 from ops.engine import Container
-from ops.parts import postgres, rabbitmq
+from ops.parts import postgres, rabbitmq, redis
 from ops.parts.postgres import ownership as databases
 from ops.parts.rabbitmq import ownership as broker
+from ops.parts.redis import ownership as cache
 from ops.stack import labels as stack_labels
 from ops.stack import owned as labels
 from ops.stack.model import Stack
-from ops.stack.owned import Owned, Role, User
+from ops.stack.owned import Owned, RedisUser, Role, User
 
-POSTGRESQL, RABBITMQ = "PostgreSQL", "RabbitMQ"
+POSTGRESQL, RABBITMQ, REDIS = "PostgreSQL", "RabbitMQ", "Redis"
 _COPIES = "BACKUP_DB_PASSWORD"
 
 
@@ -38,7 +39,12 @@ class Need:
 def declared(env: Environment, stack: Stack) -> Owned:
     """What the services own. Raises OpsError (USAGE) for labels and files that cannot be meant."""
     owned = labels.declared(stack, env.values.get("POSTGRES_USER", ""), env.values.get("POSTGRES_DB", ""))
-    for what, part, nodes in ((owned.roles, POSTGRESQL, postgres.NODES), (owned.users, RABBITMQ, rabbitmq.NODES)):
+    kinds: Sequence[tuple[Sequence[Role | User | RedisUser], str, Sequence[str]]] = (
+        (owned.roles, POSTGRESQL, postgres.NODES),
+        (owned.users, RABBITMQ, rabbitmq.NODES),
+        (owned.redis_users, REDIS, redis.NODES),
+    )
+    for what, part, nodes in kinds:
         if what and not any(node in stack.services for node in nodes):
             raise OpsError(
                 f"The Compose files: {what[0].services[0]} has the label {what[0].label}, and no file of COMPOSE_FILE"
@@ -62,10 +68,14 @@ def look(env: Environment, owned: Owned, containers: Sequence[Container]) -> tup
         found += _asked(POSTGRESQL, owned.roles, lambda: _roles(env, owned, containers))
     if owned.users:
         found += _asked(RABBITMQ, owned.users, lambda: _users(env, owned, containers))
+    if owned.redis_users:
+        found += _asked(REDIS, owned.redis_users, lambda: cache.missing(env, owned, containers))
     return tuple(found)
 
 
-def _asked(part: str, what: Sequence[Role | User], ask: Callable[[], Mapping[Any, tuple[str, ...]]]) -> Iterator[Need]:
+def _asked(
+    part: str, what: Sequence[Role | User | RedisUser], ask: Callable[[], Mapping[Any, tuple[str, ...]]]
+) -> Iterator[Need]:
     try:
         lacking = ask()
     except OpsError as error:
@@ -93,3 +103,5 @@ def provide(env: Environment, owned: Owned, containers: Sequence[Container], par
         databases.provide(env, owned, postgres.primary(env, containers))
     if RABBITMQ in parts:
         broker.provide(env, owned, rabbitmq.node(env, containers))
+    if REDIS in parts:
+        cache.provide(env, owned, containers)

@@ -56,6 +56,7 @@ class Secret:
 
 
 ROLE_ROTATION = "ALTER ROLE on the primary; open connections stay, the readers are replaced"
+REDIS_ROTATION = "ACL SETUSER on every node and sentinel; open connections stay, the readers are replaced"
 USER_ROTATION = "imported into the running broker; open connections stay, the readers are replaced"
 
 

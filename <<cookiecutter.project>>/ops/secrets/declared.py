@@ -1,7 +1,7 @@
 """The secrets of the services, as the Compose files declare them.
 
-The password of what a label owns (`ops.schema`, `ops.database`, `ops.rabbitmq`) is generated. Every other secret is
-provided by a person, unless its labels say otherwise:
+The password of what a label owns (`ops.schema`, `ops.database`, `ops.rabbitmq`, `ops.redis`) is generated. Every other
+secret is provided by a person, unless its labels say otherwise:
 
     secrets:
       SHOP_KEY:
@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from ops.base.errors import USAGE, OpsError
 from ops.secrets import definitions
-from ops.secrets.catalogue import BY_NAME, KEY_LENGTH, PASSWORD_LENGTH, ROLE_ROTATION, USER_ROTATION, Secret
+from ops.secrets.catalogue import (
+    BY_NAME,
+    KEY_LENGTH,
+    PASSWORD_LENGTH,
+    REDIS_ROTATION,
+    ROLE_ROTATION,
+    USER_ROTATION,
+    Secret,
+)
 from ops.stack import owned
 from ops.stack.model import Stack
 
@@ -85,7 +93,8 @@ def _secret(name: str, labels: Mapping[str, str], readers: tuple[str, ...], pass
     if unknown := [label for label in labels if label.startswith("ops.") and label not in _LABELS]:
         raise _wrong(name, unknown[0], labels[unknown[0]], f"there is no such label of a secret: {', '.join(_LABELS)}")
     if password:
-        rotation = ROLE_ROTATION if password.startswith("PostgreSQL") else USER_ROTATION
+        kinds = {"PostgreSQL": ROLE_ROTATION, "RabbitMQ": USER_ROTATION, "Redis": REDIS_ROTATION}
+        rotation = kinds[password.partition(" ")[0]]
         return Secret(name, password, readers, rotation)
     purpose = labels.get(PURPOSE, f"for {', '.join(readers)}" if readers else "declared in a Compose file of yours")
     after = labels.get(AFTER, "")

@@ -61,7 +61,7 @@ KNOWN = PARTS | {
     *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, LIVE, SMOKE, ROLLOUT, OMIT),
     *(JOB, SCHEDULE, "ops.schedule.timezone", "ops.schedule.overlap", "ops.schedule.missed", "ops.schedule.limit"),
     *("ops.schema", "ops.database", "ops.database-connections"),
-    *("ops.rabbitmq", "ops.rabbitmq.definitions"),
+    *("ops.rabbitmq", "ops.rabbitmq.definitions", "ops.redis"),
     *("ops.backup", RESTORE),
     "ops.metrics",
     "ops.base",  # of a server's image of ours: what it was built on

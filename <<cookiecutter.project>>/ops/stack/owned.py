@@ -1,5 +1,5 @@
 """What the team's services own in the data tier, as their labels declare it: roles, schemas and databases of
-PostgreSQL, users of RabbitMQ, volumes to back up.
+PostgreSQL, users of RabbitMQ and Redis, volumes to back up.
 
 Nothing here asks the engine; docs/architecture.md has the table of labels.
 """
@@ -18,8 +18,9 @@ from ops.stack.model import Stack
 
 SCHEMA, DATABASE = "ops.schema", "ops.database"
 RABBITMQ, DEFINITIONS = "ops.rabbitmq", "ops.rabbitmq.definitions"
+REDIS = "ops.redis"
 BACKUP = "ops.backup"
-LABELS = (SCHEMA, DATABASE, RABBITMQ, DEFINITIONS, BACKUP)
+LABELS = (SCHEMA, DATABASE, RABBITMQ, DEFINITIONS, REDIS, BACKUP)
 
 # A restore adds up to 30 characters to the name of a database, and PostgreSQL cuts names at 63.
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,29}")
@@ -38,6 +39,7 @@ _RESERVED_ROLES = frozenset(
     }
 )
 _RESERVED_USERS = frozenset({"guest", "admin"})
+_RESERVED_REDIS_USERS = frozenset({"default", "operator", "sentinel"})
 # It becomes the name of a member of the archive, whose header has room for 100 characters.
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
@@ -76,6 +78,16 @@ class User:
 
 
 @dataclass(frozen=True)
+class RedisUser:
+    """A user of Redis. Keys and channels whose names begin with its name and a colon are its own."""
+
+    name: str
+    secret: str
+    services: tuple[str, ...] = ()
+    label: ClassVar[str] = REDIS
+
+
+@dataclass(frozen=True)
 class Volume:
     """A volume that a backup holds. name: as the Compose files call it; real: as the engine does; service: whose label
     names it. Others may mount it as well."""
@@ -91,6 +103,7 @@ class Owned:
 
     roles: tuple[Role, ...] = ()
     users: tuple[User, ...] = ()
+    redis_users: tuple[RedisUser, ...] = ()
     volumes: tuple[Volume, ...] = ()
     not_backed_up: tuple[str, ...] = ()
 
@@ -100,7 +113,7 @@ class Owned:
         return tuple(each.database for each in self.roles if each.database)
 
     @staticmethod
-    def claimants(of: Sequence[Role] | Sequence[User]) -> list[str]:
+    def claimants(of: Sequence[Role | User | RedisUser]) -> list[str]:
         """The services that own some roles or users."""
         return sorted({service for each in of for service in each.services})
 
@@ -110,11 +123,12 @@ class Owned:
         return {
             **{each.secret: f"PostgreSQL role {each.name}" for each in self.roles},
             **{each.secret: f"RabbitMQ user {each.name}" for each in self.users},
+            **{each.secret: f"Redis user {each.name}" for each in self.redis_users},
         }
 
 
 def secret_of(name: str, kind: str) -> str:
-    """The secret that holds a password. kind: DB or RABBITMQ."""
+    """The secret that holds a password. kind: DB, RABBITMQ or REDIS."""
     return f"{name.upper().replace('-', '_')}_{kind}_PASSWORD"
 
 
@@ -133,6 +147,7 @@ def declared(stack: Stack, superuser: str = "", database: str = "") -> Owned:
     return Owned(
         roles=tuple(_roles(own, {superuser, database} - {""})),
         users=tuple(_users(own)),
+        redis_users=tuple(_redis_users(own)),
         volumes=volumes,
         not_backed_up=tuple(sorted(_mounted_by(own).keys() - {each.name for each in volumes})),
     )
@@ -201,7 +216,22 @@ def _users(own: Mapping[str, Mapping[str, Any]]) -> Iterator[User]:
         yield User(name, secret_of(name, "RABBITMQ"), files, tuple(service for _, service in claimants))
 
 
-# ── both ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _redis_users(own: Mapping[str, Mapping[str, Any]]) -> Iterator[RedisUser]:
+    claims: dict[str, list[tuple[str, str]]] = {}
+    for service, entry in own.items():
+        if REDIS in (said := _labels(entry)):
+            name = _name(service, REDIS, said[REDIS], _RESERVED_REDIS_USERS)
+            _demand_secret(service, entry, REDIS, name, secret_of(name, "REDIS"))
+            claims.setdefault(name, []).append((REDIS, service))
+    _refuse_twins(claims, "REDIS", REDIS)
+    for name, claimants in sorted(claims.items()):
+        yield RedisUser(name, secret_of(name, "REDIS"), tuple(service for _, service in claimants))
+
+
+# ── all of them ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _name(service: str, label: str, text: str, reserved: frozenset[str] | set[str]) -> str:

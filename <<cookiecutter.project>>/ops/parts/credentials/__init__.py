@@ -35,6 +35,9 @@ def of(env: Environment, containers: Sequence[Container], name: str, owned: Owne
             return rabbitmq.User(rabbitmq.nodes(running), user.name)
     if name == backup.SECRET:
         return backup.Key([each for each in running if each.service == backup.SERVICE])
+    for login_of in owned.redis_users:
+        if login_of.secret == name:
+            return redis.ServiceUser(redis.holders(running, login_of.name), login_of.name)
     if name == "PATRONI_PASSWORD":
         return postgres.Patroni([each for each in postgres.nodes(running) if postgres.automatic(each)])
     if login := redis.USERS.get(name):

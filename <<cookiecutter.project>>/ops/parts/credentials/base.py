@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -42,8 +41,3 @@ class Credential:
     def accepts(self, value: str) -> dict[str, bool]:
         """Whether each holder accepts a password, by service; empty when it cannot be asked."""
         return {}
-
-
-def digest(value: str) -> str:
-    """SHA-256, as Redis keeps a password."""
-    return hashlib.sha256(value.encode()).hexdigest()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ops import engine
 from ops.base.errors import OpsError
 from ops.engine import Container
 from ops.parts import redis
-from ops.parts.credentials.base import Credential, digest
+from ops.parts.credentials.base import Credential
+from ops.parts.redis import digest, ownership
 
 USERS = {"REDIS_PASSWORD": "default", "REDIS_SENTINEL_PASSWORD": "sentinel"}
 
@@ -56,10 +58,25 @@ class User(Credential):
         return found
 
 
+@dataclass(frozen=True)
+class ServiceUser(User):
+    """A user of a service. Nodes and sentinels keep it on their volumes."""
+
+    in_volume: ClassVar[bool] = True
+
+    def switch(self, new: str) -> None:
+        """Begin with the new password after a restart; until the end, both are accepted."""
+        ownership.keep(self.holders, {self.user: digest(new)})
+
+    def only(self, new: str) -> None:
+        """Take every other password from the user. Connections that are open stay."""
+        ownership.tell(self.holders, {self.user: digest(new)})
+
+
 def holders(running: Sequence[Container], user: str) -> list[Container]:
     """Where a user is known. Without sentinels nobody is `sentinel`."""
     found = [each for each in running if each.service in (*redis.NODES, *redis.SENTINELS)]
-    return found if user == "default" or redis.sentinels(found) else []
+    return found if user != "sentinel" or redis.sentinels(found) else []
 
 
 def _quoted(value: str) -> str:

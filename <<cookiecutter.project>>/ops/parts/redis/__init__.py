@@ -6,6 +6,7 @@ failover swaps the roles, so whoever needs the primary asks here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from ops import engine
@@ -29,6 +30,11 @@ _CLI = r"""
 export REDISCLI_AUTH=$(tr -d '\r' </run/secrets/REDIS_PASSWORD)
 exec redis-cli --no-auth-warning "$@"
 """
+
+
+def digest(password: str) -> str:
+    """SHA-256, as Redis keeps a password."""
+    return hashlib.sha256(password.encode()).hexdigest()
 
 
 def argv(*arguments: str) -> list[str]:

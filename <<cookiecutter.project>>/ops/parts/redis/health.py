@@ -8,7 +8,9 @@ from functools import partial
 from ops.base import console
 from ops.engine import Container
 from ops.parts import redis
-from ops.parts.probes import WRITE_SECONDS, Check, Probe, Seen, output
+from ops.parts.probes import WRITE_SECONDS, Check, Probe, Seen, judge_owned, output
+from ops.parts.redis import ownership
+from ops.stack import owned as labels
 
 TITLE = "Redis"
 
@@ -19,6 +21,16 @@ def probes(seen: Seen) -> Iterator[Probe]:
         yield Probe("redis", each.service, partial(_redis_node, each))
     for each in seen.running(*redis.SENTINELS):
         yield Probe("redis", each.service, partial(_redis_sentinel, each))
+    if seen.running(*redis.NODES):
+        yield Probe("redis", "services", partial(_owned, seen))
+
+
+def _owned(seen: Seen) -> list[Check]:
+    owned = labels.declared(seen.declared)
+    if not owned.redis_users:
+        return []
+    missing = ownership.missing(seen.env, owned, seen.containers)
+    return [judge_owned("redis", seen.env, owned.claimants(owned.redis_users), missing.values())]
 
 
 # A line each: the primary's name ("?" when the sentinels do not agree), what became of a write, how many replicas

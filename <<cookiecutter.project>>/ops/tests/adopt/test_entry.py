@@ -48,7 +48,8 @@ def test_what_it_uses_of_the_data_tier() -> None:
     for line in (
         *("ops.host: prices.example.com", "ops.schema: price_list", "ops.rabbitmq: price_list", "database:"),
         *("ops.rabbitmq.definitions: services/price-list/rabbitmq.json", "DATABASE_NAME: ${POSTGRES_DB}"),
-        "secrets: [PRICE_LIST_DB_PASSWORD, PRICE_LIST_RABBITMQ_PASSWORD, REDIS_PASSWORD]",
+        "secrets: [PRICE_LIST_DB_PASSWORD, PRICE_LIST_RABBITMQ_PASSWORD, PRICE_LIST_REDIS_PASSWORD]",
+        *("ops.redis: price_list", "REDIS_USER: price_list"),
     ):
         assert line in found
 

@@ -35,7 +35,7 @@ def test_what_stays_is_named_with_the_command_that_deletes_it(env) -> None:
     (env.project_dir / "services/shop").mkdir(parents=True)
     entry = {
         "build": {"context": str(env.project_dir / "services/shop")},
-        "labels": {"ops.database": "shop", "ops.rabbitmq": "shop"},
+        "labels": {"ops.database": "shop", "ops.rabbitmq": "shop", "ops.redis": "shop"},
     }
     gone = [("volumes", "shop_data"), ("secrets", "SHOP_DB_PASSWORD")]
     found = dict(remove.remaining(env, {"dev": stack(shop=entry)}, "shop", gone))
@@ -49,5 +49,6 @@ def test_what_stays_is_named_with_the_command_that_deletes_it(env) -> None:
     assert found["its source, services/shop"] == "git rm -r services/shop"
     assert "DROP DATABASE" in found["its database and role shop in PostgreSQL"]
     assert "delete_user shop" in found["its user shop in RabbitMQ, and its queues"]
+    assert "users.sh remove shop" in found["its user shop in Redis, and its keys"]
     assert found["the volume shop_data, with its files"] == "docker volume rm acme-dev_shop_data"
     assert found["the secret SHOP_DB_PASSWORD"] == "rm config/*/secrets/SHOP_DB_PASSWORD"

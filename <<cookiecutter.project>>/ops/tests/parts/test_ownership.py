@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from ops.base.errors import FAILED, REFUSED, USAGE, OpsError
-from ops.parts import postgres, provision
+from ops.parts import postgres, provision, redis
 from ops.parts.postgres import ownership as databases
 from ops.parts.provision import Need
 from ops.parts.rabbitmq import ownership as broker
+from ops.parts.redis import ownership as cache
 from ops.secrets import definitions
 from ops.stack.model import Service, Stack
-from ops.stack.owned import Owned, Role, User
+from ops.stack.owned import Owned, RedisUser, Role, User
 
 SHOP = Role("shop", "SHOP_DB_PASSWORD", services=("shop",))
 BLOG = Role("blog", "BLOG_DB_PASSWORD", "blog", ("blog",))
@@ -304,3 +305,30 @@ def test_a_part_that_is_not_there_is_asked_of_nobody(env) -> None:
     with pytest.raises(OpsError, match="no file of COMPOSE_FILE declares PostgreSQL") as caught:
         provision.declared(env, stack)
     assert caught.value.code == USAGE
+
+
+# ── Redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+KEEPER = RedisUser("shop", "SHOP_REDIS_PASSWORD", ("shop",))
+
+
+def test_every_node_and_sentinel_must_know_a_user() -> None:
+    known = {"shop": redis.digest(PASSWORD), "blog": "0" * 64}
+    assert cache.compare(KEEPER, PASSWORD, {"redis-primary": known, "redis-sentinel-1": known}) == ()
+    assert cache.compare(KEEPER, PASSWORD, {"redis-primary": known, "redis-replica": {"blog": "0" * 64}}) == (
+        "redis-replica has no user shop",
+    )
+    assert cache.compare(KEEPER, "another", {"redis-primary": known}) == (
+        "redis-primary does not accept the password in SHOP_REDIS_PASSWORD",
+    )
+
+
+def test_a_user_without_a_password_is_refused(env) -> None:
+    with pytest.raises(OpsError, match="SHOP_REDIS_PASSWORD is missing or empty") as caught:
+        cache.provide(env, Owned(redis_users=(KEEPER,)), [])
+    assert (caught.value.code, caught.value.remedy) == (REFUSED, f"invoke secret-init --env {env.name}")
+
+
+def test_a_redis_that_does_not_run_is_asked_later(env) -> None:
+    (need,) = provision.look(env, Owned(redis_users=(KEEPER,)), [])
+    assert (need.part, need.service, need.later) == ("Redis", "shop", True)

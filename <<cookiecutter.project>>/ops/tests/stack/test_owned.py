@@ -9,7 +9,7 @@ import pytest
 from ops.base.errors import USAGE, OpsError
 from ops.stack import owned
 from ops.stack.model import Stack
-from ops.stack.owned import Role, User, Volume
+from ops.stack.owned import RedisUser, Role, User, Volume
 
 
 def service(secrets: str = "", volumes: str = "", **labels: str) -> dict[str, Any]:
@@ -70,6 +70,25 @@ def test_one_volume_under_two_names_is_refused() -> None:
         OpsError, match="u of shop is the same volume|uploads of shop is|u of worker is the same volume"
     ):
         owned.declared(Stack("", {}, {"services": services, "volumes": volumes}))
+
+
+def test_a_user_of_redis() -> None:
+    found = declared(
+        shop=service("SHOP_REDIS_PASSWORD", redis="shop"), jobs=service("SHOP_REDIS_PASSWORD", redis="shop")
+    )
+    assert found.redis_users == (RedisUser("shop", "SHOP_REDIS_PASSWORD", ("shop", "jobs")),)
+    assert found.secrets == {"SHOP_REDIS_PASSWORD": "Redis user shop"}
+
+
+@pytest.mark.parametrize("name", ["", "Shop", "a b", "default", "operator", "sentinel"])
+def test_names_that_redis_or_the_stack_has_are_refused(name: str) -> None:
+    with pytest.raises(OpsError, match=f'shop has the label ops.redis: "{name}"'):
+        declared(shop=service(owned.secret_of(name, "REDIS"), redis=name))
+
+
+def test_a_user_of_redis_needs_its_secret() -> None:
+    with pytest.raises(OpsError, match="cannot read its password, the secret SHOP_REDIS_PASSWORD"):
+        declared(shop=service("REDIS_PASSWORD", redis="shop"))
 
 
 @pytest.mark.parametrize("label", ["schema", "database"])
