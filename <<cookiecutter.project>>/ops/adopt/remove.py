@@ -123,7 +123,7 @@ def remaining(
             f"its user {user} in RabbitMQ, and its queues",
             f"docker exec {env.project}-rabbitmq-1 rabbitmqctl delete_user {user} # and delete_queue for each queue",
         )
-    if user := said.get("ops.redis"):
+    if user := said.get(owned.REDIS):
         yield (
             f"its user {user} in Redis, and its keys",
             f"docker exec {env.project}-redis-primary-1 sh /etc/redis/users.sh remove {user} # and in each other node",
@@ -143,6 +143,7 @@ def still_owned(before: Mapping[str, Stack], name: str) -> Iterator[tuple[str, l
         (owned.SCHEMA, "The schema {} of PostgreSQL"),
         (owned.DATABASE, "The database {} of PostgreSQL"),
         (owned.RABBITMQ, "The user {} of RabbitMQ"),
+        (owned.REDIS, "The user {} of Redis"),
     ):
         for value in sorted(value for key, value in mine if key == label):
             users = {other for other, each in entries if other != name and _labels(each).get(label) == value}

@@ -44,6 +44,7 @@ def test_what_stays_is_named_with_the_command_that_deletes_it(env) -> None:
     assert dict(remove.still_owned({"dev": kept}, "shop")) == {
         "The database shop of PostgreSQL": ["worker"],
         "The user shop of RabbitMQ": ["worker"],
+        "The user shop of Redis": ["worker"],
     }
     assert not dict(remove.still_owned({"dev": stack(shop=entry)}, "shop")), "nobody else owns it"
     assert found["its source, services/shop"] == "git rm -r services/shop"
