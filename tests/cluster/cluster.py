@@ -46,7 +46,7 @@ class Cluster:
         self.apply((MANIFESTS / "coredns.yaml").read_text(encoding="utf-8"))
         self.apply(yaml.safe_dump_all(self.volumes()))
         self.wait_ready()
-        self.kubectl("-n", "kube-system", "rollout", "status", "deployment/coredns", f"--timeout={SECONDS_TO_READY}s")
+        self.kubectl("-n", "kube-system", "rollout", "status", "daemonset/coredns", f"--timeout={SECONDS_TO_READY}s")
         say(f"{count} nodes ready, registry {self.lab.registry}")
 
     def stop(self, keep: bool = False) -> None:

@@ -203,7 +203,10 @@ def build_coredns(folder: Path) -> None:
     """CoreDNS with the plugins that a cluster needs."""
     work = workspace(folder, "coredns")
     run(["go", "mod", "init", "cluster"], work)
-    run(["go", "get", f"github.com/coredns/coredns@{COREDNS}"], work, {"GOFLAGS": "-mod=mod"})
+    # Of the same release as Kubernetes: what has been compiled for that need not be compiled again.
+    release = f"v0.{KUBERNETES.removeprefix('v1.')}"
+    modules = [f"k8s.io/{name}@{release}" for name in ("api", "apimachinery", "client-go")]
+    run(["go", "get", f"github.com/coredns/coredns@{COREDNS}", *modules], work, {"GOFLAGS": "-mod=mod"})
     go_build(work, folder / "bin" / "coredns")
 
 

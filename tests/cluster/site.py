@@ -82,14 +82,16 @@ class Site:
         text = self.cluster.kubectl("kustomize", str(self.folder))
         images = sorted(set(re.findall(r"^ *(?:- )?image: (\S+)$", text, re.MULTILINE)))
         for image in images:
-            if not run("docker", "image", "ls", "--quiet", image):
+            if not run("docker", "image", "inspect", "--format", "{{.Id}}", image, check=False).strip():
                 # named by its content there, and by the environment where Compose alone has built it
                 run("docker", "tag", f"{image.rpartition(':')[0]}:{self.environment}", image)
         self.cluster.push(images)
 
     def secrets(self) -> str:
         """The manifests of the secrets, which are on no disk."""
-        return self.project.invoke("export", "kubernetes", "--env", self.environment, "--secrets").stdout
+        # Not by Project.invoke, which shows what a command said.
+        command = [sys.executable, "-m", "invoke", "export", "kubernetes", "--env", self.environment, "--secrets"]
+        return run(*command, folder=self.project.folder)
 
     def apply(self) -> None:
         """Apply everything to the cluster."""
@@ -162,16 +164,16 @@ class Site:
     def edges(self) -> list[str]:
         """Where the nodes that are on take TLS, as HOST:PORT."""
         lab = self.cluster.lab
-        port = self.node_port("https")
+        port = self.node_port(443)
         return [f"{lab.address(node)}:{port}" for node in self.cluster.nodes() if nodes.is_on(lab, node)]
 
-    def node_port(self, name: str) -> int:
+    def node_port(self, public: int) -> int:
         """The port that nodes take a public port of the edge on."""
         for service in self.objects("services"):
             for port in service["spec"].get("ports", []):
-                if port.get("nodePort") and (port.get("name") == name):
+                if port.get("nodePort") and port["port"] == public:
                     return int(port["nodePort"])
-        raise AssertionError(f"no service with a node port called {name}: {self.kubectl('get', 'services')}")
+        raise AssertionError(f"no service with a node port for {public}: {self.kubectl('get', 'services')}")
 
     def client(self, edge: str) -> httpx.Client:
         """An HTTPS client that trusts this project's own authority, and asks one node for the site by its name."""
