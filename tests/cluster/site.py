@@ -35,9 +35,9 @@ class Site:
     # ---- the owner
 
     @classmethod
-    def prepare(cls, parent: Path, cluster: Cluster, **answers: str) -> Site:
+    def prepare(cls, parent: Path, cluster: Cluster) -> Site:
         """Bake a project, make its secrets and a certificate, and build and push its images. No monitoring."""
-        site = cls(Project.bake(parent, **answers), cluster)
+        site = cls(Project.bake(parent), cluster)
         site.project.set(site.environment, MONITORING_ENABLED="false")
         # The limits protect people from each other; here they would only measure themselves.
         path = site.project.folder / "config" / site.environment / "nginx" / "nginx.conf"

@@ -167,7 +167,7 @@ def test_a_scheduled_job_runs(site: Site) -> None:
 def test_a_migration_that_fails_is_seen_and_leaves_the_pods(site: Site) -> None:
     (job,) = (each for each in site.objects("jobs", "-l", "app.kubernetes.io/component=migration"))
     serving = {pod["metadata"]["name"] for pod in site.pods() if ready(pod)}
-    spec = {"backoffLimit": 0, "template": {"metadata": {}, "spec": job["spec"]["template"]["spec"]}}
+    spec: Object = {"backoffLimit": 0, "template": {"metadata": {}, "spec": job["spec"]["template"]["spec"]}}
     spec["template"]["spec"]["containers"][0] |= {"command": ["python", "-c", "raise SystemExit('no such column')"]}
     spec["template"]["metadata"]["labels"] = {
         key: value for key, value in job["metadata"]["labels"].items() if "component" not in key
