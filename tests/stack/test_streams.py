@@ -105,7 +105,7 @@ def test_what_is_still_open_at_the_limit_is_told_to_connect_again(project: Proje
         assert echoes(talk, b"in the middle of a rollout")
         said, _ = deploy.communicate(timeout=120)
         assert deploy.returncode == 0, said
-        assert "2 requests are still open in the old containers after 4 s" in said
+        assert "echo: 2 requests are still open in the old containers after 4 s" in said
         # An end, so that a client knows.
         assert talk.recv(1024) == b""
         assert events.recv(4096) in {b"", b"0\r\n\r\n"}

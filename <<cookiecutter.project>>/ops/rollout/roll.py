@@ -299,28 +299,33 @@ class Rollout:
             return
         self._step("draining the old ones")
         judge = gate.Gate(self._expected(self._new), restarts_allowed=0)
-        ends = time.monotonic() + self.env.number(*DRAIN)
-        while count := self._open():
+        began = time.monotonic()
+        limits = {each.service.name: drain_limit(self.env, each.service) for each in self.moves}
+        while counts := self._open():
             if self._new:
                 gate.demand(judge.observe(self._look(), time.monotonic()))
-            if time.monotonic() > ends:
-                console.warn(
-                    f"{count} requests are still open in the old containers after {self.env.number(*DRAIN):.0f} s"
-                    " (ROLLOUT_DRAIN_SECONDS): their clients are told to connect again."
-                )
+            if all(time.monotonic() - began > limits[name][0] for name in counts):
+                for name, count in counts.items():
+                    seconds, setting = limits[name]
+                    console.warn(
+                        f"{name}: {count} requests are still open in the old containers after {seconds:.0f} s"
+                        f" ({setting}): their clients are told to connect again."
+                    )
                 return
             time.sleep(_DRAIN_PAUSE)
 
-    def _open(self) -> int:
-        """Requests that are open in those that leave. One that has come back meanwhile, with another address, is taken
-        out again."""
+    def _open(self) -> dict[str, int]:
+        """How many requests are open in those that leave, by service; only of services that have some. A container that
+        has come back meanwhile, with another address, is taken out again."""
         if not self._haproxy:
-            return 0
-        addresses = self._flat(self._leaving())
+            return {}
+        addresses = self._addresses(self._leaving())
+        every = {address for each in addresses.values() for address in each}
         seen = pool.servers(self._haproxy)
-        if any(each.chosen and each.address in addresses for each in seen):
-            pool.take_out(self._haproxy, addresses)
-        return sum(each.open for each in seen if each.address in addresses)
+        if any(each.chosen and each.address in every for each in seen):
+            pool.take_out(self._haproxy, every)
+        counts = {name: sum(each.open for each in seen if each.address in mine) for name, mine in addresses.items()}
+        return {name: count for name, count in counts.items() if count}
 
     def _stop(self) -> None:
         leaving = [each for move in self.moves for each in move.leave]
@@ -400,6 +405,13 @@ class Rollout:
 
     def _flat(self, containers: Sequence[Container]) -> set[str]:
         return {address for addresses in self._addresses(containers).values() for address in addresses}
+
+
+def drain_limit(env: Environment, service: Service) -> tuple[float, str]:
+    """How many seconds requests that are open in the old containers of a service may take, and what says so."""
+    if labels.DRAIN in service.labels:
+        return float(service.labels[labels.DRAIN]), labels.DRAIN
+    return env.number(*DRAIN), DRAIN[0]
 
 
 def weigh(env: Environment, declared: Stack, haproxy: Container | None, canaries: Mapping[str, int]) -> None:

@@ -166,9 +166,11 @@ _FORMS = {
     labels.LIVE: (r"\d{0,5}/\S*", "a path, or a port and a path: 8000/health/live"),
     "ops.database-connections": (r"\d{1,5}", "a whole number"),
     labels.ROLLOUT: (f"{labels.ROLLING}|{labels.RESTART}", f"{labels.ROLLING} or {labels.RESTART}"),
+    # up to a day or so: a rollout holds the environment's lock as long
+    labels.DRAIN: (r"\d{1,5}", "a number of seconds, up to 99999"),
 }
 # What is asked on the port of requests, unless it names another one.
-_ASKED = (labels.ROUTE, labels.HOST, labels.INTERNAL, labels.SMOKE, labels.AFFINITY)
+_ASKED = (labels.ROUTE, labels.HOST, labels.INTERNAL, labels.SMOKE, labels.AFFINITY, labels.DRAIN)
 
 
 def _forms(service: Service) -> Iterator[Problem]:

@@ -35,6 +35,8 @@ SMOKE = "ops.smoke"
 # How it is replaced: ROLLING, beside its successor, or by a RESTART.
 ROLLOUT = "ops.rollout"
 ROLLING, RESTART = "rolling", "restart"
+# How long requests that are open in the old containers may take, in seconds.
+DRAIN = "ops.drain"
 
 # It runs to its end: MIGRATION before a rollout, MANUAL when a person says so, with SCHEDULE at its times.
 JOB = "ops.job"
@@ -58,7 +60,7 @@ RESERVED = SECTIONS | {"internal", "localhost"}
 
 # Every label that anything here reads. A new one is added here, and to the table.
 KNOWN = PARTS | {
-    *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, LIVE, SMOKE, ROLLOUT, OMIT),
+    *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, LIVE, SMOKE, ROLLOUT, DRAIN, OMIT),
     *(JOB, SCHEDULE, "ops.schedule.timezone", "ops.schedule.overlap", "ops.schedule.missed", "ops.schedule.limit"),
     *("ops.schema", "ops.database", "ops.database-connections"),
     *("ops.rabbitmq", "ops.rabbitmq.definitions", "ops.redis"),

@@ -241,8 +241,21 @@ def test_one_without_a_health_check_gets_no_requests_before_it_answers(rolling, 
 def test_open_requests_are_waited_for_but_not_for_ever(rolling, capsys) -> None:
     rolling.open = 3
     rolling.rollout.run()
-    assert "6 requests are still open in the old containers after 1 s" in capsys.readouterr().err
+    assert (
+        "web: 6 requests are still open in the old containers after 1 s (ROLLOUT_DRAIN_SECONDS)"
+        in capsys.readouterr().err
+    )
     assert ("stop", "old1", "old2") in rolling.lines
+
+
+def test_a_service_may_have_a_limit_of_its_own(env, rolling, capsys) -> None:
+    rolling.open = 1
+    move = rolling.rollout.moves[0]
+    service = replace(move.service, labels={**move.service.labels, "ops.drain": "0"})
+    assert roll.drain_limit(env, move.service) == (1, "ROLLOUT_DRAIN_SECONDS")
+    rolling.rollout.moves = [replace(move, service=service)]
+    rolling.rollout.run()
+    assert "web: 2 requests are still open in the old containers after 0 s (ops.drain)" in capsys.readouterr().err
 
 
 def test_one_that_comes_back_with_another_address_is_taken_out_again(rolling, monkeypatch) -> None:

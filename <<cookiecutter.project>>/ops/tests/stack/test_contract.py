@@ -191,6 +191,11 @@ SERVING = {"serving": {"aliases": ["shop.serving"]}}
             "Correct it.",
         ),
         (
+            {"labels": {"ops.port": "80", "ops.drain": "10m"}, "networks": SERVING},
+            'label ops.drain of shop is "10m"; it must be a number of seconds, up to 99999.',
+            "Correct it.",
+        ),
+        (
             {"labels": {"ops.rollout": "recreate"}},
             'label ops.rollout of shop is "recreate"; it must be rolling',
             "Corr",
