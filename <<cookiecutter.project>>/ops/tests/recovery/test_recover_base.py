@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
 
-from ops.base.errors import OpsError
+from ops.base.errors import REFUSED, OpsError
 from ops.recovery import catalogue
 from ops.recovery.catalogue import Entry, Part
 from ops.recovery.postgres import recover
@@ -44,3 +45,15 @@ def test_the_target_says_what_is_damaged(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(OpsError, match="20261122T000000Z cannot be unpacked: .*tar"):
         unpack(Target(b"x" * (1 << 20)), tmp_path)
+
+
+@pytest.mark.parametrize(("version", "refused"), [(180006, False), (180000, False), (170009, True), (190001, True)])
+def test_files_of_another_major_are_refused(monkeypatch: pytest.MonkeyPatch, version: int, refused: bool) -> None:
+    here = SimpleNamespace(stdout="postgres (PostgreSQL) 18.6 (Debian 18.6-1.pgdg13+1)\n")
+    monkeypatch.setattr(recover, "subprocess", SimpleNamespace(run=lambda *_, **__: here))
+    if not refused:
+        recover._refuse_other_major(version)
+        return
+    with pytest.raises(OpsError, match=f"of PostgreSQL {version // 10000}, and this image is PostgreSQL 18") as caught:
+        recover._refuse_other_major(version)
+    assert caught.value.code == REFUSED and "POSTGRES_IMAGE" in caught.value.remedy
