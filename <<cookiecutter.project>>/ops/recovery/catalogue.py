@@ -394,20 +394,20 @@ def chain(found: Sequence[Entry], entry: Entry) -> list[Entry]:
 
 def needs_repair(repository: Repository, found: Catalogue) -> bool:
     """Whether something at a target is damaged that no `note_repair` was for."""
-    damage = _damage(found)
     place = _repaired(repository)
-    return bool(damage) and not (place.exists() and place.read_text(encoding="utf-8") == damage)
+    noted = json.loads(place.read_text(encoding="utf-8")) if place.exists() else []
+    return not _damage(found) <= set(noted)
 
 
 def note_repair(repository: Repository, found: Catalogue) -> None:
     """Note that a repair was made for what was damaged."""
     _repaired(repository).parent.mkdir(parents=True, exist_ok=True)
-    _repaired(repository).write_text(_damage(found), encoding="utf-8")
+    _repaired(repository).write_text(json.dumps(sorted(_damage(found))), encoding="utf-8")
 
 
-def _damage(found: Catalogue) -> str:
+def _damage(found: Catalogue) -> frozenset[str]:
     unreadable = (each.entry for each in found.verifications if each.entry in found.failed and each.unreadable)
-    return "\n".join(sorted({*unreadable, *found.broken}))
+    return frozenset((*unreadable, *found.broken))
 
 
 def _repaired(repository: Repository) -> Path:

@@ -187,3 +187,6 @@ def test_damage_is_repaired_once(tmp_path: Path) -> None:
     assert not catalogue.needs_repair(repository, damaged)
     assert catalogue.needs_repair(repository, Catalogue((first, second), (failed(first), failed(second))))
     assert catalogue.needs_repair(repository, Catalogue((first,), (failed(first),), broken=("a record",)))
+    assert not catalogue.needs_repair(repository, Catalogue((second,))), "what was damaged has expired"
+    catalogue.note_repair(repository, Catalogue((first, second), (failed(first), failed(second))))
+    assert not catalogue.needs_repair(repository, damaged)
