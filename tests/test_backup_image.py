@@ -126,7 +126,7 @@ HOLD = """
 from pathlib import Path
 from ops.recovery.repository import Repository
 from ops.recovery.settings import Keep, Paths, Settings, Target
-paths = Paths(cache=Path("/state/cache"), secrets=Path("/state"))
+paths = Paths(wal=Path("/state/wal"), cache=Path("/state/cache"), secrets=Path("/state"))
 settings = Settings("prod", "acme", (Target("/state/target"),), 30, 7, Keep(7, 4, 6), paths=paths)
 repo = Repository(settings, settings.targets[0], "backups", lock_seconds=0)
 """

@@ -17,7 +17,8 @@ OLD, NEW = "old-key-of-a-test", "new-key-of-a-test"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    paths = Paths(cache=tmp_path / "cache", secrets=tmp_path / "secrets", memory=tmp_path, scratch=tmp_path / "scratch")
+    folders = {name: tmp_path / name for name in ("cache", "secrets", "scratch", "wal")}
+    paths = Paths(**folders, memory=tmp_path)
     paths.secrets.mkdir()
     (paths.secrets / "BACKUP_KEY").write_text(OLD)
     targets = (Target(str(tmp_path / "near")), Target(str(tmp_path / "far")))
