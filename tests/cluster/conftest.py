@@ -54,6 +54,8 @@ def site(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Prod of the default answers, exported, its images pushed; nothing applied."""
     site = Site.prepare(tmp_path_factory.mktemp("bake"), cluster)
     try:
+        site.export()
+        site.push()
         yield site
     finally:
         site.project.remove()

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-import yaml
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import eventually
@@ -19,26 +18,6 @@ pytestmark = [pytest.mark.story, pytest.mark.alone]
 
 # Of the services that take requests, and of the load that they are replaced under.
 ROLLED = ("api", "web", "auth-service")
-
-
-def test_the_api_server_accepts_every_manifest(site: Site) -> None:
-    site.export()
-    site.push()
-    namespaces = [each for each in site.manifests() if each["kind"] == "Namespace"]
-    (namespace,) = namespaces
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    site.cluster.apply(yaml.safe_dump(namespace))
-    # A warning is about pods that the namespace would not admit.
-    checked = site.cluster.tried("apply", "--dry-run=server", "--validate=strict", "-k", str(site.folder))
-    assert checked.returncode == 0 and "Warning" not in checked.stderr, checked.stderr
-
-
-def test_nothing_secret_is_in_the_manifests(site: Site) -> None:
-    text = "\n".join(path.read_text() for path in site.folder.rglob("*.yaml"))
-    secrets = site.project.folder / "config" / site.environment / "secrets"
-    values = {path.name: path.read_text().strip() for path in secrets.iterdir() if path.is_file()}
-    assert not [name for name, value in values.items() if len(value) > 8 and value in text]
-    assert not [each for each in site.manifests() if each["kind"] == "Secret"]
 
 
 def test_everything_becomes_ready_on_an_empty_cluster(site: Site) -> None:
