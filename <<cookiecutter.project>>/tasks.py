@@ -173,7 +173,9 @@ def command(**help_texts: str) -> Callable[[Callable[..., Any]], Any]:
             signals.interrupt_on_ending()
             console.outlive_readers()
             try:
-                code = body(*args, **kwargs)
+                code = perform(body.__name__.replace("_", "-"), kwargs)
+                if code is None:
+                    code = body(*args, **kwargs)
             except OpsError as error:
                 if kwargs.get("json"):
                     # A program that reads the output gets a document whatever happens.
@@ -216,6 +218,21 @@ def load(env: str) -> Any:
     from ops.base import environments
 
     return environments.load(env)
+
+
+def perform(name: str, given: dict[str, Any]) -> Any:
+    """Do what a command does in a cluster, where that is what its environment is in; None where it is not, and for a
+    command that is the same everywhere."""
+    from ops.base import environments
+
+    if "env" not in given or name == "environment-add":
+        return None
+    env = environments.load(given["env"])
+    if env.engine != environments.KUBERNETES:
+        return None
+    from ops.kubernetes import commands
+
+    return commands.perform(env, name, given, AFTER_DASHES)
 
 
 def present(module: Any, result: Any, as_json: bool) -> None:
@@ -386,6 +403,17 @@ def promote(_context, env=ENV, yes=False):
     from ops.parts.postgres import failover as failing_over
 
     failing_over.promote(load(env), assume_yes=yes)
+
+
+@command(action="what to do with them: push", env=ENV_HELP, positional="action")
+def images(_context, action, env=ENV):
+    """Push the images that are built here to their registry: images push.
+
+    Builds what is not built yet. IMAGE_PREFIX names the registry; each image is pushed by its content and by IMAGE_TAG.
+    """
+    from ops.commands import images as commands
+
+    commands.images(load(env), action)
 
 
 # ── look ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

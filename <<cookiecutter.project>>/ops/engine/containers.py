@@ -200,6 +200,9 @@ def logs(container_id: str, lines: int = 20) -> list[str]:
     options = ("--tail", str(lines))
     if pod := kubectl.pod(container_id):
         done = process.run(kubectl.logs_argv(pod, *options), check=False, merge=True)
+        if not done.ok:
+            # It has not written anything yet: what kubectl says instead is no line of the container's.
+            return []
     else:
         done = cli.docker("logs", *options, container_id, check=False, merge=True)
     return [line for line in done.stdout.splitlines() if line.strip()][-lines:]

@@ -36,6 +36,7 @@ COMMANDS = {
         "restore",
         "failover",
         "promote",
+        "images",
     ),
     *("rollback", "releases", "maintenance", "unlock", "upgrade-database"),
     *("service-add", "service-remove", "environment-add", "export"),
