@@ -8,6 +8,7 @@ from concurrent.futures import Future
 
 from ops import engine
 from ops.base.environments import Environment
+from ops.base.errors import REFUSED, OpsError
 from ops.commands import health as usual
 from ops.commands.health import Report
 from ops.engine import kubectl
@@ -54,8 +55,12 @@ def _not_running(env: Environment) -> Check:
 
 def check_nodes(at: kubectl.Place) -> list[Check]:
     """Whether every node of the cluster is ready. Nothing where one may not look at nodes."""
-    done = kubectl.run(at, "get", "nodes", "--output=json", namespaced=False, check=False)
-    return judge_nodes(done.json()["items"]) if done.ok else []
+    try:
+        return judge_nodes(kubectl.run(at, "get", "nodes", "--output=json", namespaced=False).json()["items"])
+    except OpsError as error:
+        if error.code == REFUSED:
+            return []
+        raise
 
 
 def judge_nodes(nodes: list[kubectl.Object]) -> list[Check]:

@@ -85,7 +85,7 @@ def hold(env: Environment, purpose: str, wait: float = 0) -> Iterator[Lock]:
         if time.monotonic() >= ends:
             raise Busy(
                 f"{env.name} is being changed: {holder_of(found).describe(time.time())}.",
-                f"Wait for it to end. If that machine no longer exists: invoke unlock --env {env.name}",
+                f"Wait for it to end. The lock of a command that was killed is free after {SECONDS} s.",
                 REFUSED,
             )
         if not waiting:
