@@ -145,7 +145,7 @@ def config(session: nox.Session) -> None:
     need_compose(session)
     # A service that is added is linted and tested as its owner would.
     program = python(session, PROJECT / "services" / "requirements.lock", PROJECT / "requirements.txt")
-    modules = ("test_adopting", "test_hello", "test_own_services", "test_policy")  # the longest first
+    modules = ("test_adopting", "test_hello", "test_own_services", "test_export", "test_policy")  # the longest first
     pytest(session, program, *(f"tests/{name}.py" for name in modules), *SIDE_BY_SIDE)
 
 

@@ -176,7 +176,8 @@ def _files(env: Environment, declared: Stack) -> Iterator[tuple[str, list[Manife
 
 def _namespace(name: str) -> Manifest:
     found = made("Namespace", name)
-    found["metadata"]["labels"] |= {"pod-security.kubernetes.io/enforce": "restricted"}
+    # Pods are refused; whoever applies what makes them is warned.
+    found["metadata"]["labels"] |= {f"pod-security.kubernetes.io/{how}": "restricted" for how in ("enforce", "warn")}
     return found
 
 

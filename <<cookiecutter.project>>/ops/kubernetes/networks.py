@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ops.kubernetes.values import NAME, Manifest, made, object_name
+from ops.stack import contract
 
 # Label of a pod that is on a network.
 PREFIX = "network.stack/"
@@ -41,7 +42,7 @@ def policies(
         member = {"matchLabels": {f"{PREFIX}{object_name(network)}": "true"}}
         out: list[Manifest] = [{"to": [{"podSelector": member}]}]
         if not (declared.get(network) or {}).get("internal"):
-            out.append({"to": [{"ipBlock": {"cidr": cidr, "except": [but]}} for cidr, but in _METADATA.items()]})
+            out.append({"to": _anywhere()})
         yield _policy(
             f"network-{object_name(network)}",
             member,
@@ -49,9 +50,33 @@ def policies(
             ingress=[{"from": [{"podSelector": member}]}],
             egress=out,
         )
+    for name, entry in sorted(services.items()):
+        if outside := _outside(entry):
+            yield _policy(
+                f"outside-{name}",
+                {"matchLabels": {NAME: name}},
+                ["Egress"],
+                egress=[{"to": _anywhere(), "ports": [{"protocol": "TCP", "port": port} for port in outside]}],
+            )
     for name, ports in sorted(public.items()):
         opened = [{"protocol": "TCP", "port": port} for port in ports]
         yield _policy(f"public-{name}", {"matchLabels": {NAME: name}}, ["Ingress"], ingress=[{"ports": opened}])
+
+
+def _anywhere() -> list[Manifest]:
+    return [{"ipBlock": {"cidr": cidr, "except": [but]}} for cidr, but in _METADATA.items()]
+
+
+def _outside(entry: Mapping[str, Any]) -> list[int]:
+    """Ports of what a service uses of the data tier on other machines, whose names have a dot: a managed database is
+    reached although the network of those here has no way out."""
+    found = set()
+    for variable, usual in contract.ADDRESSES.items():
+        for each in str((entry.get("environment") or {}).get(variable) or "").split(","):
+            host, _, port = each.strip().partition(":")
+            if "." in host:
+                found.add(int(port) if port.isdigit() else usual)
+    return sorted(found)
 
 
 def aliases(entry: Mapping[str, Any]) -> Iterator[str]:

@@ -27,7 +27,10 @@ def manifests(project: Project, stack: Stack, names: Iterable[str], namespace: s
     missing = [relative(path) for each in files.values() for path in each.values() if not path.is_file()]
     if missing:
         raise OpsError(
-            f"{', '.join(missing)}: not there.", f"Create them: invoke secret-init --env {project.environment}", USAGE
+            f"{', '.join(missing)}: not there.",
+            f"Create them: invoke secret-init --env {project.environment}; for a certificate, invoke certificate --env"
+            f" {project.environment}",
+            USAGE,
         )
     return list(_secrets(files, namespace))
 

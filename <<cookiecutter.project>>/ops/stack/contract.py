@@ -92,8 +92,8 @@ def _twins(stack: Stack) -> Iterator[Problem]:
                     )
 
 
-# Variables of services that say where the data tier is: host[:port], separated by commas.
-_ADDRESSES = ("DATABASE_HOSTS", "REDIS_HOST", "REDIS_SENTINELS", "RABBITMQ_HOSTS")
+# Variables of services that say where the data tier is: host[:port], separated by commas; with the usual port.
+ADDRESSES = {"DATABASE_HOSTS": 5432, "REDIS_HOST": 6379, "REDIS_SENTINELS": 26379, "RABBITMQ_HOSTS": 5672}
 
 
 def _names(stack: Stack) -> frozenset[str]:
@@ -110,7 +110,7 @@ def _addresses(service: Service, entry: Mapping[str, Any], known: frozenset[str]
     """A host of another machine has a dot in its name; one without is a container, and must exist."""
     environment = entry.get("environment") or {}
     extra = {each.partition("=")[0].partition(":")[0] for each in entry.get("extra_hosts") or ()}
-    for variable in _ADDRESSES:
+    for variable in ADDRESSES:
         hosts = (each.strip().partition(":")[0] for each in str(environment.get(variable) or "").split(","))
         if gone := [each for each in hosts if each and "." not in each and each not in known | extra]:
             yield Problem(
