@@ -62,13 +62,13 @@ def template(
 ) -> Manifest:
     """The pod template. component: what it is to the stack; pool: how it takes requests; family: the cluster that it is
     a member of."""
-    drains = bool(pool or service.ports)
+    drains = _drains(service, pool)
     spec: Manifest = {
         "serviceAccountName": service.name,
         "automountServiceAccountToken": False,
         # Docker-like variables of every Service would end up in the environment.
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": whole_seconds(entry.get("stop_grace_period", _STOP)) + drains * DRAIN_SECONDS,
+        "terminationGracePeriodSeconds": whole_seconds(entry.get("stop_grace_period", _STOP)) + drains,
         "securityContext": _security(entry),
         "containers": [_container(service, entry, files, pool, drains)],
         "volumes": files.volumes,
@@ -88,12 +88,18 @@ def template(
     return {"metadata": {"labels": found}, "spec": without_empty(spec)}
 
 
+def _drains(service: Service, pool: Pool | None) -> int:
+    """For how many seconds a pod that is leaving goes on before it is told to stop; 0 when it takes no requests."""
+    said = service.labels.get(labels.DRAIN, "")
+    return max(DRAIN_SECONDS, int(said) if said.isdigit() else 0) if pool or service.ports else 0
+
+
 def _own_names(entry: Mapping[str, Any]) -> list[str]:
     served = str((entry.get("labels") or {}).get(labels.PORT, ""))
     return sorted({alias for alias in networks.aliases(entry) if "." in alias and not served})
 
 
-def _container(service: Service, entry: Mapping[str, Any], files: Files, pool: Pool | None, drains: bool) -> Manifest:
+def _container(service: Service, entry: Mapping[str, Any], files: Files, pool: Pool | None, drains: int) -> Manifest:
     container: Manifest = {
         "name": service.name,
         "image": service.image,
@@ -115,7 +121,7 @@ def _container(service: Service, entry: Mapping[str, Any], files: Files, pool: P
         **probes.of(entry, pool),
     }
     if drains:
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}}
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": drains}}}
     return without_empty(container)
 
 

@@ -76,6 +76,13 @@ def test_a_service_that_takes_requests(exported: Changed) -> None:
     assert runs["env"] == [{"name": "SIGN", "value": "$$(NAME) $$$"}]
 
 
+def test_a_service_with_long_requests_has_the_time_for_them(exported: Changed) -> None:
+    said = {"ops.port": "8000", "ops.ready": "tcp", "ops.drain": "600"}
+    shop = find(exported(shop={"labels": said}), "Deployment", "shop")
+    assert container(shop)["lifecycle"] == {"preStop": {"sleep": {"seconds": 600}}}
+    assert pod_template(shop)["spec"]["terminationGracePeriodSeconds"] == 645
+
+
 def test_a_readiness_command_never_kills(exported: Changed) -> None:
     runs = container(find(exported(), "StatefulSet", "db-a"))
     assert runs["readinessProbe"]["exec"] == {"command": ["check"]}
