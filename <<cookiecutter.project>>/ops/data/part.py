@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import secrets
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import IO, Any
 from ops import engine
 from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, REFUSED, OpsError
+from ops.base.signals import undisturbed
 from ops.parts import backups, targets
 from ops.stack.model import Stack
 
@@ -47,11 +49,13 @@ def argv(
     mounts: Sequence[str] = (),
     service: str = SERVICE,
     attended: bool = True,
+    name: str = "",
 ) -> list[str]:
     """The Compose command for a one-off container. mounts: VOLUME:PATH; attended: it ends when its input ends."""
     # Whoever waits for it removes what an earlier one has left; a backup by hand goes on by itself.
     label = ("--label", f"{LABEL}={env.project}") if attended else ()
-    options = ("run", "--rm", "--no-deps", "--no-TTY", "--quiet-pull", *label)
+    named = ("--name", name) if name else ()
+    options = ("run", "--rm", "--no-deps", "--no-TTY", "--quiet-pull", *named, *label)
     volumes = (word for each in mounts for word in ("--volume", each))
     ending = ("--attended",) if attended else ()
     return engine.compose_argv(env, *options, *volumes, service, *arguments, *ending, "--json")
@@ -101,21 +105,29 @@ def call(
 
     tick: hears what it is doing. service: whose keys and networks it has; attended: it ends when this command ends,
     however that happens; verdict: exit code 1 with a document is an answer, too. Raises the OpsError that the command
-    raised.
+    raised; interrupted, it ends the container first.
     """
     answer = sink or io.BytesIO()
     head = bytearray()
     complaints: list[str] = []
     pipe = subprocess.PIPE
-    line = argv(env, arguments, mounts, service, attended)
-    with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **surroundings(env)) as child:
-        listener = threading.Thread(target=_listen, args=(engine.pipe(child.stderr), complaints, tick), daemon=True)
-        listener.start()
-        while data := engine.pipe(child.stdout).read(_CHUNK):
-            answer.write(data)
-            head += data[: max(0, _LONGEST_DOCUMENT - len(head))] if len(head) < _LONGEST_DOCUMENT else b""
-        code = child.wait()
-        listener.join()
+    name = f"{env.project}-{service}-{secrets.token_hex(4)}"
+    line = argv(env, arguments, mounts, service, attended, name)
+    try:
+        with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **surroundings(env)) as child:
+            listener = threading.Thread(target=_listen, args=(engine.pipe(child.stderr), complaints, tick), daemon=True)
+            listener.start()
+            while data := engine.pipe(child.stdout).read(_CHUNK):
+                answer.write(data)
+                head += data[: max(0, _LONGEST_DOCUMENT - len(head))] if len(head) < _LONGEST_DOCUMENT else b""
+            code = child.wait()
+            listener.join()
+    except BaseException:
+        # Compose ends at once, and would leave the container at work.
+        with undisturbed():
+            engine.docker("stop", name, check=False)
+            engine.docker("rm", "--force", "--volumes", name, check=False)
+        raise
     if code and not (verdict and code == FAILED and head.lstrip().startswith(b"[")):
         raise _failure(bytes(head), complaints, code)
     return None if sink else json.loads(head)

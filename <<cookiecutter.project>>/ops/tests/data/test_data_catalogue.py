@@ -89,7 +89,7 @@ def test_the_right_service_does_the_work(env, monkeypatch) -> None:
     lines = []
 
     def argv(*arguments):
-        lines.append(arguments[1:])
+        lines.append(arguments[1:-1])
         return [sys.executable, "-c", "print('[]'); raise SystemExit(1)"]
 
     monkeypatch.setattr(part, "argv", argv)

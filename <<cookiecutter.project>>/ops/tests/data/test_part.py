@@ -42,6 +42,23 @@ def test_its_document_comes_back_and_its_log_is_progress(env, container) -> None
     assert ticks == ["recovering", "plain"]
 
 
+def test_nothing_is_left_of_it_after_an_interruption(env, container, monkeypatch) -> None:
+    """Not even of a backup by hand, which outlives a command that is killed."""
+    container("import time; print('x', flush=True); time.sleep(60)")
+    ended = []
+    monkeypatch.setattr(engine, "docker", lambda *argv, **_: ended.append(argv))
+
+    class Interrupted(io.BytesIO):
+        def write(self, _data) -> int:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        part.call(env, ["take"], lambda _: None, sink=Interrupted(), service="backup", attended=False)
+    (stop, name), (*remove, same) = ended
+    assert (stop, *remove) == ("stop", "rm", "--force", "--volumes") and name == same
+    assert name.startswith("acme-dev-backup-")
+
+
 def test_an_archive_goes_to_its_file(env, container) -> None:
     container("import sys; sys.stdout.buffer.write(bytes(3 << 20))")
     sink = io.BytesIO()
