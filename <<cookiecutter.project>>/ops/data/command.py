@@ -11,7 +11,7 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import FAILED, OK, USAGE, OpsError
 from ops.data import backup as backups
-from ops.data import catalogue, choice, configuration, entries, moment, scratch
+from ops.data import catalogue, choice, configuration, entries, moment, part, scratch
 from ops.data import restore as restoring
 from ops.data.entries import Wanted
 from ops.stack import model
@@ -46,17 +46,20 @@ def backup(env: Environment, said: BackupOptions) -> int:
         return _archived(env, said.json, catalogue.has(declared))
     if said.list:
         with console.activity("looking at the targets", quiet=True) as tick:
+            part.make_image(env, declared, tick)
             listed = catalogue.listing(env, tick)
         _print(listed) if said.json else catalogue.show_listing(listed)
         return OK
     if said.verify:
         with console.activity("verifying", quiet=said.json) as tick:
+            part.make_image(env, declared, tick)
             proven = catalogue.verify(env, "" if said.verify is True else str(said.verify), tick)
         if not said.json:
             return OK if catalogue.show_verified(proven) else FAILED
         _print(proven)
         return OK if all(each["good"] for each in proven) else FAILED
     with console.activity(f"backing up {env.name}", quiet=said.json) as tick:
+        part.make_image(env, declared, tick)
         taken = catalogue.take(env, said.full, said.init, tick)
     _print(taken) if said.json else catalogue.show_taken(env, taken)
     return OK

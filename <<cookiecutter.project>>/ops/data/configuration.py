@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ops import engine
 from ops.base import console
 from ops.base.environments import Environment, relative
-from ops.base.errors import BUILD, REFUSED, OpsError
+from ops.base.errors import REFUSED, OpsError
 from ops.base.files import replace_file
 from ops.data import part
 from ops.data.backup import Tick
@@ -49,23 +48,12 @@ def restore(env: Environment, wanted: Wanted, tick: Tick = lambda _words: None) 
         part.require(env, declared)
         _prepare(env)
         targets.make_folder(env, declared)
-        _make_image(env, declared.services[part.SERVICE].image)
+        part.make_image(env, declared, tick)
         received = io.BytesIO()
         tick("reading the backup")
         part.call(env, ["configuration", wanted.entry, *_target(wanted)], tick, sink=received)
         received.seek(0)
         return _write(env, list(_entries(received)))
-
-
-def _make_image(env: Environment, image: str) -> None:
-    """Build or pull the image, where it is missing: Compose would do it too, and write of that into the answer."""
-    if engine.image_ids([image]):
-        return
-    making = "pull" if env.values.get("IMAGE_SOURCE") == "pull" else "build"
-    console.say(f"{making}ing {image}")
-    done = engine.compose(env, making, part.SERVICE, check=False, timeout=None)
-    if not done.ok:
-        raise engine.explain(done.stderr) or OpsError(f"{image}: {engine.reason(done.stderr)}", code=BUILD)
 
 
 def _target(wanted: Wanted) -> list[str]:

@@ -66,7 +66,9 @@ def restore(
     with lock.hold(env, f"restore --env {env.name}") as held:
         restoring.undo_killed(env, tick)
         remove_left(env)
-        part.require(env, model.load(env))
+        declared = model.load(env)
+        part.require(env, declared)
+        part.make_image(env, declared, tick)
         tick("looking for the backup")
         found = part.call(env, ["materialize", *wanted.arguments, "--plan"], tick)
         containers = engine.containers(env)

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ops import engine
 from ops.base.environments import Environment, relative
-from ops.base.errors import FAILED, REFUSED, OpsError
+from ops.base.errors import BUILD, FAILED, REFUSED, OpsError
 from ops.base.signals import undisturbed
 from ops.parts import backups, targets
 from ops.stack.model import Stack
@@ -41,6 +41,18 @@ def require(env: Environment, declared: Stack) -> None:
             "Restore an archive of `invoke backup --portable`, or add the part: docs/recovery.md.",
             REFUSED,
         )
+
+
+def make_image(env: Environment, declared: Stack, tick: Callable[[str], None]) -> None:
+    """Build or pull the image, where it is missing: Compose would do it too, and write of that into the answer."""
+    image = declared.services[SERVICE].image
+    if engine.image_ids([image]):
+        return
+    making = "pull" if env.values.get("IMAGE_SOURCE") == "pull" else "build"
+    tick(f"{making}ing {image}")
+    done = engine.compose(env, making, SERVICE, check=False, timeout=None)
+    if not done.ok:
+        raise engine.explain(done.stderr) or OpsError(f"{image}: {engine.reason(done.stderr)}", code=BUILD)
 
 
 def argv(

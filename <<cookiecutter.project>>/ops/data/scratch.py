@@ -72,6 +72,7 @@ def start(
         raise OpsError(
             f"{name} is there already: {there.content}.", f"invoke restore --drop-scratch --env {env.name}", REFUSED
         )
+    part.make_image(env, declared, tick)
     image = declared.services[part.SERVICE].image
     plan = part.call(env, ["materialize", *wanted.arguments, "--plan"], tick)
     content = f"PostgreSQL of {plan['environment']} as of {plan['moment']}, from backup {plan['entry']}"

@@ -98,6 +98,7 @@ def stage(env, monkeypatch, make_stack, make_container, tmp_path):
     monkeypatch.setattr(entries.lock, "hold", hold)
     monkeypatch.setattr(entries.model, "load", lambda _env: declared)
     monkeypatch.setattr(entries.part, "call", call)
+    monkeypatch.setattr(entries.part, "make_image", lambda *_: None)
     monkeypatch.setattr(entries.part, "remove_left", lambda _env: found.note("remove left"))
     monkeypatch.setattr(restore, "undo_killed", lambda _env, _tick: found.note("undo"))
     monkeypatch.setattr(restore, "replace_data", replace_data)

@@ -14,6 +14,7 @@ import pytest
 from ops import engine
 from ops.base.errors import REFUSED, OpsError
 from ops.data import part
+from ops.stack.model import Service
 
 
 @pytest.fixture
@@ -134,3 +135,16 @@ def test_every_checkout_sees_the_folder_of_the_one_that_was_deployed(env, make_c
     assert refused.value.code == REFUSED and "invoke deploy" in refused.value.remedy
     here.mkdir(parents=True)
     assert part.folder(env) == str(here)
+
+
+def test_an_image_that_is_there_is_not_made(env, make_stack, monkeypatch) -> None:
+    declared = make_stack(Service("backup-verify", "acme/backup"))
+    monkeypatch.setattr(engine, "image_ids", lambda names: dict.fromkeys(names, "abc"))
+    part.make_image(env, declared, lambda _: pytest.fail("it makes one"))
+    monkeypatch.setattr(engine, "image_ids", lambda _: {})
+    failed = SimpleNamespace(ok=False, stderr="no space left on device")
+    monkeypatch.setattr(engine, "compose", lambda *_, **__: failed)
+    ticks: list[str] = []
+    with pytest.raises(OpsError, match="no space left|full"):
+        part.make_image(env, declared, ticks.append)
+    assert ticks == ["building acme/backup"]

@@ -48,6 +48,7 @@ def stage(env, monkeypatch, make_stack, make_container):
         engine, "exec_", lambda _id, argv, input, **_: found.asked.append(input) or SimpleNamespace(ok=True)
     )
     monkeypatch.setattr(part, "call", call)
+    monkeypatch.setattr(part, "make_image", lambda *_: None)
     monkeypatch.setattr(scratch.model, "load", lambda _: make_stack(Service("backup-verify", "acme/backup")))
     return found
 
