@@ -13,7 +13,7 @@ from ops.base.environments import Environment, relative
 from ops.base.errors import USAGE, OpsError
 from ops.kubernetes import availability, edge, folder, networks, secrets, storage, template, without, workloads
 from ops.kubernetes.storage import Claims, Project
-from ops.kubernetes.values import PART_OF, Manifest, made, pod_template
+from ops.kubernetes.values import PART_OF, Manifest, is_namespace, made, pod_template
 from ops.kubernetes.without import Note
 from ops.stack import contract, images, labels, model, pools
 from ops.stack.model import Stack
@@ -111,6 +111,12 @@ def omitted(service: model.Service) -> str:
 
 def render(env: Environment, declared: Stack | None = None) -> Export:
     """What an environment becomes. Raises OpsError (USAGE) when something cannot be exported."""
+    if not is_namespace(env.namespace):
+        raise OpsError(
+            f'{relative(env.env_file)}: "{env.namespace}" cannot be the name of a namespace.',
+            "Set KUBE_NAMESPACE: up to 63 characters of a-z, 0-9 and -.",
+            USAGE,
+        )
     declared = declared or load(env)
     declared = _by_content(env, declared)
     found = dict(_files(env, declared))

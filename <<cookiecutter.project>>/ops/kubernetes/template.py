@@ -16,6 +16,7 @@ from ops.kubernetes.values import (
     NAME,
     Manifest,
     cpus,
+    is_service_name,
     literal,
     quantity,
     whole_seconds,
@@ -37,7 +38,15 @@ _ALLOWED = frozenset({"NET_BIND_SERVICE"})
 
 
 def refuse(service: Service, entry: Mapping[str, Any]) -> None:
-    """Raise OpsError (USAGE) for a service that no cluster with the restricted standard would run."""
+    """Raise OpsError (USAGE) for a service that no cluster with the restricted standard would run, or whose name it
+    would not take."""
+    if not is_service_name(service.name):
+        raise OpsError(
+            f'A service cannot be called "{service.name}" in a cluster.',
+            "Use up to 52 characters of a-z, 0-9 and -, with a letter first. Or leave it out: the label"
+            f" {labels.OMIT} with the reason.",
+            USAGE,
+        )
     for wrong, remedy in _forbidden(entry):
         raise OpsError(
             f"{service.name} {wrong}, which the restricted pod security standard forbids.",

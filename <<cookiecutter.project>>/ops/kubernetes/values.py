@@ -23,6 +23,21 @@ _AMOUNT = re.compile(r"(?P<number>\d+)(?P<unit>[bkmg]?)b?", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
+# Of a Service, and short enough for a Job to add ten digits.
+_SERVICE = re.compile(r"[a-z]([a-z0-9-]{0,50}[a-z0-9])?")
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def is_service_name(text: str) -> bool:
+    """Whether a service of Compose can be called the same in a cluster."""
+    return bool(_SERVICE.fullmatch(text))
+
+
+def is_namespace(text: str) -> bool:
+    """Whether a namespace can have that name."""
+    return bool(_NAMESPACE.fullmatch(text))
+
+
 def object_name(text: str) -> str:
     """A name as Kubernetes accepts it: POSTGRES_PASSWORD -> postgres-password."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ops.kubernetes import workloads
+from ops.kubernetes import networks, workloads
 from ops.kubernetes.storage import Project, exported
+from ops.kubernetes.values import is_service_name
 from ops.scheduler import schedule
 from ops.stack import labels, pools
 from ops.stack.model import Service
@@ -70,8 +71,13 @@ def of(project: Project, service: Service, entry: Mapping[str, Any]) -> Iterator
     yield from _mounts(project, name, entry)
     yield from _ports(name, entry)
     yield from _labels(service)
+    yield from _aliases(service, entry)
     if not str(entry.get("user") or "").partition(":")[0].isdigit():
-        yield Note(name, "no user by number", "its image must name one by number, and not root")
+        yield Note(
+            name,
+            "no user by number",
+            "its image must name one, and not root; volumes belong to root unless it is said here",
+        )
 
 
 def _limits(name: str, entry: Mapping[str, Any]) -> Iterator[Note]:
@@ -105,6 +111,14 @@ def _ports(name: str, entry: Mapping[str, Any]) -> Iterator[Note]:
             yield Note(name, f"port {port.get('published')}/{port['protocol']}", "nodes take TCP only")
         elif port not in public:
             yield Note(name, f"port {port.get('published')} of this machine", "kubectl port-forward")
+
+
+def _aliases(service: Service, entry: Mapping[str, Any]) -> Iterator[Note]:
+    for alias in networks.aliases(entry):
+        if "." in alias and labels.PORT not in service.labels:
+            yield Note(service.name, f"the name {alias}", "no Service can be called that: it leads to the pod itself")
+        elif "." not in alias and not is_service_name(alias):
+            yield Note(service.name, f"the name {alias}", "no Service can be called that")
 
 
 def _labels(service: Service) -> Iterator[Note]:

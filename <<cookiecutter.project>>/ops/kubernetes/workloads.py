@@ -8,7 +8,7 @@ from typing import Any
 from ops.kubernetes import availability, jobs, networks, storage
 from ops.kubernetes import template as pods
 from ops.kubernetes.storage import Claims, Files
-from ops.kubernetes.values import NAME, Manifest, made
+from ops.kubernetes.values import NAME, Manifest, is_service_name, made
 from ops.stack import labels
 from ops.stack.model import Service
 from ops.stack.pools import Pool
@@ -108,7 +108,7 @@ def _services(service: Service, entry: Mapping[str, Any], what: str, pool: Pool 
         {"name": name, "port": number, "targetPort": number, "protocol": "TCP"}
         for name, number in pods.ports(service, entry, pool).items()
     ]
-    names = dict.fromkeys((service.name, *(alias for alias in networks.aliases(entry) if "." not in alias)))
+    names = dict.fromkeys((service.name, *filter(is_service_name, networks.aliases(entry))))
     for name in names:
         spec: Manifest = {"selector": {NAME: service.name}}
         if what == DATA:

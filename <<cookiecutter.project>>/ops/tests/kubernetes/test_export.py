@@ -143,6 +143,33 @@ def test_what_no_cluster_would_run_is_refused(exported: Changed, settings: dict[
     assert "ops.kubernetes.omit" in raised.value.remedy
 
 
+@pytest.mark.parametrize("name", ["my_shop", "1shop", "s" * 53])
+def test_a_name_that_no_service_can_have_is_refused(document: dict[str, Any], prod: Environment, name: str) -> None:
+    document["services"][name] = document["services"].pop("shop")
+    document["services"][name]["networks"]["serving"] = {"aliases": [f"{name}.serving"]}
+    with pytest.raises(OpsError, match=f'cannot be called "{name}" in a cluster') as raised:
+        export.render(prod, model.parse(document))
+    assert raised.value.code == USAGE
+
+
+def test_a_namespace_that_cannot_be_is_refused(document: dict[str, Any], prod: Environment) -> None:
+    prod.values["COMPOSE_PROJECT_NAME"] = "acme_prod"
+    with pytest.raises(OpsError, match='"acme_prod" cannot be the name of a namespace'):
+        export.render(prod, model.parse(document))
+
+
+def test_a_name_with_a_dot_leads_to_the_pod_itself(exported: Changed) -> None:
+    networks = {"database": {"aliases": ["db-b.database", "db_b", "second"]}}
+    made = exported(db_b={"networks": networks})
+    pod = pod_template(find(made, "StatefulSet", "db-b"))["spec"]
+    assert pod["hostAliases"] == [{"ip": "127.0.0.1", "hostnames": ["db-b.database"]}]
+    assert find(made, "Service", "second")["spec"]["selector"] == {"app.kubernetes.io/name": "db-b"}
+    lines = without.lines(made.notes)
+    assert "the name db-b.database (db-b): no Service can be called that: it leads to the pod itself" in lines
+    assert "the name db_b (db-b): no Service can be called that" in lines
+    assert not any("shop.serving" in line for line in lines)
+
+
 def test_the_edge_is_on_every_node(exported: Changed) -> None:
     made = exported()
     nginx = find(made, "DaemonSet", "nginx")
