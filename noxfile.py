@@ -141,12 +141,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def config(session: nox.Session) -> None:
-    """Resolve every environment with Compose and hold every service to the policy."""
+    """Resolve every environment with Compose, and let the policy, and an API server, judge what comes out."""
     need_compose(session)
     # A service that is added is linted and tested as its owner would.
     program = python(session, PROJECT / "services" / "requirements.lock", PROJECT / "requirements.txt")
-    modules = ("test_adopting", "test_hello", "test_own_services", "test_export", "test_policy")  # the longest first
-    pytest(session, program, *(f"tests/{name}.py" for name in modules), *SIDE_BY_SIDE)
+    modules = ("test_adopting", "cluster/test_admission", "test_hello", "test_own_services", "test_export", "test_policy")
+    pytest(session, program, *(f"tests/{name}.py" for name in modules), *SIDE_BY_SIDE)  # the longest first
 
 
 @nox.session(venv_backend="none")

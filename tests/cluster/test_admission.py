@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests import template
+from tests.cluster import programs
 from tests.cluster.cluster import Cluster
 from tests.cluster.lab import Lab
 from tests.cluster.programs import Unavailable
@@ -27,6 +28,8 @@ Export = Callable[[Path], Site]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A control plane and no nodes, or the reason why there is none."""
+    if programs.missing() is None and not programs.built():
+        pytest.skip("Kubernetes is not built, which takes a quarter of an hour: python -m tests.cluster build")
     try:
         cluster = Cluster(Lab(NUMBER))
         cluster.start(0)
