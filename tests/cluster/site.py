@@ -164,7 +164,7 @@ class Site:
     def edges(self) -> list[str]:
         """Where the nodes that are on take TLS, as HOST:PORT."""
         lab = self.cluster.lab
-        port = self.node_port(443)
+        port = self.node_port(int(self.project.settings(self.environment)["SSL_PORT"]))
         return [f"{lab.address(node)}:{port}" for node in self.cluster.nodes() if nodes.is_on(lab, node)]
 
     def node_port(self, public: int) -> int:
