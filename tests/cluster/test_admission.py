@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import yaml
 from tests import template
 from tests.cluster import programs
 from tests.cluster.cluster import Cluster
-from tests.cluster.lab import Lab
+from tests.cluster.lab import Lab, run
 from tests.cluster.programs import Unavailable
 from tests.cluster.site import Object, Site
 from tests.stack.project import Project
@@ -111,3 +112,17 @@ def test_a_pod_that_may_become_root_is_noticed(site: Site) -> None:
         container["securityContext"]["allowPrivilegeEscalation"] = True
     checked = site.cluster.tried(*DRY_RUN, input=yaml.safe_dump(deployment))
     assert "Warning: would violate PodSecurity" in checked.stderr
+
+
+def test_the_files_say_what_a_deploy_applies(site: Site) -> None:
+    """To the last label: what one has made the other can adopt, also where Kubernetes takes no change."""
+    program = (
+        "import json; from ops.base import environments; from ops.kubernetes import export;"
+        "print(json.dumps(export.render(environments.load('prod')).objects))"
+    )
+    said = run(sys.executable, "-c", program, folder=site.project.folder)
+
+    def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
+        return {(each["kind"], each["metadata"]["name"]): each for each in objects}
+
+    assert by_name(json.loads(said)) == by_name(site.manifests())

@@ -13,7 +13,7 @@ from ops.base.environments import Environment, relative
 from ops.base.errors import USAGE, OpsError
 from ops.kubernetes import availability, edge, folder, networks, secrets, storage, template, without, workloads
 from ops.kubernetes.storage import Claims, Project
-from ops.kubernetes.values import PART_OF, Manifest, is_namespace, made, pod_template
+from ops.kubernetes.values import PART_OF, Manifest, is_namespace, made, templates
 from ops.kubernetes.without import Note
 from ops.stack import contract, images, labels, model, pools
 from ops.stack.model import Stack
@@ -125,8 +125,8 @@ def render(env: Environment, declared: Stack | None = None) -> Export:
         each["metadata"]["labels"][PART_OF] = space
         if each["kind"] != "Namespace":
             each["metadata"] = {"name": each["metadata"]["name"], "namespace": space, **each["metadata"]}
-        if pod := pod_template(each):
-            pod["metadata"]["labels"][PART_OF] = space
+        for made_of in templates(each):
+            made_of["metadata"]["labels"][PART_OF] = space
     return Export(space, found, list(_notes(env, declared)))
 
 

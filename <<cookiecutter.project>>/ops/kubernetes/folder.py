@@ -13,7 +13,7 @@ import yaml
 from ops.base.environments import relative
 from ops.base.errors import USAGE, OpsError
 from ops.base.files import replace_file
-from ops.kubernetes.values import MANAGED_BY, MANAGER, PART_OF, Manifest, pod_template
+from ops.kubernetes.values import MANAGED_BY, MANAGER, PART_OF, Manifest, pod_template, templates
 from ops.stack import images
 
 BASE, OVERLAY = "base", "kustomization.yaml"
@@ -112,8 +112,9 @@ def _bare(manifest: Manifest, replicas: dict[str, int], references: Mapping[str,
     for labelled in _labels(found):
         labelled.pop(PART_OF, None)
         labelled.pop(MANAGED_BY, None)
-    if not found["metadata"]["labels"]:
-        del found["metadata"]["labels"]
+    for each in (found, *templates(found)):
+        if not each["metadata"]["labels"]:
+            del each["metadata"]["labels"]
     if "replicas" in (found.get("spec") or {}):
         replicas[found["metadata"]["name"]] = found["spec"].pop("replicas")
     for container in _containers(found):
@@ -123,10 +124,7 @@ def _bare(manifest: Manifest, replicas: dict[str, int], references: Mapping[str,
 
 
 def _labels(manifest: Manifest) -> list[dict[str, str]]:
-    found = [manifest["metadata"]["labels"]]
-    if pod := pod_template(manifest):
-        found.append(pod["metadata"]["labels"])
-    return found
+    return [each["metadata"]["labels"] for each in (manifest, *templates(manifest))]
 
 
 def _containers(manifest: Manifest) -> list[Manifest]:

@@ -114,6 +114,13 @@ def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, "", [], {})}
 
 
+def templates(manifest: Manifest) -> list[Manifest]:
+    """What a workload makes other objects of: its pod template, and those of its volume claims."""
+    pod = pod_template(manifest)
+    claims: list[Manifest] = (manifest.get("spec") or {}).get("volumeClaimTemplates") or []
+    return [*([pod] if pod else []), *claims]
+
+
 def pod_template(manifest: Manifest) -> Manifest:
     """The pod template of a workload; empty for everything else."""
     spec: Manifest = manifest.get("spec") or {}

@@ -8,7 +8,7 @@ from typing import Any
 from ops.kubernetes import availability, jobs, networks, storage
 from ops.kubernetes import template as pods
 from ops.kubernetes.storage import Claims, Files
-from ops.kubernetes.values import NAME, Manifest, is_service_name, made
+from ops.kubernetes.values import MANAGED_BY, MANAGER, NAME, Manifest, is_service_name, made
 from ops.stack import labels
 from ops.stack.model import Service
 from ops.stack.pools import Pool
@@ -76,7 +76,8 @@ def _workload(service: Service, what: str, pod: Manifest, files: Files, claims: 
     spec: Manifest = {"selector": selector, "template": pod}
     if what == DATA:
         own = [
-            {"metadata": {"name": name}, "spec": claims.spec(volume, False)} for volume, name in files.claimed.items()
+            {"metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}}, "spec": claims.spec(volume, False)}
+            for volume, name in files.claimed.items()
         ]
         spec = {"serviceName": service.name, "replicas": service.replicas, **spec}
         if own:
