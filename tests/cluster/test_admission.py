@@ -45,8 +45,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module", params=["example", "hello", "own services"])
 def site(request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Prod as it was baked, and with services of one's own in three languages. Its namespace is there."""
-    answers = {"services": "example" if request.param == "example" else "hello"}
-    folder = template.bake(tmp_path_factory.mktemp("bake"), **answers)
+    services = "example" if request.param == "example" else "hello"
+    folder = template.bake(tmp_path_factory.mktemp("bake"), services=services)
     project = Project(folder)
     project.set("prod", COMPOSE_PROJECT_NAME=f"admitted-{request.param.replace(' ', '-')}")
     if request.param == "own services":

@@ -21,9 +21,8 @@ ROLLED = ("api", "web", "auth-service")
 
 
 def test_everything_becomes_ready_on_an_empty_cluster(site: Site) -> None:
-    site.apply()
-    seconds = site.wait_ready()
-    print(f"{len(site.pods())} pods ready after {seconds:.0f} s")
+    site.deploy()
+    site.wait_ready(30)
     nodes = {pod["spec"]["nodeName"] for pod in site.pods()}
     assert nodes == set(site.cluster.nodes())
 
@@ -48,6 +47,7 @@ def test_there_is_no_difference_between_manifests_and_cluster(site: Site) -> Non
     before = {path: path.read_bytes() for path in site.folder.rglob("*.yaml")}
     site.export()
     assert before == {path: path.read_bytes() for path in site.folder.rglob("*.yaml")}
+    assert " updated " not in site.deploy()
     difference = site.cluster.tried("diff", "-k", str(site.folder))
     assert difference.returncode == 0 and not difference.stdout, difference.stdout + difference.stderr
 
@@ -80,7 +80,7 @@ def test_the_load_notices_an_update_that_is_none(site: Site) -> None:
         for pod in site.pods("api"):
             site.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
         site.wait_ready()
-    site.cluster.kubectl("apply", "-k", str(site.folder), "--server-side", "--force-conflicts")
+    site.deploy()
     site.wait_ready()
     assert load.report.phase("during").lost
     assert load.ledger.exact
