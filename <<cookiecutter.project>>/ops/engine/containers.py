@@ -200,6 +200,9 @@ def logs(container_id: str, lines: int = 20) -> list[str]:
     options = ("--tail", str(lines))
     if pod := kubectl.pod(container_id):
         done = process.run(kubectl.logs_argv(pod, *options), check=False, merge=True)
+        if not (done.ok and done.stdout.strip()):
+            # It was restarted, or is about to be: what it wrote before says why.
+            done = process.run(kubectl.logs_argv(pod, *options, "--previous"), check=False, merge=True)
         if not done.ok:
             # It has not written anything yet: what kubectl says instead is no line of the container's.
             return []

@@ -395,6 +395,8 @@ def finish(
                 MIGRATION,
             )
         last = "".join(engine.logs(container.id, 1))[:120] if container and container.running else ""
+        if container and not container.running:
+            last = container.error
         tick(f"{console.duration(took)}{f': {last}' if last else ''}")
         time.sleep(_LOOK_SECONDS)
 

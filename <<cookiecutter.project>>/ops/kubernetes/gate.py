@@ -141,6 +141,10 @@ class Gate(gate.Gate):
     def late(self, containers: Sequence[Container], verdict: Verdict, seconds: float) -> Verdict:
         """The verdict when time is up."""
         found = super().late(containers, verdict, seconds)
+        worst = found.container
+        if worst and worst.restarts and worst.exit_code and not worst.oom_killed:
+            # Between two restarts Kubernetes waits ever longer: the time was up before it had tried often enough.
+            return replace(found, reason=f"{found.reason}: it ended with exit code {worst.exit_code}", code=CRASHED)
         if found.container and found.container.error:
             return replace(found, reason=f"{found.reason}: {found.container.error}")
         return found

@@ -70,7 +70,7 @@ def push(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, st
     if failed := {reference: problem for reference, _, problem in found if problem}:
         raise OpsError(
             f"{len(failed)} image(s) could not be pushed:\n{images.reasons(failed)}",
-            f"Log in: docker login {host(next(iter(failed)))}. What runs was not touched.",
+            f"Check that it answers, and log in: docker login {host(next(iter(failed)))}. What runs was not touched.",
             BUILD,
         )
     return {reference: digest for reference, digest, _ in found}

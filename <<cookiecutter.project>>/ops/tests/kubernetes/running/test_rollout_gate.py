@@ -110,3 +110,12 @@ def test_a_statefulset_is_ready_when_the_new_revision_is(judge, deployment: Make
     assert observe(judge, [made]).status == WAITING
     made["status"]["updatedReplicas"] = 1
     assert observe(judge, [made]).status == READY
+
+
+def test_one_that_crashed_before_its_time_was_up_has_crashed(
+    judge, deployment: Make, replicaset: Make, pod: Make
+) -> None:
+    crashed = pod(ready=False, last=CRASH, restarts=1)
+    containers = judge.take([deployment(availableReplicas=0), replicaset(), crashed])
+    verdict = judge.late(containers, judge.observe(containers, 0), 90)
+    assert verdict.code == CRASHED and "it ended with exit code 3" in verdict.reason
