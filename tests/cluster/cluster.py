@@ -60,8 +60,7 @@ class Cluster:
         control_plane.down(lab)
         nodes.hub_down(lab)
         for node in self.nodes():
-            # Until the kernel has let the last process go, its group cannot be removed.
-            wait_for(partial(_succeeds, workers.remove_cgroups, lab, node), 15, 0.5)
+            self._forget_groups(node)
         nodes.clean(lab)
         if not keep:
             lab.forget()
@@ -74,6 +73,8 @@ class Cluster:
 
     def power_on(self, node: str) -> None:
         """Start a node with the disk as it was."""
+        # A machine that starts has no control groups of what ran before; the kubelet waits 3 s for each that it finds.
+        self._forget_groups(node)
         nodes.on(self.lab, self.programs, node)
         workers.up(self.lab, self.programs, node, self.nodes())
 
@@ -92,6 +93,10 @@ class Cluster:
     def on(self, node: str, *command: str) -> str:
         """Run a command on a node and return what it printed."""
         return run(*nodes.inside(self.lab, node, *command))
+
+    def _forget_groups(self, node: str) -> None:
+        # Until the kernel has let the last process go, its group cannot be removed.
+        wait_for(partial(_succeeds, workers.remove_cgroups, self.lab, node), 15, 0.5)
 
     # ---- asking
 
