@@ -1,6 +1,7 @@
 """docs/disaster-recovery.md, followed by somebody whose machine is gone: every command, in the order of the document.
 
-In dev instead of prod, which needs neither a domain nor a mail server; and the disk with the target survived.
+In dev instead of prod, which needs neither a domain nor a mail server; and the disk with the target survived. It takes
+minutes, so it runs in `nox -s faults` only; what it is made of is tested in the ladder (test_recovery).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests import documents
 from .data import container, psql, redis
 from .project import Project, docker, eventually
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 FILES = "docker-compose.scheduler.yml:docker-compose.backup.yml"
 # What is typed when a command waits for a line.

@@ -1,4 +1,7 @@
-"""Secrets are rotated while the stack runs: whatever happened to the files before, and wherever it is killed."""
+"""Secrets are rotated while the stack runs: whatever happened to the files before, and wherever it is killed.
+
+Only in `nox -s faults`: killed while both passwords are let in, and while new containers start.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,15 @@ def test_the_old_values_are_refused_and_nothing_restarts(stack: Stack) -> None:
     assert serves(stack)
 
 
-@pytest.mark.parametrize("at", ["letting both passwords in", "changing the passwords", "starting beside", "draining"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param("letting both passwords in", marks=pytest.mark.fault),
+        "changing the passwords",
+        pytest.param("starting beside", marks=pytest.mark.fault),
+        "draining",
+    ],
+)
 def test_the_same_command_finishes_one_that_was_killed(stack: Stack, at: str) -> None:
     old = {name: stack.secret(name) for name in NAMES[:2]}
     command = ("secret-rotate", ",".join(old), "--yes")
