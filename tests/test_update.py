@@ -169,9 +169,12 @@ def test_the_question_for_the_services_takes_a_default_that_changes_nothing(tmp_
     asking += [*(repository / "hooks").iterdir()]
     kept = {path: path.read_text(encoding="utf-8") for path in asking}
     before = json.loads(kept[asking[0]])
-    del before["services"]
+    for question in ("services", *template.OWN_IMAGE):
+        del before[question]
     asking[0].write_text(json.dumps(before), encoding="utf-8")
-    edit(asking[1], 'cookiecutter.services == "example"', "true")
+    readme = kept[asking[1]].replace("cookiecutter.services", '"example"')
+    readme = readme.replace("cookiecutter.service_image", '"none"')
+    asking[1].write_text(readme, encoding="utf-8")
     shutil.rmtree(repository / "hooks")
     git(repository, "init", "--quiet", "--initial-branch=main")
     commit(repository, "before")
