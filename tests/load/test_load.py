@@ -104,8 +104,8 @@ def test_relay_adds_a_round_trip_keeps_order_and_passes_half_closes() -> None:
                 await asyncio.sleep(0)
             writer.write_eof()
             assert await reader.read() == sent
-            # opening takes a round trip, and so does the echo
-            assert 0.2 <= asyncio.get_running_loop().time() - started < 1
+            # Opening takes a round trip, and so does the echo. How much longer it takes is the machine's affair.
+            assert asyncio.get_running_loop().time() - started >= 0.2
 
     asyncio.run(scenario())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .data import container
-from .project import Project, docker, refused
+from .project import Project, docker, eventually, refused
 
 pytestmark = pytest.mark.story
 
@@ -157,7 +157,7 @@ def test_passwords_of_a_service_are_rotated_like_any_other(dev_stack: Project) -
 
 def test_a_user_of_redis_outlives_a_restart(dev_stack: Project) -> None:
     docker("restart", container(dev_stack, "redis-primary"))
-    assert dev_stack.health()["healthy"] is True
+    eventually(lambda: dev_stack.health(code=None)["healthy"], 60, "health")
     assert in_redis(dev_stack, "get", "stall:a") == "1"
 
 

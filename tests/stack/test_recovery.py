@@ -49,11 +49,11 @@ def containers(project: Project, *filters: str) -> list[str]:
     return docker("ps", "--all", "--quiet", *options).split()
 
 
-def being_taken(project: Project) -> bool:
-    """Whether a container has the lock of whoever takes a backup."""
+def taking(project: Project) -> str:
+    """The container that has the lock of whoever takes a backup; "" when none has."""
     running = containers(project, "label=com.docker.compose.service=backup", "status=running")
     script = "flock --nonblock /cache/take.lock true || echo held"
-    return any(docker("exec", each, "sh", "-c", script, check=False) == "held" for each in running)
+    return next((each for each in running if docker("exec", each, "sh", "-c", script, check=False) == "held"), "")
 
 
 def beside(project: Project) -> list[str]:
@@ -155,8 +155,11 @@ def test_two_at_once_and_ctrl_c(project: Project) -> None:
     """The second is refused; the first is interrupted and leaves no backup, and no container. The next one works."""
     before = entries(project)
     process = project.start("backup", *AT)
-    eventually(lambda: being_taken(project), 60, "a backup is being taken")
+    taker = eventually(lambda: taking(project), 60, "a backup is being taken")
+    # A fast machine would be done with it before the second one has begun.
+    docker("pause", taker)
     refused(project.invoke("backup", *AT, code=3), "A backup is being taken already.")
+    docker("unpause", taker)
     assert process.poll() is None, process.communicate()[0]
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
