@@ -91,7 +91,8 @@ class _Front(_End):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.pause_reading()
+        # Not at once: Python 3.11.2 begins to read after this call, whatever was said in it.
+        asyncio.get_running_loop().call_soon(self.transport.pause_reading)
         self._opening = asyncio.create_task(self._open())
 
     async def _open(self) -> None:
