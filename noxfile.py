@@ -33,8 +33,6 @@ ROOT = Path(__file__).parent
 PROJECT = ROOT / machine.BOOTSTRAP.parents[1].name
 # Two modules at a time: each bakes its own projects, so what shares one stays together.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
-# Tests of commands and services mostly wait: two at a time kept two processors busy for a third of the time.
-WAITING = ("-n", "4")
 # What was measured in this run; a rung that did not run is not reported.
 measured: list[str] = []
 
@@ -156,7 +154,7 @@ def config(session: nox.Session) -> None:
 def standin(session: nox.Session) -> None:
     """Run the commands beside a stand-in for docker that fails, hangs, is cut off or is another version."""
     need_compose(session)
-    pytest(session, python(session, PROJECT / "requirements.txt"), "tests/standin", *WAITING)
+    pytest(session, python(session, PROJECT / "requirements.txt"), "tests/standin", "-n", "2")
 
 
 @nox.session(reuse_venv=True)
@@ -172,9 +170,9 @@ def unit(session: nox.Session) -> None:
     session.install("--quiet", "pytest-xdist>=3.8")
     for folder, suffix in ((project, ""), (without_examples, "-hello")):
         session.chdir(folder)
-        pytest(session, "python", "ops/tests", *WAITING, part=f"commands{suffix}")
+        pytest(session, "python", "ops/tests", "-n", "2", part=f"commands{suffix}")
         session.chdir(folder / "services")
-        pytest(session, "python", *WAITING, part=f"services{suffix}")
+        pytest(session, "python", "-n", "2", part=f"services{suffix}")
 
 
 @nox.session(reuse_venv=True)
