@@ -13,26 +13,16 @@ from tests.cluster.lab import Lab
 from tests.cluster.programs import Unavailable
 from tests.cluster.site import Site
 from tests.stack.project import RUN
+from tests.stories import pytest_runtest_makereport, pytest_runtest_setup
+
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_setup"]
 
 # Beside one that somebody works with (`python -m tests.cluster up`).
 NUMBER = 78
 
-_broken: dict[str, str] = {}
-
 
 def pytest_configure() -> None:
     os.environ.setdefault(RUN, str(os.getpid()))
-
-
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """A story is told in order: when a chapter fails, the later ones cannot be judged."""
-    if "story" in item.keywords and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
-        _broken.setdefault(str(item.parent), item.name)
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if "story" in item.keywords and str(item.parent) in _broken:
-        pytest.fail(f"an earlier chapter failed: {_broken[str(item.parent)]}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from tests import times
+from tests.stories import pytest_runtest_makereport, pytest_runtest_setup
 
 from .project import RUN, Project, remove_stacks_of
 from .shared import Shared
+
+__all__ = ["pytest_runtest_makereport", "pytest_runtest_setup"]
 
 
 @pytest.fixture(scope="session")
@@ -63,20 +66,6 @@ def screenshots() -> Path:
     folder = Path(__file__).resolve().parents[2] / "build" / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-# A story is told in order: when a chapter fails, the later ones cannot be judged (recipe of pytest's own manual).
-_broken: dict[str, str] = {}
-
-
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    if "story" in item.keywords and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
-        _broken.setdefault(str(item.parent), item.name)
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if "story" in item.keywords and str(item.parent) in _broken:
-        pytest.fail(f"an earlier chapter failed: {_broken[str(item.parent)]}", pytrace=False)
 
 
 # ── what runs, in which order, and beside what ────────────────────────────────────────────────────────────────────────
