@@ -80,9 +80,7 @@ def logs(
     containers = engine.containers(env)
     if services:
         known = sorted({*model.load(env, all_profiles=True).services, *(each.service for each in containers)})
-        for service in services:
-            if service not in known:
-                raise OpsError(f'There is no service "{service}".', f"There are: {', '.join(known)}.", USAGE)
+        check_services(services, known)
     try:
         if lines:
             return _show_wanted(env, services, lines, follow=follow, tail=tail, since=since)
@@ -98,6 +96,13 @@ def check_tail(tail: str) -> None:
     """Raise OpsError (USAGE) for what is no number of lines."""
     if tail != "all" and not (tail.isascii() and tail.isdigit()):
         raise OpsError(f'--tail must be a whole number or "all", not "{tail}".', code=USAGE)
+
+
+def check_services(services: Sequence[str], known: Sequence[str]) -> None:
+    """Raise OpsError (USAGE) for a service that there is not."""
+    for service in services:
+        if service not in known:
+            raise OpsError(f'There is no service "{service}".', f"There are: {', '.join(known)}.", USAGE)
 
 
 def logs_argv(
@@ -122,13 +127,17 @@ def _show_wanted(
     argv = logs_argv(env, services, follow=follow, tail="all", since=since, times=True)
     with engine.popen(argv, stdout=subprocess.PIPE, **engine.surroundings(env)) as child:
         found = chosen((line.decode(errors="replace") for line in pipe(child.stdout)), lines)
-        if not follow:
-            found = iter(ordered(found, None if tail == "all" else int(tail)))
-        for line in found:
-            if console.reader_is_gone():
-                return 0
-            console.say(line.container + line.text)
-        return child.wait()
+        return child.wait() if show(found, follow, tail) else 0
+
+
+def show(lines: Iterable[Line], follow: bool, tail: str) -> bool:
+    """Show lines as they come, or else the last `tail` of each container in the order of time; False when whoever reads
+    them has seen enough."""
+    for line in lines if follow else ordered(lines, None if tail == "all" else int(tail)):
+        if console.reader_is_gone():
+            return False
+        console.say(line.container + line.text)
+    return True
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ops import engine
-from ops.base import console, findings, signals, undo
+from ops.base import console, findings, undo
 from ops.base.environments import Environment, relative
-from ops.base.errors import BUILD, INTERRUPTED, MIGRATION, OpsError
+from ops.base.errors import BUILD, MIGRATION, OpsError
 from ops.engine import kubectl
 from ops.engine.kubectl import Object
 from ops.kubernetes import gate, marks, plan, running
 from ops.kubernetes.plan import Apply, Key, Plan, Seen, key, survey
 from ops.parts import provision
-from ops.rollout import announce, hooks
+from ops.rollout import announce, hooks, interrupt
 from ops.rollout import gate as judgement
 from ops.rollout.deploy import TIMEOUT
 from ops.rollout.jobs import LIMIT
@@ -441,19 +441,8 @@ def deployment(env: Environment, command: str, assume_yes: bool = False, lock_wa
     """
     with lock.hold(env, f"{command} --env {env.name}", lock_wait) as held:
         work = Deployment(env, held, command, assume_yes)
-        try:
+        with interrupt.explained(work):
             yield work
-        except KeyboardInterrupt:
-            # A second press would cut short the tidying up.
-            with signals.undisturbed():
-                engine.end_all()
-                state = work.standing() if work.touched else "nothing was changed"
-            failed = f" The way back failed: {'; '.join(work.not_undone)}." if work.not_undone else ""
-            raise OpsError(
-                f"Interrupted while {work.doing}: {state}.{failed}",
-                f"`invoke {work.command} --env {env.name}` continues from here.",
-                INTERRUPTED,
-            ) from None
 
 
 def deploy(env: Environment, assume_yes: bool = False, lock_wait: float = 0) -> None:

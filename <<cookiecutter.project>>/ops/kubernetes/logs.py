@@ -37,21 +37,12 @@ def logs(
     usual.check_tail(tail)
     wanted = usual.wanted(level, grep)
     seen = running.glance(env)
-    known = sorted(seen.stack.services)
-    for service in services:
-        if service not in known:
-            raise OpsError(f'There is no service "{service}".', f"There are: {', '.join(known)}.", USAGE)
+    usual.check_services(services, sorted(seen.stack.services))
     chosen = [each for each in _pods(seen.containers) if not services or each.service in services]
     options = options_of(tail="all" if wanted else tail, since=since)
     try:
         lines = _follow(env, seen.stack, services, chosen, options) if follow else _kept(chosen, options)
-        found = usual.chosen(lines, wanted)
-        if not follow:
-            found = iter(usual.ordered(found, None if tail == "all" else int(tail)))
-        for line in found:
-            if console.reader_is_gone():
-                break
-            console.say(line.container + line.text)
+        usual.show(usual.chosen(lines, wanted), follow, tail)
     except KeyboardInterrupt:
         # The way to end --follow, and nothing to complain about.
         engine.end_all()

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops import engine
-from ops.base import console, findings, signals, undo
+from ops.base import console, findings, undo
 from ops.base.environments import Environment, relative
-from ops.base.errors import INTERRUPTED, SMOKE, OpsError
+from ops.base.errors import SMOKE, OpsError
 from ops.engine import Container
 from ops.parts import postgres, prometheus, provision, redis, routes, targets
 from ops.parts.haproxy import pool
 from ops.parts.nginx import edge
 from ops.parts.postgres import failover, majors
-from ops.rollout import announce, gate, jobs, plan, preflight
+from ops.rollout import announce, gate, interrupt, jobs, plan, preflight
 from ops.rollout import canary as trial
 from ops.rollout.compose_up import bring_up, up_argv
 from ops.rollout.observe import Survey, note, survey
@@ -625,19 +625,8 @@ def deployment(env: Environment, command: str, assume_yes: bool = False, lock_wa
     with lock.hold(env, f"{command} --env {env.name}", lock_wait) as held:
         swap.refuse(env)
         work = Deployment(env, held, command, assume_yes)
-        try:
+        with interrupt.explained(work):
             yield work
-        except KeyboardInterrupt:
-            # A second press would cut short the tidying up.
-            with signals.undisturbed():
-                engine.end_all()
-                state = work.standing() if work.touched else "nothing was changed"
-            failed = f" The way back failed: {'; '.join(work.not_undone)}." if work.not_undone else ""
-            raise OpsError(
-                f"Interrupted while {work.doing}: {state}.{failed}",
-                f"`invoke {work.command} --env {env.name}` continues from here.",
-                INTERRUPTED,
-            ) from None
 
 
 def deploy(
