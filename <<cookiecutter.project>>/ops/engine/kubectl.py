@@ -262,7 +262,7 @@ def refused(done: Completed) -> OpsError:
     lines = [line for line in lines if not line.startswith(("Warning:", "*"))] or ["no reason given"]
     return OpsError(
         "The cluster does not accept what is declared:\n" + "\n".join(f"  {line}" for line in lines[:20]),
-        "What cannot be changed in place, such as the size of a volume, docs/kubernetes.md says how to change.",
+        "Some fields cannot be changed in place, such as the size of a volume: change those with kubectl first.",
         FAILED,
     )
 

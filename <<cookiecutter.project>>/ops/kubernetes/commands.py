@@ -111,10 +111,9 @@ REFUSED: Mapping[str, str] = {
     "down": "kubectl delete namespace removes everything, data too. Nothing asks twice there.",
     "failover": "Patroni moves the role by itself. By hand: patronictl switchover, in invoke shell postgres-primary",
     "promote": "Patroni promotes the standby by itself, and Kubernetes starts the lost pod again.",
-    "backup": "Backups are taken in the cluster by its own means: docs/kubernetes.md, which also says how to move data"
-    " between a host and a cluster.",
-    "restore": "docs/kubernetes.md says how data is brought into a cluster.",
-    "upgrade-database": "Move the data into a new database by dump and restore: docs/kubernetes.md",
+    "backup": "Take snapshots of the volumes by the cluster's own means, or dumps of PostgreSQL.",
+    "restore": "Load a dump of PostgreSQL by `invoke psql`, and copy files into volumes by `kubectl cp`.",
+    "upgrade-database": "Move the data into a new database by dump and restore.",
     "secret-rotate": "Change the file in secrets/ and the password in the part that has it, then deploy.",
 }
 

@@ -93,3 +93,13 @@ def test_a_filter_that_cannot_be_meant(options: tuple[str, str], words: str) -> 
     with pytest.raises(OpsError, match=words) as caught:
         logs.wanted(*options)
     assert caught.value.code == USAGE and caught.value.remedy
+
+
+@pytest.mark.parametrize(("follow", "shown"), [(False, ["a | 3", "b | 4"]), (True, ["a | 1", "b | 4", "a | 3"])])
+def test_the_last_lines_of_each_container_in_the_order_of_time_or_all_as_they_come(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, follow: bool, shown: list[str]
+) -> None:
+    monkeypatch.setattr(logs.console, "reader_is_gone", lambda: False)
+    lines = [logs.Line(f"{name} | ", str(time), str(time)) for name, time in (("a", 1), ("b", 4), ("a", 3))]
+    assert logs.show(iter(lines), follow, "1") is True
+    assert capsys.readouterr().out.splitlines() == shown
