@@ -21,7 +21,7 @@ from ops.parts.haproxy.configuration import USUAL_WEIGHT
 from ops.parts.haproxy.pool import Server
 from ops.rollout import plan
 from ops.rollout.plan import Phase, Plan
-from ops.rollout.roll import DRAIN, Move, stop, weigh
+from ops.rollout.roll import Move, drain_limits, stop, weigh
 from ops.stack import pools
 from ops.stack.model import Stack
 
@@ -135,8 +135,7 @@ def abort(env: Environment, declared: Stack, found: Mapping[str, Sequence[Contai
     haproxy = pool.find(engine.containers(env))
     console.say(f"taking the canary out: {', '.join(found)}")
     if haproxy:
-        addresses = {each.addresses.get(pools.network(declared), "") for each in containers}
-        pool.drain(haproxy, addresses, env.number(*DRAIN))
+        pool.drain(haproxy, drain_limits(env, declared, containers))
     for name in stop(containers):
         console.warn(f"{name} did not end by itself within its grace period and was killed.")
     weigh(env, declared, haproxy, {})

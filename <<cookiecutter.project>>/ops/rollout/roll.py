@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -358,7 +358,7 @@ class Rollout:
     def _leave(self) -> None:
         """Take the new ones out again, and wait for what is open in them."""
         if self._haproxy:
-            pool.drain(self._haproxy, self._flat(engine.look(self._new)), self.env.number(*DRAIN))
+            pool.drain(self._haproxy, drain_limits(self.env, self.declared, engine.look(self._new)))
 
     def _discard(self) -> None:
         """Remove the new containers. Raises OpsError naming those that are still there."""
@@ -412,6 +412,13 @@ def drain_limit(env: Environment, service: Service) -> tuple[float, str]:
     if labels.DRAIN in service.labels:
         return float(service.labels[labels.DRAIN]), labels.DRAIN
     return env.number(*DRAIN), DRAIN[0]
+
+
+def drain_limits(env: Environment, declared: Stack, containers: Iterable[Container]) -> dict[str, float]:
+    """`drain_limit` in seconds of each of these containers that HAProxy can find, by its address."""
+    network = pools.network(declared)
+    found = ((each.addresses.get(network), declared.services[each.service]) for each in containers)
+    return {address: drain_limit(env, service)[0] for address, service in found if address}
 
 
 def weigh(env: Environment, declared: Stack, haproxy: Container | None, canaries: Mapping[str, int]) -> None:

@@ -191,14 +191,17 @@ def take_out(haproxy: Container, addresses: Collection[str]) -> None:
         _ask(haproxy, ";".join(f"set server {each.pool}/{each.name} state drain" for each in mine))
 
 
-def drain(haproxy: Container, addresses: Collection[str], seconds: float) -> None:
-    """Take these out, and wait until no request is open at them or queued for them, but no longer than that."""
-    take_out(haproxy, addresses)
+def drain(haproxy: Container, limits: Mapping[str, float]) -> None:
+    """Take these out, and wait until no request is open at them or queued for them. limits: how many seconds the
+    requests of each address may take at most."""
+    take_out(haproxy, limits)
+    began = time.monotonic()
 
-    def open_requests() -> int:
-        return sum(each.open for each in servers(haproxy) if each.address in addresses)
+    def done() -> bool:
+        passed = time.monotonic() - began
+        return not any(each.open and passed < limits.get(each.address, 0.0) for each in servers(haproxy))
 
-    until(lambda: not open_requests(), seconds, _PAUSE)
+    until(done, max(limits.values(), default=0.0), _PAUSE)
 
 
 def reset(haproxy: Container) -> None:

@@ -101,15 +101,25 @@ def test_draining_waits_for_open_requests_wherever_they_came_in(use, haproxy, mo
     told = use()
     looks = [Server(pooled, "s1", "10.9.0.2", "DRAIN", open=count) for count in (0, 2, 1, 0)]
     monkeypatch.setattr(pool, "servers", lambda _haproxy: [looks.pop(0)])
-    pool.drain(haproxy, {"10.9.0.2"}, 5)
+    pool.drain(haproxy, {"10.9.0.2": 5})
     assert looks == [] and told.commands == []
 
 
 def test_draining_has_an_end(use, haproxy, monkeypatch) -> None:
     monkeypatch.setattr(pool, "_PAUSE", 0.01)
     told = use()
-    pool.drain(haproxy, {"10.9.0.2", "10.9.0.3"}, 0.05)
+    pool.drain(haproxy, {"10.9.0.2": 0.05, "10.9.0.3": 0.05})
     assert told.commands.count("show stat -1 4 -1") > 2
+
+
+def test_draining_waits_for_each_as_long_as_that_may_take(use, haproxy, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "_PAUSE", 0.01)
+    use()
+    looks = [[Server("web", "s1", "10.9.0.2", "DRAIN", open=1), Server("api", "s1", "10.9.0.3", "DRAIN", open=count)]
+             for count in (1, 1, 0)]  # fmt: skip
+    monkeypatch.setattr(pool, "servers", lambda _haproxy: looks.pop(0))
+    pool.drain(haproxy, {"10.9.0.2": 0, "10.9.0.3": 5})
+    assert looks == []
 
 
 def test_waiting_until_it_chooses_them(use, haproxy) -> None:

@@ -168,11 +168,12 @@ def test_watching_ends_when_it_does_worse(env, monkeypatch, make_container, tria
 def test_aborting_drains_removes_and_takes_the_share_back(env, monkeypatch, make_container, trial) -> None:
     done: list[str] = []
     monkeypatch.setattr(engine, "containers", lambda _env: [make_container("haproxy"), trial])
-    monkeypatch.setattr(pool, "drain", lambda _haproxy, addresses, seconds: done.append(f"drain {addresses} {seconds}"))
+    monkeypatch.setattr(pool, "drain", lambda _haproxy, limits: done.append(f"drain {limits}"))
     monkeypatch.setattr(canary, "stop", lambda found: done.append(f"stop {found[0].id}") or [])
     monkeypatch.setattr(pool, "reload", lambda _haproxy: done.append("reload"))
     monkeypatch.setattr(
         routes, "write", lambda _env, _stack, files: done.append(f"canary in routes: {'canary' in files['pools.cfg']}")
     )
-    canary.abort(env, STACK, {"web": [trial]})
-    assert done == ["drain {'10.9.0.5'} 60", "stop trial", "canary in routes: False", "reload"]
+    web = replace(WEB, labels={"ops.drain": "600"})
+    canary.abort(env, replace(STACK, services={"web": web}), {"web": [trial]})
+    assert done == ["drain {'10.9.0.5': 600.0}", "stop trial", "canary in routes: False", "reload"]

@@ -330,10 +330,10 @@ def test_a_crash_while_draining_leads_back_over_the_pool(rolling, monkeypatch) -
         return rolling.servers(haproxy)
 
     monkeypatch.setattr(pool, "servers", crash)
-    monkeypatch.setattr(pool, "drain", lambda _haproxy, addresses, _seconds: rolling.note("drain", *sorted(addresses)))
+    monkeypatch.setattr(pool, "drain", lambda _haproxy, limits: rolling.note("drain", *sorted(limits.items())))
     with pytest.raises(OpsError, match="web restarted once"):
         rolling.rollout.run()
-    new = ("10.9.0.11", "10.9.0.12")
+    new = (("10.9.0.11", 1), ("10.9.0.12", 1))
     assert rolling.lines[-4:] == [BACK[0], ("drain", *new), *BACK[1:]]
     assert {each.id for each in rolling.all} == STAYED
 
