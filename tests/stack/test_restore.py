@@ -14,32 +14,12 @@ from collections.abc import Callable
 
 import pytest
 
-from .data import container, psql, redis
+from .data import container, psql, write, written
 from .project import Project, docker, eventually, refused
 
 pytestmark = pytest.mark.story
 
 _archive = ""
-
-
-def in_uploads(project: Project, script: str) -> str:
-    nginx = docker("inspect", "--format", "{{.Config.Image}}", container(project, "nginx"))
-    volume = f"{project.name()}_web_uploads:/uploads"
-    return docker("run", "--rm", "--volume", volume, "--entrypoint", "sh", nginx, "-c", script)
-
-
-def write(project: Project, words: str) -> None:
-    psql(project, f"CREATE TABLE IF NOT EXISTS kept (words text); TRUNCATE kept; INSERT INTO kept VALUES ('{words}')")
-    redis(project, "SET", "kept", words)
-    in_uploads(project, f"echo {words} > /uploads/kept; echo {words} > /uploads/{words}")
-
-
-def written(project: Project) -> tuple[str, str, str, str]:
-    files = in_uploads(project, "cat /uploads/kept; ls -A /uploads")
-    databases = psql(
-        project, "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE NOT datistemplate"
-    )
-    return psql(project, "SELECT words FROM kept"), redis(project, "GET", "kept"), files, databases
 
 
 def test_what_it_replaces(dev_stack: Project) -> None:
