@@ -7,8 +7,6 @@
 set -euo pipefail
 
 FIRST=rabbitmq
-# The name of the node and of its folder in the volume: another one would be an empty broker.
-export RABBITMQ_NODENAME=rabbit@$HOSTNAME
 # Erlang sizes its tables by the number of files: at a billion, which some hosts allow, it takes gigabytes. Far more than the connections
 # of this stack.
 [ "$(ulimit -n)" -le 16384 ] 2>/dev/null || ulimit -n 16384
