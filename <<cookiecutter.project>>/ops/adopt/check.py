@@ -52,7 +52,7 @@ def edited(env: Environment, texts: Mapping[str, str]) -> dict[str, Stack]:
             if not done.ok:
                 raise model.unresolved(each, done)
             found[name] = model.parse(done.json())
-            contract.refuse(found[name])
+            contract.refuse(found[name], each.engine == environments.KUBERNETES)
             routes.render(found[name])
             owned.declared(found[name], each.values.get("POSTGRES_USER", ""), each.values.get("POSTGRES_DB", ""))
         return found

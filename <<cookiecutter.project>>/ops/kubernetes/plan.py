@@ -192,7 +192,7 @@ def survey(env: Environment, declared: Stack | None = None) -> Seen:
     the cluster cannot be asked, or does not accept something."""
     at = kubectl.place(env)
     everything = declared or model.load(env)
-    contract.refuse(everything)
+    contract.refuse(everything, cluster=True)
     here = {name: everything.services[name] for name in export.exported(everything)}
     stack = replace(everything, services=here)
     namespace = kubectl.find(at, "namespace", at.namespace, namespaced=False) is not None

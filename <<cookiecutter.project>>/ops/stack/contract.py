@@ -22,9 +22,9 @@ class Problem(NamedTuple):
     remedy: str
 
 
-def refuse(stack: Stack) -> None:
-    """Raise OpsError (USAGE) that names every mistake."""
-    found = list(problems(stack))
+def refuse(stack: Stack, cluster: bool = False) -> None:
+    """Raise OpsError (USAGE) that names every mistake. cluster: as `problems`."""
+    found = list(problems(stack, cluster))
     if len(found) == 1:
         raise OpsError(f"The Compose files: {found[0].message}", found[0].remedy, USAGE)
     if found:
@@ -32,8 +32,8 @@ def refuse(stack: Stack) -> None:
         raise OpsError(f"The Compose files have {len(found)} mistakes:\n{listed}", "Correct them.", USAGE)
 
 
-def problems(stack: Stack) -> Iterator[Problem]:
-    """Every mistake."""
+def problems(stack: Stack, cluster: bool = False) -> Iterator[Problem]:
+    """Every mistake. cluster: it runs on Kubernetes, where CronJobs take the place of the scheduler."""
     entries: Mapping[str, Mapping[str, Any]] = stack.document.get("services") or {}
     known = _names(stack)
     for name, service in stack.services.items():
@@ -51,7 +51,8 @@ def problems(stack: Stack) -> Iterator[Problem]:
             yield from _restart(service, entry)
     yield from _twins(stack)
     yield from _ports(stack)
-    yield from _no_scheduler(stack)
+    if not cluster:
+        yield from _no_scheduler(stack)
     yield from _unsaved(stack)
     yield from _hosts(stack)
 
