@@ -115,6 +115,8 @@ def _bare(manifest: Manifest, replicas: dict[str, int], references: Mapping[str,
     for each in (found, *templates(found)):
         if not each["metadata"]["labels"]:
             del each["metadata"]["labels"]
+        if not each["metadata"]:
+            del each["metadata"]
     if "replicas" in (found.get("spec") or {}):
         replicas[found["metadata"]["name"]] = found["spec"].pop("replicas")
     for container in _containers(found):

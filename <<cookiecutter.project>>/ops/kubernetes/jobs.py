@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ops.kubernetes.values import Manifest, digest, made
+from ops.kubernetes.values import MANAGED_BY, MANAGER, Manifest, digest, made
 from ops.scheduler import schedule
 from ops.scheduler.schedule import Schedule
 
@@ -42,7 +42,7 @@ def scheduled(name: str, component: str, template: Manifest, times: Schedule | N
         "startingDeadlineSeconds": missed,
         "successfulJobsHistoryLimit": 3,
         "failedJobsHistoryLimit": 3,
-        "jobTemplate": {"spec": job},
+        "jobTemplate": {"metadata": {"labels": {MANAGED_BY: MANAGER}}, "spec": job},
     }
     if not times:
         spec["suspend"] = True

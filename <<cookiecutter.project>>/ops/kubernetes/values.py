@@ -115,10 +115,11 @@ def without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def templates(manifest: Manifest) -> list[Manifest]:
-    """What a workload makes other objects of: its pod template, and those of its volume claims."""
-    pod = pod_template(manifest)
-    claims: list[Manifest] = (manifest.get("spec") or {}).get("volumeClaimTemplates") or []
-    return [*([pod] if pod else []), *claims]
+    """What a workload makes other objects of: its pod template, that of its jobs, and those of its volume claims."""
+    pod, spec = pod_template(manifest), manifest.get("spec") or {}
+    job: Manifest = spec.get("jobTemplate") or {}
+    claims: list[Manifest] = spec.get("volumeClaimTemplates") or []
+    return [*([pod] if pod else []), *([job] if job else []), *claims]
 
 
 def pod_template(manifest: Manifest) -> Manifest:
