@@ -172,6 +172,58 @@ class Gate(gate.Gate):
         return now - self._stuck.setdefault(what, now) >= PATIENCE_SECONDS
 
 
+@dataclass
+class Start:
+    """Judges from successive looks whether a pod that runs to its end ever starts. seconds: how long it may take."""
+
+    seconds: float
+    _pod: str = ""
+    _began: float = -1.0
+    _stuck: float = -1.0
+
+    def failed(self, pod: Object | None, now: float) -> str:
+        """Why it will not, in Kubernetes' word; "" while it still may, and once it has. pod: None while there is none.
+
+        Another pod, such as one that takes the place of one on a dead node, has the same time again.
+        """
+        name = pod["metadata"]["name"] if pod else ""
+        if self._began < 0 or name != self._pod:
+            self._pod, self._began, self._stuck = name, now, -1.0
+        if pod and started(pod):
+            return ""
+        why = running.waiting(pod) if pod else ""
+        if why not in PULL | BROKEN:
+            self._stuck = -1.0
+        elif self._stuck < 0:
+            self._stuck = now
+        elif now - self._stuck > PATIENCE_SECONDS:
+            return why
+        if now - self._began <= self.seconds:
+            return ""
+        return why or ("it waits" if pod else "it has no pod")
+
+
+def started(pod: Object) -> bool:
+    """Whether a pod runs, or has ended."""
+    status = pod.get("status") or {}
+    return status.get("phase") in {"Succeeded", "Failed"} or any(
+        not (each.get("state") or {}).get("waiting") for each in status.get("containerStatuses") or ()
+    )
+
+
+def not_started(at: Place, what: str, name: str, why: str, remedy: str, code: int) -> OpsError:
+    """The error for something that does not start: what Kubernetes reports of it, and what to do.
+
+    name: of the object that events are about. code: the exit code, unless the image cannot be had.
+    """
+    said = "\n".join(f"  {line}" for line in events(at, name)) or "  nothing"
+    return OpsError(
+        f"{what} does not start ({why}). Kubernetes reports of {name}:\n{said}",
+        remedy,
+        BUILD if why in PULL else code,
+    )
+
+
 def _ending(each: Container) -> str:
     return ": out of memory, its limit is too low" if each.oom_killed else f" with exit code {each.exit_code}"
 
@@ -189,12 +241,12 @@ def explain(at: Place, verdict: Verdict) -> OpsError:
     return found
 
 
-def events(at: Place, pod: str, most: int = 5) -> list[str]:
-    """The last warnings about a pod, in words."""
+def events(at: Place, name: str, most: int = 5) -> list[str]:
+    """The last warnings about an object of a name, such as a pod, in words."""
     done = kubectl.run(
         at,
         *("get", "events", "--output=json"),
-        f"--field-selector=involvedObject.name={pod},type=Warning",
+        f"--field-selector=involvedObject.name={name},type=Warning",
         check=False,
     )
     found: list[Mapping[str, Any]] = done.json().get("items", []) if done.ok else []

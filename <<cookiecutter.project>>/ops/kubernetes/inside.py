@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 from ops import engine
 from ops.base import undo
 from ops.base.environments import Environment
-from ops.base.errors import BUILD, FAILED, REFUSED, OpsError
+from ops.base.errors import FAILED, REFUSED, OpsError
 from ops.commands import inside as usual
 from ops.engine import Container, kubectl
-from ops.engine.kubectl import Object, Place, Pod
+from ops.engine.kubectl import Place, Pod
 from ops.kubernetes import gate, marks, running
 from ops.state.releases import author
 
@@ -132,32 +132,17 @@ def manifest(
 
 def _await_start(env: Environment, at: Place, name: str) -> None:
     """Wait until the pod runs, or has ended. Raises OpsError when it does not start."""
-    ends, stuck = time.monotonic() + _START_SECONDS, 0.0
+    start = gate.Start(_START_SECONDS)
     while True:
         pod = kubectl.find(at, "pod", name)
         if pod is None:
             raise OpsError(f"The pod {name} was removed before it started.", code=FAILED)
-        if _started(pod):
+        if gate.started(pod):
             return
-        why = running.waiting(pod)
-        if why in gate.PULL | gate.BROKEN:
-            stuck = stuck or time.monotonic()
-        late = time.monotonic() > ends or (stuck and time.monotonic() - stuck > gate.PATIENCE_SECONDS)
-        if late:
-            said = "\n".join(f"  {line}" for line in gate.events(at, name))
-            raise OpsError(
-                f"The pod {name} does not start ({why or 'it waits'}). Kubernetes reports:\n{said}",
-                f"See: invoke status --env {env.name}",
-                BUILD if why in gate.PULL else FAILED,
-            )
+        if why := start.failed(pod, time.monotonic()):
+            remedy = f"See: invoke status --env {env.name}"
+            raise gate.not_started(at, f"The pod {name}", name, why, remedy, FAILED)
         time.sleep(_LOOK_SECONDS)
-
-
-def _started(pod: Object) -> bool:
-    status = pod.get("status") or {}
-    return status.get("phase") in {"Succeeded", "Failed"} or any(
-        not (each.get("state") or {}).get("waiting") for each in status.get("containerStatuses") or ()
-    )
 
 
 def _attended(at: Place, pod: Pod, terminal: bool) -> int:

@@ -119,3 +119,39 @@ def test_one_that_crashed_before_its_time_was_up_has_crashed(
     containers = judge.take([deployment(availableReplicas=0), replicaset(), crashed])
     verdict = judge.late(containers, judge.observe(containers, 0), 90)
     assert verdict.code == CRASHED and "it ended with exit code 3" in verdict.reason
+
+
+PENDING = {
+    "phase": "Pending",
+    "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no memory"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "soon", "later"),
+    [
+        (None, "", "it has no pod"),
+        (PENDING, "", "Unschedulable"),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, "", "ContainerCreating"),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]}, "ErrImagePull", "ErrImagePull"),
+        ({"containerStatuses": [{"state": {"running": {}}}]}, "", ""),
+        ({"phase": "Failed"}, "", ""),
+    ],
+)
+def test_what_runs_to_its_end_and_never_starts(status: dict[str, Any] | None, soon: str, later: str) -> None:
+    """soon: what is said after the patience with a registry; later: when the time to start is over."""
+    found = {"metadata": {"name": "migrate-1"}, "status": status} if status is not None else None
+    start = gate.Start(180)
+    assert start.failed(found, 0) == ""
+    assert start.failed(found, 10) == ""
+    assert start.failed(found, 16) == soon
+    assert start.failed(found, 181) == later
+
+
+def test_a_pod_in_the_place_of_a_lost_one_has_its_own_time() -> None:
+    start = gate.Start(180)
+    running = {"metadata": {"name": "first"}, "status": {"containerStatuses": [{"state": {"running": {}}}]}}
+    assert start.failed(running, 0) == start.failed(running, 600) == ""
+    second = {"metadata": {"name": "second"}, "status": PENDING}
+    assert start.failed(second, 601) == start.failed(second, 700) == ""
+    assert start.failed(second, 790) == "Unschedulable"
