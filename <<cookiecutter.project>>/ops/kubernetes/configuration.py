@@ -14,6 +14,7 @@ from typing import Any
 
 from ops.base.errors import USAGE, OpsError
 from ops.kubernetes.values import Manifest, digest, made, object_name, without_empty
+from ops.stack.build_context import ignored
 
 # What the API server accepts in one object.
 LIMIT = 1024 * 1024
@@ -26,21 +27,43 @@ def files(root: Path, source: Path) -> dict[str, tuple[bytes, bool]]:
     """Content of every file below a mounted folder, or of a mounted file, by its path there, and whether it is a
     program.
 
-    root: the project. Hidden files and caches are no configuration. Raises OpsError when one cannot be read.
+    root: the project. Hidden files, caches and what git ignores are no configuration: another checkout, from which
+    somebody else deploys, has none of them. Raises OpsError when one cannot be read.
     """
-    if source.is_file():
-        found = {source.name: source}
-    else:
-        paths = sorted(path for path in source.rglob("*") if path.is_file())
-        found = {path.relative_to(source).as_posix(): path for path in paths}
+    ignored = {*unversioned(root, source)}
     try:
         return {
             name: (_instead(root, path).read_bytes(), os.access(path, os.X_OK))
-            for name, path in found.items()
-            if not any(part.startswith((".", "__pycache__")) for part in name.split("/"))
+            for name, path in _found(source).items()
+            if path not in ignored
         }
     except OSError as error:
         raise OpsError(f"{error.filename} cannot be read: {error.strerror}.", "Check its owner and mode.") from None
+
+
+def unversioned(root: Path, source: Path) -> list[Path]:
+    """The files below a mounted folder that the project's .gitignore names: what commands write, keys, leftovers."""
+    rules = root / ".gitignore"
+    patterns = _patterns(rules.read_text(encoding="utf-8")) if rules.is_file() else []
+    return [path for path in _found(source).values() if ignored(path.relative_to(root).as_posix(), patterns)]
+
+
+def _patterns(text: str) -> list[str]:
+    """The lines of a .gitignore. One without a slash inside means files in whatever folder."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [line if "/" in line.strip("!/") else f"{'!' * line.startswith('!')}**/{line.strip('!/')}" for line in lines]
+
+
+def _found(source: Path) -> dict[str, Path]:
+    """Every file below a folder, or a file by itself, by its path there; none that is hidden or a cache."""
+    if source.is_file():
+        return {source.name: source}
+    found = {path.relative_to(source): path for path in sorted(source.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in found.items()
+        if not any(part.startswith((".", "__pycache__")) for part in name.parts)
+    }
 
 
 def _instead(root: Path, path: Path) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ops.kubernetes import networks, workloads
+from ops.kubernetes import configuration, networks, workloads
 from ops.kubernetes.storage import Project, exported
 from ops.kubernetes.values import is_service_name
 from ops.scheduler import schedule
@@ -100,8 +101,17 @@ def _mounts(project: Project, name: str, entry: Mapping[str, Any]) -> Iterator[N
     for volume in entry.get("volumes") or ():
         if volume["type"] == "bind" and not exported(project, volume):
             yield Note(name, f"the mount of {volume['source']}", "a path of this machine")
-        elif volume["type"] not in {"bind", "volume", "tmpfs"}:
+        elif volume["type"] == "bind":
+            yield from _unversioned(project, name, Path(volume["source"]))
+        elif volume["type"] not in {"volume", "tmpfs"}:
             yield Note(name, f"a mount of the type {volume['type']}", _UNKNOWN)
+
+
+def _unversioned(project: Project, name: str, source: Path) -> Iterator[Note]:
+    if source.is_relative_to(project.secrets):
+        return
+    for path in configuration.unversioned(project.root, source):
+        yield Note(name, f"the file {path.relative_to(project.root).as_posix()}", "git ignores it (.gitignore)")
 
 
 def _ports(name: str, entry: Mapping[str, Any]) -> Iterator[Note]:
