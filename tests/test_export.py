@@ -105,10 +105,27 @@ def test_a_misspelt_field_would_be_noticed(made: Exported) -> None:
 
 
 def test_every_setting_is_mapped_or_named_with_a_reason(made: Exported) -> None:
-    lines = made.said.splitlines()
+    lines = [line for line in made.said.splitlines() if not line.startswith("warning: ")]
     assert all(line.startswith("not in Kubernetes: ") for line in lines), lines
     assert [line for line in lines if "the export does not know it" in line] == []
     assert any("service (haproxy): " in line for line in lines)
+
+
+def test_a_part_with_one_member_is_warned_of(made: Exported) -> None:
+    """etcd and RabbitMQ in the default; nothing with the files for three of each."""
+    stateful = {each["metadata"]["name"] for each in made.manifests if each["kind"] == "StatefulSet"}
+    alone = {name for name in ("etcd", "rabbitmq") if name in stateful and f"{name}-2" not in stateful}
+    lines = [line for line in made.said.splitlines() if line.startswith("warning: ")]
+    assert {line.partition(" has one ")[2].partition(":")[0] for line in lines} == alone
+
+
+def test_programs_in_a_pod_find_rabbitmq_by_its_name(made: Exported) -> None:
+    """rabbitmqctl would take the name of the pod, which is not the node's."""
+    nodes = [each for each in made.manifests if each["kind"] == "StatefulSet" and "rabbitmq" in each["metadata"]["name"]]
+    for node in nodes:
+        (container,) = template_of(node)["spec"]["containers"]
+        environment = {each["name"]: each["value"] for each in container["env"]}
+        assert environment["RABBITMQ_NODENAME"] == f"rabbit@{node['metadata']['name']}"
 
 
 def test_every_service_is_there_or_named(made: Exported) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from ops.base.environments import Environment, relative
 from ops.kubernetes.values import NAME, Manifest, made, object_name
 from ops.stack.model import Stack
 
@@ -24,6 +25,40 @@ def families(stack: Stack, names: Iterable[str]) -> dict[str, str]:
             program = entry.get("entrypoint") or entry.get("command") or ()
             members.setdefault((stack.services[name].image, *program[:2]), []).append(name)
     return {name: object_name(group[0]) for group in members.values() if len(group) > 1 for name in group}
+
+
+class Alone(NamedTuple):
+    """A part of the data tier that has one member: what its loss costs, and what to do."""
+
+    detail: str
+    remedy: str
+
+
+# Of the parts that can have several members, the Compose file that gives them these, and what waits for a single one.
+_SEVERAL = {
+    "etcd": ("infrastructure/kubernetes/etcd-cluster.yml", "PostgreSQL's standby does not take over"),
+    "rabbitmq": ("docker-compose.rabbitmq-cluster.yml", "no message is sent or delivered"),
+}
+
+
+def alone(env: Environment, stack: Stack, names: Sequence[str]) -> list[Alone]:
+    """Parts of the data tier that have one member, so that the loss of a single node stops them."""
+    clusters = families(stack, names)
+    found = []
+    for name in names:
+        if not stack.services[name].data or name in clusters:
+            continue
+        file, cost = _SEVERAL.get(name, ("", "nothing takes its place"))
+        found.append(
+            Alone(
+                f"{env.name} has one {name}: when its node dies, {cost} until {name} runs again",
+                f"For three of it, add :{file} to COMPOSE_FILE in {relative(env.env_file)}: docs/kubernetes.md, The"
+                " data tier"
+                if file
+                else "",
+            )
+        )
+    return found
 
 
 def budgets(clusters: Mapping[str, str]) -> dict[str, Manifest]:

@@ -11,7 +11,7 @@ from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
 from ops.kubernetes import deploy as deployment
 from ops.kubernetes import health as checks
-from ops.kubernetes import inside, logs, plan, rollback, scale, status
+from ops.kubernetes import inside, logs, plan, preflight, rollback, scale, status
 from ops.rollout import preview
 from ops.rollout.rollback import number
 from ops.state import lock
@@ -29,7 +29,7 @@ def _deploy(env: Environment, given: Arguments, _after: Sequence[str]) -> int:
         )
     if given["plan"] or given["json"]:
         decided = plan.decide(plan.survey(env))
-        return preview.present(env, decided, list(deployment.check(env, decided)), given["json"])
+        return preview.present(env, decided, preflight.run(env, decided), given["json"])
     deployment.deploy(env, given["yes"], lock.seconds(given["lock_wait"]))
     return 0
 
@@ -82,7 +82,7 @@ def _redis_cli(env: Environment, _given: Arguments, after: Sequence[str]) -> int
 
 
 def _doctor(env: Environment, _given: Arguments, _after: Sequence[str]) -> int:
-    found = list(deployment.check(env, plan.decide(plan.survey(env))))
+    found = preflight.run(env, plan.decide(plan.survey(env)))
     rows = [(each.name, each.status, each.detail, each.remedy) for each in found]
     console.print_table(("CHECK", "RESULT", "FOUND", "REMEDY"), rows)
     return 1 if any(each.status == findings.FAILED for each in found) else 0

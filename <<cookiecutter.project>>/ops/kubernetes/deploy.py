@@ -9,7 +9,6 @@ ready. Then it looks once more.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +16,13 @@ from dataclasses import dataclass, field
 from ops import engine
 from ops.base import console, findings, undo
 from ops.base.environments import Environment, relative
-from ops.base.errors import BUILD, MIGRATION, OpsError
+from ops.base.errors import MIGRATION, OpsError
 from ops.engine import kubectl
 from ops.engine.kubectl import Object
-from ops.kubernetes import gate, marks, plan, running
+from ops.kubernetes import gate, marks, plan, preflight, running
 from ops.kubernetes.plan import Apply, Key, Plan, Seen, key, survey
 from ops.parts import provision
-from ops.rollout import announce, hooks, interrupt
+from ops.rollout import announce, interrupt
 from ops.rollout import gate as judgement
 from ops.rollout.deploy import TIMEOUT
 from ops.rollout.jobs import LIMIT
@@ -75,7 +74,9 @@ class Deployment:
             self._confirm_healthy(decided.seen)
             return
         self.doing = "checking"
-        findings.refuse(list(check(env, decided)))
+        checks = preflight.run(env, decided)
+        findings.refuse(checks)
+        findings.warn(checks)
         self._agree(decided)
         changes = {name: each.cause or each.word for name, each in decided.of_services().items()}
         with announce.announced(self, changes, releases.DEPLOYED):
@@ -355,10 +356,10 @@ class Failed(OpsError):
 def finish(
     env: Environment, declared: Stack, name: str, job: str, held: lock.Lock, tick: Callable[[str], None]
 ) -> None:
-    """Wait until a Job ends well. Raises Failed (MIGRATION) when it does not, OpsError (MIGRATION) when it exceeds its
-    limit, and (BUILD) when its image cannot be had."""
+    """Wait until a Job ends well. Raises Failed (MIGRATION) when it does not, OpsError (MIGRATION) when it does not
+    start or exceeds its limit, and (BUILD) when its image cannot be had."""
     at, limit, began = kubectl.place(env), env.number(*LIMIT), time.monotonic()
-    missing_since = 0.0
+    start = gate.Start(env.number(*TIMEOUT))
     while True:
         held.check()
         found = kubectl.find(at, "job", job)
@@ -380,14 +381,15 @@ def finish(
                 MIGRATION,
             )
         took = time.monotonic() - began
-        if newest and running.waiting(newest) in gate.PULL:
-            missing_since = missing_since or time.monotonic()
-            if container and time.monotonic() - missing_since > gate.PATIENCE_SECONDS:
-                raise OpsError(
-                    f"{name} cannot get its image {container.image}: {container.error}",
-                    f"Push it: invoke images push --env {env.name}. The services were not touched.",
-                    BUILD,
-                )
+        if why := start.failed(newest, time.monotonic()):
+            remedy = (
+                f"Push its image: invoke images push --env {env.name}."
+                if why in gate.PULL
+                else f"Correct that. It may take {TIMEOUT[0]} in the .env file to start, in seconds."
+            )
+            about = newest["metadata"]["name"] if newest else job
+            untouched = f"{remedy} The services were not touched."
+            raise gate.not_started(at, name, about, why, untouched, MIGRATION)
         if limit and took > limit:
             raise OpsError(
                 f"{name} did not end within {limit:.0f} s and was stopped.",
@@ -410,27 +412,6 @@ def _objects(operations: Sequence[Operation], seen: Seen) -> list[Object]:
     """The objects of operations, as they are declared."""
     wanted = {*keys(operations)}
     return [each for each in seen.wanted if key(each) in wanted]
-
-
-def check(env: Environment, decided: Plan) -> Iterator[findings.Check]:
-    """What must be so before anything is touched."""
-    yield from hooks.check(env)
-    if missing := [each for each in secrets_missing(env, decided.seen.stack)]:
-        yield findings.Check(
-            "secrets",
-            findings.FAILED,
-            f"missing in {relative(env.secrets_dir)}: {', '.join(missing)}",
-            f"invoke secret-init --env {env.name}",
-        )
-
-
-def secrets_missing(env: Environment, declared: Stack) -> list[str]:
-    """Names of secrets whose files are not there."""
-    return sorted(
-        name
-        for name, entry in (declared.document.get("secrets") or {}).items()
-        if str(entry.get("file", "")).startswith(str(env.secrets_dir)) and not os.path.exists(entry["file"])  # noqa: PTH110
-    )
 
 
 @contextlib.contextmanager

@@ -66,6 +66,8 @@ def export(env: Environment, target: str, out: str = "", as_secrets: bool = Fals
     folder.write(place / env.name, made_of.namespace, made_of.files)
     for line in without.lines(made_of.notes):
         print(f"not in Kubernetes: {line}", file=sys.stderr)
+    for each in availability.alone(env, declared, exported(declared)):
+        console.warn(f"{each.detail}. {each.remedy}".rstrip())
     console.say(f"{env.name} is in {relative(place / env.name)}: {console.amount(len(made_of.objects), 'object')}.")
     console.say(f"  invoke export kubernetes --env {env.name} --secrets | kubectl apply -f -")
     console.say(f"  kubectl apply -k {relative(place / env.name)}")
@@ -81,9 +83,9 @@ def _refuse_terminal(env: Environment) -> None:
 
 
 def load(env: Environment) -> Stack:
-    """The declared stack. Raises OpsError for one that could not run on one host either."""
+    """The declared stack. Raises OpsError for one with mistakes."""
     declared = model.load(env)
-    contract.refuse(declared)
+    contract.refuse(declared, cluster=True)
     return declared
 
 

@@ -11,9 +11,9 @@ import yaml
 
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
-from ops.kubernetes import export, folder, secrets, without
+from ops.kubernetes import availability, export, folder, secrets, without
 from ops.kubernetes.values import Manifest, pod_template
-from ops.stack import model
+from ops.stack import contract, model
 
 # Renders the project, with settings of services that are otherwise.
 Changed = Callable[..., export.Export]
@@ -206,6 +206,47 @@ def test_a_file_for_clusters_takes_the_place_of_the_one_for_a_host(exported: Cha
     assert find(exported(), "ConfigMap", "infrastructure-db")["data"] == {"start.sh": "echo cluster\n"}
 
 
+def test_what_git_ignores_is_no_configuration(exported: Changed, project: Path) -> None:
+    """What commands write, and keys: in another checkout there is none of it."""
+    before = find(exported(), "ConfigMap", "infrastructure-db")
+    (project / ".gitignore").write_text("*.pem\ninfrastructure/*/maintenance.on\nlogs/\n!kept.pem\n")
+    folder = project / "infrastructure" / "db"
+    (folder / "logs").mkdir()
+    for name in ("key.pem", "maintenance.on", "logs/today", ".hidden"):
+        (folder / name).write_text("written\n")
+    made = exported()
+    assert find(made, "ConfigMap", "infrastructure-db") == before
+    lines = without.lines(made.notes)
+    for name in ("key.pem", "maintenance.on", "logs/today"):
+        assert f"the file infrastructure/db/{name} (db-a, db-b): git ignores it (.gitignore)" in lines
+    (folder / "kept.pem").write_text("kept\n")
+    assert find(exported(), "ConfigMap", "infrastructure-db")["data"].keys() == {"start.sh", "kept.pem"}
+
+
+def test_a_part_with_one_member_is_named(document: dict[str, Any], prod: Environment) -> None:
+    """With what its loss costs; a pair is none."""
+    entry = {key: document["services"]["db-a"][key] for key in ("image", "labels", "restart", "user", "healthcheck")}
+    document["services"]["etcd"] = {**entry, "image": "etcd:1", "command": ["etcd"]}
+    document["services"]["store"] = {**entry, "image": "store:1"}
+    stack = model.parse(document)
+    etcd, store = availability.alone(prod, stack, list(stack.services))
+    assert etcd.detail.startswith("prod has one etcd: when its node dies, PostgreSQL's standby does not take over")
+    assert "etcd-cluster.yml to COMPOSE_FILE in config/prod/.env" in etcd.remedy
+    assert store.detail.startswith("prod has one store: when its node dies, nothing takes its place")
+    document["services"]["etcd-2"] = document["services"]["etcd-3"] = document["services"]["etcd"]
+    stack = model.parse(document)
+    assert availability.alone(prod, stack, list(stack.services)) == [store]
+
+
+def test_a_schedule_needs_no_scheduler_in_a_cluster(document: dict[str, Any]) -> None:
+    entry = {"image": "x:1", "restart": "no", "labels": {"ops.schedule": "0 3 * * *"}}
+    stack = model.parse({**document, "services": {**document["services"], "report": entry}})
+    assert [each.message for each in contract.problems(stack)] == [
+        "report would never run: there is no scheduler.",
+    ]
+    assert list(contract.problems(stack, cluster=True)) == []
+
+
 def test_a_migration_is_named_by_its_template(exported: Changed) -> None:
     first, same = find(exported(), "Job", "migrate-"), find(exported(), "Job", "migrate-")
     other = find(exported(migrate={"image": "acme/migrate:4"}), "Job", "migrate-")
@@ -233,6 +274,9 @@ def test_jobs(exported: Changed) -> None:
     assert report["concurrencyPolicy"] == "Forbid"
     assert report["startingDeadlineSeconds"] == 86400
     assert report["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 600
+    # The overlay labels jobs as well, so a deploy must: the two would undo each other's.
+    labels = {"app.kubernetes.io/managed-by": "invoke", "app.kubernetes.io/part-of": "acme-prod"}
+    assert report["jobTemplate"]["metadata"] == {"labels": labels}
     assert "suspend" not in report
     assert find(made, "CronJob", "clean")["spec"]["suspend"] is True
 
