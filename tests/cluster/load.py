@@ -9,9 +9,9 @@ from tests.load.run import Load
 
 
 class ClusterLoad(Load):
-    """As `Load`, with requests at all nodes. rate: requests a second; the nodes share two processors."""
+    """As `Load`, with requests at all nodes. rate: requests a second, few because the nodes share two processors."""
 
-    def __init__(self, site: Site, *, rate: float = 20) -> None:
+    def __init__(self, site: Site, *, rate: float = 8) -> None:
         super().__init__(site.project, site.environment, rate=rate, mixture="plain")
         self._site = site
 

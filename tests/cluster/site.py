@@ -37,7 +37,11 @@ class Site:
 
     @classmethod
     def prepare(cls, parent: Path, cluster: Cluster) -> Site:
-        """Bake a project, make its secrets and a certificate, and build and push its images. No monitoring."""
+        """Bake a project, make its secrets and a certificate, and build its images.
+
+        Without monitoring, with a job that is scheduled, and as docs/kubernetes.md wants it on three machines: three
+        etcd and three RabbitMQ nodes.
+        """
         site = cls(Project.bake(parent), cluster)
         site.project.environ = {
             "KUBECONFIG": str(cluster.lab.kubeconfig),
@@ -47,7 +51,13 @@ class Site:
             site.environment,
             **{"MONITORING_ENABLED": "false", "ENGINE": "kubernetes", "KUBE_CONTEXT": "test"},
             BIND_ADDRESS="0.0.0.0",  # what is bound to this machine is public nowhere
+            COMPOSE_FILE=with_clusters(site.project.settings(site.environment)["COMPOSE_FILE"]),
+            RABBITMQ_HOSTS="rabbitmq,rabbitmq-2,rabbitmq-3",
         )
+        # CronJobs take the place of the scheduler, so prod does without; dev runs on one host.
+        dev = site.project.settings("dev")["COMPOSE_FILE"]
+        site.project.set("dev", COMPOSE_FILE=f"{dev}:docker-compose.scheduler.yml")
+        site.project.invoke("service-add", "report", "--from", "python", "--schedule", "0 3 * * *")
         # The limits protect people from each other; here they would only measure themselves.
         path = site.project.folder / "config" / site.environment / "nginx" / "nginx.conf"
         path.write_text(re.sub(r"rate=\d+r/s", "rate=10000r/s", path.read_text()))
@@ -210,6 +220,16 @@ class Site:
         settings = self.project.settings(self.environment)
         login = (f"--username={settings['POSTGRES_USER']}", f"--dbname={settings['POSTGRES_DB']}")
         return self.kubectl("exec", pod, "--", "psql", "-XAqt", *login, f"--command={query}", check=False)
+
+
+def with_clusters(files: str) -> str:
+    """COMPOSE_FILE with three etcd and three RabbitMQ nodes, and without the scheduler."""
+    files = files.replace(":docker-compose.scheduler.yml", "")
+    before = ":docker-compose.services.yml"
+    assert files.count(before) == 1
+    return files.replace(
+        before, f":infrastructure/kubernetes/etcd-cluster.yml:docker-compose.rabbitmq-cluster.yml{before}"
+    )
 
 
 def ready(pod: Object) -> bool:

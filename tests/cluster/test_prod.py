@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import eventually
 from tests.cluster.load import ClusterLoad
+from tests.cluster.releases import BAD, declared
 from tests.cluster.site import Object, Site, ready
 
 pytestmark = [pytest.mark.story, pytest.mark.alone]
@@ -92,36 +92,18 @@ def _applicable(found: Object) -> Object:
     return {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": metadata, "spec": found["spec"]}
 
 
-BROKEN: dict[str, Callable[[Object], None]] = {
-    "an image that cannot be pulled": lambda container: container.update(image="cluster.example/none:1"),
-    "a command that does not exist": lambda container: container.update(command=["/no/such/program"]),
-    "a process that ends": lambda container: container.update(command=["python", "-c", "raise SystemExit(3)"]),
-    "a container that never gets ready": lambda container: container.update(
-        command=["python", "-c", "import time; time.sleep(3600)"]
-    ),
-}
-
-
-@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("how", BAD)
 def test_a_bad_release_keeps_the_old_pods(site: Site, how: str) -> None:
-    before = {pod["metadata"]["name"] for pod in site.pods("api")}
-    (deployment,) = (each for each in site.objects("deployments") if each["metadata"]["name"] == "api")
-    changed = copy.deepcopy(deployment)
-    BROKEN[how](changed["spec"]["template"]["spec"]["containers"][0])
-    patch = json.dumps({"spec": {"template": changed["spec"]["template"]}})
-    site.kubectl("patch", "deployment", "api", "--type=strategic", f"--patch={patch}")
-    try:
-        waited = site.cluster.tried("-n", site.namespace, "rollout", "status", "deployment/api", "--timeout=25s")
-        assert waited.returncode != 0, waited.stdout
-        serving = {pod["metadata"]["name"] for pod in site.pods("api") if ready(pod)}
-        assert serving == before
-        with site.client(site.edges()[0]) as client:
-            site.project.sign_in(client, "kept@example.com")
-            assert client.post("/api/v1/items", json={"title": "still"}).status_code == 201
-    finally:
-        site.kubectl("rollout", "undo", "deployment/api")
-        site.wait_ready()
-    assert {pod["metadata"]["name"] for pod in site.pods("api")} == before
+    """They serve all the while, the exit code says what was wrong, and nothing is left of it."""
+    before = {pod["metadata"]["name"] for pod in site.pods()}
+    with ClusterLoad(site, rate=4) as load, declared(site, BAD[how]):
+        load.enter("during")
+        said = site.deploy(BAD[how].code)
+        assert {pod["metadata"]["name"] for pod in site.pods() if ready(pod)} == before
+    assert BAD[how].service in said
+    eventually(lambda: {pod["metadata"]["name"] for pod in site.pods()} == before, 60, "only the old pods are there")
+    assert "nothing to change" in site.deploy()
+    assert not load.report.all.lost and load.ledger.exact
 
 
 def test_scaling_to_ten_and_back_loses_no_request(site: Site) -> None:
@@ -135,28 +117,17 @@ def test_scaling_to_ten_and_back_loses_no_request(site: Site) -> None:
 
 
 def test_a_scheduled_job_runs(site: Site) -> None:
-    jobs = site.objects("cronjobs")
-    if not jobs:
-        pytest.skip("nothing of the default answers is scheduled")
-    name = jobs[0]["metadata"]["name"]
-    site.kubectl("create", "job", "by-hand", f"--from=cronjob/{name}")
+    (cronjob,) = site.objects("cronjobs")
+    site.kubectl("create", "job", "by-hand", f"--from=cronjob/{cronjob['metadata']['name']}")
     site.kubectl("wait", "--for=condition=complete", "job/by-hand", "--timeout=180s")
+    site.kubectl("delete", "job", "by-hand")
 
 
-def test_a_migration_that_fails_is_seen_and_leaves_the_pods(site: Site) -> None:
-    (job,) = (each for each in site.objects("jobs", "-l", "app.kubernetes.io/component=migration"))
-    serving = {pod["metadata"]["name"] for pod in site.pods() if ready(pod)}
-    spec: Object = {"backoffLimit": 0, "template": {"metadata": {}, "spec": job["spec"]["template"]["spec"]}}
-    spec["template"]["spec"]["containers"][0] |= {"command": ["python", "-c", "raise SystemExit('no such column')"]}
-    spec["template"]["metadata"]["labels"] = {
-        key: value for key, value in job["metadata"]["labels"].items() if "component" not in key
-    }
-    metadata = {"name": "migrate-fails", "namespace": site.namespace}
-    site.cluster.apply(json.dumps({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}))
-    site.kubectl("wait", "--for=condition=failed", "job/migrate-fails", "--timeout=120s")
-    assert "no such column" in site.kubectl("logs", "job/migrate-fails")
-    site.kubectl("delete", "job", "migrate-fails")
-    assert {pod["metadata"]["name"] for pod in site.pods() if ready(pod)} == serving
+def test_rabbitmqctl_finds_its_node(site: Site) -> None:
+    """By the name that start.sh gives it, which is not the pod's."""
+    for pod in ("rabbitmq-0", "rabbitmq-2-0", "rabbitmq-3-0"):
+        said = site.kubectl("exec", pod, "--", "rabbitmqctl", "--quiet", "--formatter=json", "cluster_status")
+        assert len(json.loads(said)["running_nodes"]) == 3
 
 
 # ---- nodes
