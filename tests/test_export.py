@@ -121,8 +121,9 @@ def test_a_part_with_one_member_is_warned_of(made: Exported) -> None:
 
 def test_programs_in_a_pod_find_rabbitmq_by_its_name(made: Exported) -> None:
     """rabbitmqctl would take the name of the pod, which is not the node's."""
-    nodes = [each for each in made.manifests if each["kind"] == "StatefulSet" and "rabbitmq" in each["metadata"]["name"]]
-    for node in nodes:
+    for node in (each for each in made.manifests if each["metadata"]["name"].startswith("rabbitmq")):
+        if node["kind"] != "StatefulSet":
+            continue
         (container,) = template_of(node)["spec"]["containers"]
         environment = {each["name"]: each["value"] for each in container["env"]}
         assert environment["RABBITMQ_NODENAME"] == f"rabbit@{node['metadata']['name']}"
