@@ -45,7 +45,8 @@ def test_its_document_comes_back_and_its_log_is_progress(env, container) -> None
 
 def test_nothing_is_left_of_it_after_an_interruption(env, container, monkeypatch) -> None:
     """Not even of a backup by hand, which outlives a command that is killed."""
-    container("import time; print('x', flush=True); time.sleep(60)")
+    # As much as is read at once, so that it is heard before the program ends.
+    container("import os, time; os.write(1, b'x' * (1 << 20)); time.sleep(60)")
     ended = []
     monkeypatch.setattr(engine, "docker", lambda *argv, **_: ended.append(argv))
 

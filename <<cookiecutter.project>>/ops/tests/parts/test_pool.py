@@ -127,7 +127,7 @@ def test_waiting_until_it_chooses_them(use, haproxy) -> None:
     pool.await_choice(haproxy, {"web": {"10.9.0.2"}})
     pool.await_choice(haproxy, {})
     with pytest.raises(OpsError, match="does not choose the new containers of web") as caught:
-        pool.await_choice(haproxy, {"web": {"10.9.0.2", "10.9.0.4"}})
+        pool.await_choice(haproxy, {"web": {"10.9.0.2", "10.9.0.4"}}, seconds=0)
     assert "web 10.9.0.4: DOWN, its check gives L7STS 503" in caught.value.message
     assert "ops.port" not in caught.value.message
     assert caught.value.code == NOT_READY
