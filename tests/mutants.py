@@ -222,19 +222,42 @@ def _dotted(file: Path) -> str:
 
 
 def _own_tests(file: Path, project: Path) -> tuple[Path, ...]:
-    """The module's own file of tests: by its name, by its package's and its own, or the one of the whole package.
+    """The module's own file of tests: by its name, by its package's and its own, or the one of the whole package; and
+    where none that is called so imports the module, those that do.
 
     Raises SystemExit when there is none.
     """
     words = _words(file)
     wanted = [f"test_{words[-1]}", f"test_{'_'.join(words[-2:])}", *(f"test_{word}" for word in words[-2:-1])]
+    dotted = ".".join((_OPS.name, *words))
     tests = sorted((project / _OPS).rglob("test_*.py"))
+    users = [path for path in tests if dotted in _imported(path)]
     for name in wanted:
-        found = [path.relative_to(project) for path in tests if path.stem == name]
-        beside = [path for path in found if path.parent.name == file.parent.name]
-        if found:
-            return tuple(beside or found)
-    raise SystemExit(f"{file} has no unit tests of its own: no {wanted[0]}.py in ops/tests")
+        # Another package may have a module of the same name.
+        found = [path for path in tests if path.stem == name]
+        for own in ([path for path in found if path in users], [path for path in found if _beside(path, file)]):
+            if own:
+                return tuple(path.relative_to(project) for path in own)
+    if users:
+        return tuple(path.relative_to(project) for path in users)
+    raise SystemExit(
+        f"{file} has no unit tests of its own: no {wanted[0]}.py in ops/tests, and nothing there imports it"
+    )
+
+
+def _beside(test: Path, file: Path) -> bool:
+    return test.parent.name == file.parent.name
+
+
+def _imported(file: Path) -> set[str]:
+    """Every module that a file imports, and what it imports from one, as dotted names."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+    return found
 
 
 @dataclass

@@ -121,9 +121,14 @@ def test_a_module_is_found_by_its_name_and_needs_tests(project: Path) -> None:
             Module.find(name, project)
     (project / "ops/tests/test_thing.py").rename(project / "ops/tests/test_part_thing.py")
     assert [each.tests for each in Module.find("thing", project)] == [(Path("ops/tests/test_part_thing.py"),)]
-    (project / "ops/tests/test_part_thing.py").unlink()
+    # Of a module of the same name elsewhere
+    other = project / "ops/tests/other/test_thing.py"
+    other.parent.mkdir()
+    (project / "ops/tests/test_part_thing.py").rename(other)
     with pytest.raises(SystemExit, match="no unit tests of its own"):
         Module.find("thing", project)
+    other.write_text("from ops.part import thing\n")
+    assert [each.tests for each in Module.find("thing", project)] == [(Path("ops/tests/other/test_thing.py"),)]
 
 
 def test_the_table_keeps_the_rows_of_other_modules(tmp_path: Path) -> None:
