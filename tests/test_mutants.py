@@ -107,7 +107,7 @@ def test_tests_that_notice_nothing_kill_only_what_cannot_run(project: Path) -> N
 
 
 def test_tests_that_fail_without_a_mutant_prove_nothing(project: Path) -> None:
-    (project / "ops/tests/test_thing.py").write_text("def test():\n    assert False\n")
+    (project / "ops/tests/test_thing.py").write_text("from ops.part import thing\n\n\ndef test():\n    assert False\n")
     with pytest.raises(SystemExit, match="its tests fail as it is"):
         verdicts(project)
 
@@ -124,7 +124,8 @@ def test_a_module_is_found_by_its_name_and_needs_tests(project: Path) -> None:
     # Of a module of the same name elsewhere
     other = project / "ops/tests/other/test_thing.py"
     other.parent.mkdir()
-    (project / "ops/tests/test_part_thing.py").rename(other)
+    (project / "ops/tests/test_part_thing.py").unlink()
+    other.write_text("from ops.other import thing\n")
     with pytest.raises(SystemExit, match="no unit tests of its own"):
         Module.find("thing", project)
     other.write_text("from ops.part import thing\n")
