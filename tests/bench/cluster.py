@@ -3,9 +3,11 @@
     python -m tests.bench.cluster [--rounds 1] [--rate 8] [--only PART …] [--number 78] [--site FOLDER]
 
 Every node is an edge; a connection that a node does not take goes to another, as a browser does with several addresses.
-Half of the requests write, a round trip takes 50 ms, nothing is sent twice. The parts are `rollout`, `control` (what
-Kubernetes does when it is told nothing about a rollout), `scale`, `drain`, `killed` and `cut`. Needs what tests/cluster
-needs. --site: a project that is already applied there (its folder); otherwise one is baked, and removed afterwards.
+Half of the requests write, a round trip takes 50 ms, nothing is sent twice. While something happens to a node, a pod on
+another one publishes 20 messages a second to a quorum queue. Three etcd, three RabbitMQ. The parts are `rollout`,
+`control` (what Kubernetes does when it is told nothing about a rollout), `scale`, `releases` (that fail), `job`,
+`drain`, `killed` and `cut`. Needs what tests/cluster needs. --site: a project that is already applied there (its
+folder); otherwise one is baked, and removed afterwards.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.lab import Lab
 from tests.cluster.load import ClusterLoad
+from tests.cluster.messages import Publishing
+from tests.cluster.releases import BAD, declared
 from tests.cluster.site import Site
 from tests.load.generator import Sample
 from tests.stack.project import Project
@@ -33,10 +38,19 @@ HEAD = (
     "longest without a read, s",
     "without a write, s",
     "acknowledged, missing",
+    "messages confirmed, missing",
     "took, s",
     "whole after, s",
 )
-Action = Callable[[Site], None]
+# For how long a lost node is away: Kubernetes starts pods elsewhere after 40 s of silence and 15 s of patience.
+AWAY_SECONDS = 75
+
+
+class Step(NamedTuple):
+    """What is done to a site. leader: to the node with PostgreSQL's primary, or to another; None: to no node."""
+
+    act: Callable[[Site, str], None]
+    leader: bool | None = None
 
 
 def longest_gap(samples: Sequence[Sample], writes: bool) -> float:
@@ -45,13 +59,18 @@ def longest_gap(samples: Sequence[Sample], writes: bool) -> float:
     return max((later - earlier for earlier, later in zip(ends, ends[1:], strict=False)), default=0.0)
 
 
-def measure(site: Site, what: str, act: Action, rate: float) -> list[str]:
+def measure(site: Site, what: str, step: Step, rate: float) -> list[str]:
     """One row: what is done under load, and how long it takes until everything is there again."""
-    with ClusterLoad(site, rate=rate) as load:
+    leader = leaders_node(site)
+    node = leader if step.leader else next(each for each in site.cluster.nodes() if each != leader)
+    witness = next(each for each in site.cluster.nodes() if each not in {node, leader})
+    with ExitStack() as stack:
+        messages = stack.enter_context(Publishing(site, witness)) if step.leader is not None else None
+        load = stack.enter_context(ClusterLoad(site, rate=rate))
         time.sleep(5)
         load.enter("during")
         began = time.monotonic()
-        act(site)
+        step.act(site, node)
         took = time.monotonic() - began
         load.enter("after")
         whole = site.wait_ready() + took
@@ -59,25 +78,26 @@ def measure(site: Site, what: str, act: Action, rate: float) -> list[str]:
     every = load.report.all
     gaps = [f"{longest_gap(load.report.samples, writes):.1f}" for writes in (False, True)]
     book = f"{load.ledger.acknowledged:,}, {len(load.ledger.missing)}"
-    row = [what, f"{every.sent:,}", f"{len(every.lost):,}", *gaps, book, f"{took:.0f}", f"{whole:.0f}"]
+    sent = f"{len(messages.taken):,}, {len(messages.missing)}" if messages else "–"
+    row = [what, f"{every.sent:,}", f"{len(every.lost):,}", *gaps, book, sent, f"{took:.0f}", f"{whole:.0f}"]
     print(f"| {' | '.join(row)} |", flush=True)
     return row
 
 
-def roll(service: str) -> Action:
+def roll(service: str) -> Step:
     """Replace the pods of a service, as a new release does."""
 
-    def act(site: Site) -> None:
+    def act(site: Site, _node: str) -> None:
         site.kubectl("rollout", "restart", f"deployment/{service}")
         site.kubectl("rollout", "status", f"deployment/{service}", "--timeout=300s")
 
-    return act
+    return Step(act)
 
 
-def roll_without_care(service: str) -> Action:
+def roll_without_care(service: str) -> Step:
     """The control: the same with a probe that asks nothing, no wait before the old ones end, and all at once."""
 
-    def act(site: Site) -> None:
+    def act(site: Site, _node: str) -> None:
         (found,) = (each for each in site.objects("deployments") if each["metadata"]["name"] == service)
         changed = copy.deepcopy(found["spec"])
         changed["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": "100%"}}
@@ -91,38 +111,54 @@ def roll_without_care(service: str) -> Action:
         site.kubectl("replace", "-f", "-", input=json.dumps({**kind, "metadata": metadata, "spec": changed}))
         site.kubectl("rollout", "status", f"deployment/{service}", "--timeout=300s")
 
-    return act
+    return Step(act)
 
 
-def scale(service: str, *counts: int) -> Action:
+def scale(service: str, *counts: int) -> Step:
     """Change the number of pods of a service, and wait each time."""
 
-    def act(site: Site) -> None:
+    def act(site: Site, _node: str) -> None:
         for count in counts:
             site.kubectl("scale", f"deployment/{service}", f"--replicas={count}")
             site.kubectl("rollout", "status", f"deployment/{service}", "--timeout=300s")
 
-    return act
+    return Step(act)
 
 
-def drain(site: Site) -> None:
-    """Empty a node that does not carry PostgreSQL's primary, and let pods onto it again."""
-    node = other_node(site)
-    site.cluster.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
+def release(what: str) -> Step:
+    """Deploy a release that fails. Raises AssertionError when its exit code is another than it should be."""
+
+    def act(site: Site, _node: str) -> None:
+        with declared(site, BAD[what]):
+            site.deploy(BAD[what].code)
+
+    return Step(act)
+
+
+def job(site: Site, _node: str) -> None:
+    """Let the scheduled job run now, and wait for its end."""
+    (cronjob,) = site.objects("cronjobs")
+    site.kubectl("create", "job", "by-hand", f"--from=cronjob/{cronjob['metadata']['name']}")
+    site.kubectl("wait", "--for=condition=complete", "job/by-hand", "--timeout=180s")
+    site.kubectl("delete", "job", "by-hand")
+
+
+def drain(site: Site, node: str) -> None:
+    """Empty a node, and let pods onto it again."""
+    site.cluster.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=300s")
     site.cluster.kubectl("uncordon", node)
 
 
-def lose(how: str, leader: bool) -> Action:
-    """Let a node go for a minute and a half, and come back."""
+def lose(how: str, leader: bool) -> Step:
+    """Let a node go for a while, and come back."""
 
-    def act(site: Site) -> None:
-        node = leaders_node(site) if leader else other_node(site)
+    def act(site: Site, node: str) -> None:
         (site.cluster.power_off if how == "killed" else site.cluster.cut)(node)
-        time.sleep(90)
+        time.sleep(AWAY_SECONDS)
         (site.cluster.power_on if how == "killed" else site.cluster.plug)(node)
         site.cluster.wait_ready()
 
-    return act
+    return Step(act, leader)
 
 
 def leaders_node(site: Site) -> str:
@@ -130,17 +166,13 @@ def leaders_node(site: Site) -> str:
     return str(site.primary()["spec"]["nodeName"])
 
 
-def other_node(site: Site) -> str:
-    """A node that does not carry it."""
-    leader = leaders_node(site)
-    return next(node for node in site.cluster.nodes() if node != leader)
-
-
-PARTS: dict[str, dict[str, Action]] = {
+PARTS: dict[str, dict[str, Step]] = {
     "rollout": {f"rollout of {name}": roll(name) for name in ("api", "web", "auth-service")},
     "control": {"the same of api, without probes, drain and order": roll_without_care("api")},
     "scale": {"api 2 → 10 → 2": scale("api", 10, 2)},
-    "drain": {"drain of a node": drain},
+    "releases": {f"deploy of {what} (exit code {bad.code})": release(what) for what, bad in BAD.items()},
+    "job": {"a scheduled job": Step(job)},
+    "drain": {"drain of a node": Step(drain, False), "drain of the primary's node": Step(drain, True)},
     "killed": {
         "node with PostgreSQL's primary killed": lose("killed", True),
         "another node killed": lose("killed", False),
@@ -157,7 +189,7 @@ def a_site(number: int, folder: Path | None) -> Iterator[Site]:
     """A site that is ready on a cluster."""
     cluster = Cluster(Lab(number))
     if folder:
-        yield Site(Project(folder), cluster)
+        yield Site.at(Project(folder), cluster)
         return
     with tempfile.TemporaryDirectory() as parent:
         try:
@@ -189,8 +221,8 @@ def main() -> None:
         print(f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}")
         for _ in range(options.rounds):
             for part in options.only:
-                for what, act in PARTS[part].items():
-                    measure(site, what, act, options.rate)
+                for what, step in PARTS[part].items():
+                    measure(site, what, step, options.rate)
                     if part == "control":
                         site.deploy()
                         site.wait_ready()

@@ -36,17 +36,22 @@ class Site:
     # ---- the owner
 
     @classmethod
+    def at(cls, project: Project, cluster: Cluster) -> Site:
+        """A project whose commands reach the cluster."""
+        project.environ = {
+            "KUBECONFIG": str(cluster.lab.kubeconfig),
+            "PATH": f"{cluster.programs.bin}:{os.environ['PATH']}",
+        }
+        return cls(project, cluster)
+
+    @classmethod
     def prepare(cls, parent: Path, cluster: Cluster) -> Site:
         """Bake a project, make its secrets and a certificate, and build its images.
 
         Without monitoring, with a job that is scheduled, and as docs/kubernetes.md wants it on three machines: three
         etcd and three RabbitMQ nodes.
         """
-        site = cls(Project.bake(parent), cluster)
-        site.project.environ = {
-            "KUBECONFIG": str(cluster.lab.kubeconfig),
-            "PATH": f"{cluster.programs.bin}:{os.environ['PATH']}",
-        }
+        site = cls.at(Project.bake(parent), cluster)
         site.project.set(
             site.environment,
             **{"MONITORING_ENABLED": "false", "ENGINE": "kubernetes", "KUBE_CONTEXT": "test"},

@@ -13,7 +13,7 @@ import yaml
 
 from tests import template
 from tests.cluster import programs
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import MANIFESTS, Cluster
 from tests.cluster.lab import Lab, run
 from tests.cluster.programs import Unavailable
 from tests.cluster.site import Object, Site
@@ -52,12 +52,33 @@ def site(request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pyt
     if request.param == "own services":
         for name, language in (("shop", "node"), ("prices", "go"), ("pages", "python")):
             project.invoke("service-add", name, "--from", language, "--route", f"/{name}")
+        files = project.settings("dev")["COMPOSE_FILE"]
+        project.set("dev", COMPOSE_FILE=f"{files}:docker-compose.scheduler.yml")
+        project.invoke("service-add", "report", "--from", "python", "--schedule", "0 3 * * *")
     project.invoke("secret-init", "--env", "prod")
     make = (
         "from ops.base import environments; from ops.secrets import certificates;"
         "certificates.self_sign(environments.load('prod'))"
     )
     subprocess.run([sys.executable, "-c", make], cwd=folder, check=True)
+    site = Site(project, cluster)
+    site.export()
+    cluster.apply(yaml.safe_dump(only(site, "Namespace")[0]))
+    return site
+
+
+@pytest.fixture(scope="module")
+def behind_a_gateway(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Prod of the empty stack, where the cluster has the Gateway API."""
+    gateway_api = (MANIFESTS / "gateway-api.yaml").read_text(encoding="utf-8")
+    cluster.kubectl("apply", "--server-side", "-f", "-", input=gateway_api)
+    for name in ("gateways", "httproutes", "tlsroutes"):
+        what = f"crd/{name}.gateway.networking.k8s.io"
+        cluster.kubectl("wait", "--for=condition=Established", what, "--timeout=30s")
+    project = Project(template.bake(tmp_path_factory.mktemp("bake"), services="hello"))
+    project.set("prod", COMPOSE_PROJECT_NAME="behind-a-gateway")
+    with project.env_file("prod").open("a", encoding="utf-8") as settings:
+        settings.write("KUBERNETES_EDGE=gateway\nKUBERNETES_GATEWAY_CLASS=example\n")
     site = Site(project, cluster)
     site.export()
     cluster.apply(yaml.safe_dump(only(site, "Namespace")[0]))
@@ -96,6 +117,29 @@ def test_the_same_configuration_gives_the_same_files(site: Site) -> None:
     before = {path: path.read_bytes() for path in site.folder.rglob("*.yaml")}
     site.export()
     assert before == {path: path.read_bytes() for path in site.folder.rglob("*.yaml")}
+
+
+def test_a_gateway_and_its_routes_are_accepted(behind_a_gateway: Site) -> None:
+    """By the schemas and rules that the project Gateway API publishes. No implementation of it runs here."""
+    site = behind_a_gateway
+    checked = site.cluster.tried(*DRY_RUN, input=yaml.safe_dump_all(site.manifests()))
+    assert checked.returncode == 0 and not checked.stderr, checked.stderr
+    (gateway,) = only(site, "Gateway")
+    ports = {each["port"]: each["protocol"] for each in gateway["spec"]["listeners"]}
+    assert ports == {80: "HTTP", 443: "TLS"}
+    assert len(only(site, "HTTPRoute")) == len(only(site, "TLSRoute")) == 1
+
+
+def test_a_route_that_cannot_be_meant_is_noticed(behind_a_gateway: Site) -> None:
+    """The control: a misspelt field, and a listener that breaks a rule."""
+    site = behind_a_gateway
+    (route,), (gateway,) = only(site, "TLSRoute"), only(site, "Gateway")
+    route["spec"]["hostname"] = "example.com"
+    checked = site.cluster.tried(*DRY_RUN, input=yaml.safe_dump(route))
+    assert checked.returncode != 0 and 'unknown field "spec.hostname"' in checked.stderr
+    gateway["spec"]["listeners"][0]["tls"] = {"mode": "Passthrough"}
+    checked = site.cluster.tried(*DRY_RUN, input=yaml.safe_dump(gateway))
+    assert checked.returncode != 0 and "tls must not be specified for protocols" in checked.stderr
 
 
 def test_a_field_that_does_not_exist_is_noticed(site: Site) -> None:

@@ -1,7 +1,8 @@
 """Clients of RabbitMQ that note what they were told. Runs in a container of the api's image, on the stack's network:
 
-    rabbit_client.py publish [--unconfirmed] [--nodes a,b]   until its input ends; a line for each message taken
-    rabbit_client.py drain [--nodes a,b]                     the numbers of all messages, which it removes
+    rabbit_client.py publish [--unconfirmed] [--pause S] [--nodes a,b]   until its input ends; a line for each message
+                                                                         taken
+    rabbit_client.py drain [--nodes a,b]                                 the numbers of all messages, which it removes
 
 The queue is a quorum queue of its own. A message counts as taken when the broker has confirmed it; with --unconfirmed
 (the control) as soon as it was sent. One that was not confirmed is not sent again: it is simply not claimed.
@@ -36,7 +37,7 @@ async def connect(nodes: list[str]) -> aio_pika.abc.AbstractConnection:
         return await aio_pika.connect(url, timeout=PATIENCE)
 
 
-async def publish(nodes: list[str], confirmed: bool, ended: asyncio.Event) -> None:
+async def publish(nodes: list[str], confirmed: bool, pause: float, ended: asyncio.Event) -> None:
     number, under_way = 0, asyncio.Semaphore(WINDOW)
 
     async def send(exchange: aio_pika.abc.AbstractExchange, number: int, broken: asyncio.Event) -> None:
@@ -64,7 +65,7 @@ async def publish(nodes: list[str], confirmed: bool, ended: asyncio.Event) -> No
                     task = asyncio.create_task(send(channel.default_exchange, number, broken))
                     tasks.add(task)
                     task.add_done_callback(tasks.discard)
-                    await asyncio.sleep(PAUSE)
+                    await asyncio.sleep(pause)
                 await asyncio.gather(*tasks)
         await asyncio.sleep(0.1)
 
@@ -89,13 +90,14 @@ async def main() -> None:
     parser.add_argument("what", choices=["publish", "drain"])
     parser.add_argument("--nodes", default="rabbitmq")
     parser.add_argument("--unconfirmed", action="store_true")
+    parser.add_argument("--pause", type=float, default=PAUSE)
     asked = parser.parse_args()
     nodes = asked.nodes.split(",")
     if asked.what == "drain":
         await drain(nodes)
         return
     ended = asyncio.Event()
-    running = asyncio.create_task(publish(nodes, not asked.unconfirmed, ended))
+    running = asyncio.create_task(publish(nodes, not asked.unconfirmed, asked.pause, ended))
     await asyncio.to_thread(sys.stdin.read)
     ended.set()
     await running

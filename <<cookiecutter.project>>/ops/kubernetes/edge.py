@@ -1,4 +1,4 @@
-"""How requests reach the services: nginx in front, as on one host, or a Gateway of the cluster."""
+"""How requests reach the services: nginx in front, as on one host."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ops.parts.nginx import edge
 from ops.parts.nginx import routes as nginx
 from ops.stack.pools import Pool
 
-# How the world reaches nginx: KUBERNETES_EDGE.
-NODE_PORT, LOAD_BALANCER = "nodeport", "loadbalancer"
-KINDS = {NODE_PORT: "NodePort", LOAD_BALANCER: "LoadBalancer"}
+# How the world reaches nginx: KUBERNETES_EDGE, and the type of its Service.
+NODE_PORT, LOAD_BALANCER, GATEWAY = "nodeport", "loadbalancer", "gateway"
+KINDS = {NODE_PORT: "NodePort", LOAD_BALANCER: "LoadBalancer", GATEWAY: "ClusterIP"}
 
 
 def rendered(pools: Mapping[str, Pool], namespace: str, domain: str) -> dict[str, dict[str, str]]:

@@ -11,7 +11,18 @@ from pathlib import Path
 from ops.base import console
 from ops.base.environments import Environment, relative
 from ops.base.errors import USAGE, OpsError
-from ops.kubernetes import availability, edge, folder, networks, secrets, storage, template, without, workloads
+from ops.kubernetes import (
+    availability,
+    edge,
+    folder,
+    gateway,
+    networks,
+    secrets,
+    storage,
+    template,
+    without,
+    workloads,
+)
 from ops.kubernetes.storage import Claims, Project
 from ops.kubernetes.values import PART_OF, Manifest, is_namespace, made, templates
 from ops.kubernetes.without import Note
@@ -20,7 +31,7 @@ from ops.stack.model import Stack
 
 KUBERNETES = "kubernetes"
 # Settings of config/<env>/.env that only a cluster reads; all may be missing.
-EDGE, DOMAIN = "KUBERNETES_EDGE", "KUBERNETES_DOMAIN"
+EDGE, GATEWAY_CLASS, DOMAIN = "KUBERNETES_EDGE", "KUBERNETES_GATEWAY_CLASS", "KUBERNETES_DOMAIN"
 SIZE, CLASS, SHARED_CLASS = "KUBERNETES_VOLUME_SIZE", "KUBERNETES_STORAGE_CLASS", "KUBERNETES_SHARED_STORAGE_CLASS"
 
 _MONITORING = "a cluster has monitoring of its own, which sees every pod"
@@ -29,6 +40,7 @@ _SIZE = re.compile(r"[1-9]\d*(Mi|Gi|Ti)")
 _KINDS = (
     *("Namespace", "ServiceAccount", "ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service"),
     *("PodDisruptionBudget", "StatefulSet", "Job", "CronJob", "Deployment", "DaemonSet"),
+    *("Gateway", "HTTPRoute", "TLSRoute"),
 )
 
 
@@ -156,7 +168,8 @@ def _files(env: Environment, declared: Stack) -> Iterator[tuple[str, list[Manife
     source, asked = project(env, declared), claims(env, declared)
     clusters = availability.families(declared, names)
     together = storage.shared(declared, names)
-    kind = _edge_kind(env)
+    reached = _edge(env)
+    hosts = [env.values.get("DOMAIN", ""), *pools.hosts(declared)]
     configs: dict[str, Manifest] = {}
     claimed: set[str] = set()
     written: dict[str, list[Manifest]] = {}
@@ -166,7 +179,10 @@ def _files(env: Environment, declared: Stack) -> Iterator[tuple[str, list[Manife
         files = storage.files(source, name, entry)
         configs |= {each["metadata"]["name"]: each for each in files.configs}
         found = workloads.of(service, entry, files, served.get(name), clusters.get(name, ""), asked, together)
-        found += workloads.public(service, entry, kind)
+        found += workloads.public(service, entry, edge.KINDS[reached])
+        if reached == edge.GATEWAY and (opened := workloads.published(entry)):
+            tls, class_name = env.values.get("SSL_PORT", ""), env.values[GATEWAY_CLASS]
+            found += gateway.of(name, workloads.component(service), opened, tls, class_name, hosts)
         # A volume that two services mount is one claim.
         written[name] = [
             each for each in found if each["kind"] != "PersistentVolumeClaim" or each["metadata"]["name"] not in claimed
@@ -175,8 +191,8 @@ def _files(env: Environment, declared: Stack) -> Iterator[tuple[str, list[Manife
     yield "namespace", [_namespace(env.namespace)]
     yield "configuration", [configs[name] for name in sorted(configs)]
     public = {name: [each["target"] for each in workloads.published(entry)] for name, entry in entries.items()}
-    opened = {name: ports for name, ports in public.items() if ports}
-    yield "networks", list(networks.policies(declared.document.get("networks") or {}, entries, opened))
+    reachable = {name: ports for name, ports in public.items() if ports}
+    yield "networks", list(networks.policies(declared.document.get("networks") or {}, entries, reachable))
     if budgets := availability.budgets(clusters):
         yield "clusters", list(budgets.values())
     yield from written.items()
@@ -189,13 +205,20 @@ def _namespace(name: str) -> Manifest:
     return found
 
 
-def _edge_kind(env: Environment) -> str:
+def _edge(env: Environment) -> str:
+    """How the world reaches nginx. Raises OpsError (USAGE) when that is not said in full."""
     said = env.values.get(EDGE) or edge.NODE_PORT
     if said not in edge.KINDS:
         raise OpsError(
             f'{relative(env.env_file)}: {EDGE} is "{said}".', f"Write one of: {', '.join(edge.KINDS)}.", USAGE
         )
-    return edge.KINDS[said]
+    if said == edge.GATEWAY and not env.values.get(GATEWAY_CLASS):
+        raise OpsError(
+            f"{relative(env.env_file)}: {EDGE} is {said}, and {GATEWAY_CLASS} names no class.",
+            "Write one of: kubectl get gatewayclasses",
+            USAGE,
+        )
+    return said
 
 
 def claims(env: Environment, declared: Stack) -> Claims:

@@ -106,6 +106,7 @@ _VERSIONS = {
     "NetworkPolicy": "networking.k8s.io/v1",
     "PodDisruptionBudget": "policy/v1",
     "StatefulSet": "apps/v1",
+    "TLSRoute": "gateway.networking.k8s.io/v1",
 }
 
 

@@ -123,7 +123,8 @@ def _services(service: Service, entry: Mapping[str, Any], what: str, pool: Pool 
 
 
 def public(service: Service, entry: Mapping[str, Any], kind: str) -> Iterator[Manifest]:
-    """The Service through which the world reaches published ports. kind: NodePort or LoadBalancer."""
+    """The Service through which the world reaches published ports. kind: NodePort, LoadBalancer, or ClusterIP behind a
+    Gateway."""
     ports = [
         {
             "name": f"port-{each['published']}",
@@ -134,8 +135,10 @@ def public(service: Service, entry: Mapping[str, Any], kind: str) -> Iterator[Ma
         for each in published(entry)
     ]
     if ports:
-        # Local: the client's address is kept, and no second node is in the way.
-        spec = {"type": kind, "externalTrafficPolicy": "Local", "selector": {NAME: service.name}, "ports": ports}
+        spec: Manifest = {"type": kind, "selector": {NAME: service.name}, "ports": ports}
+        if kind != "ClusterIP":
+            # The client's address is kept, and no second node is in the way.
+            spec["externalTrafficPolicy"] = "Local"
         yield made("Service", f"{service.name}-public", service.name, component(service), spec=spec)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,25 @@ def test_the_edge_is_on_every_node(exported: Changed) -> None:
     internal = find(made, "Service", "internal")["spec"]
     assert internal["selector"] == {"app.kubernetes.io/name": "nginx"}
     assert {each["port"] for each in internal["ports"]} == {8081, 8443}
+
+
+def test_a_gateway_passes_connections_on_to_the_edge(document: dict[str, Any], prod: Environment) -> None:
+    document["services"]["nginx"]["ports"].append({"target": 8080, "published": "80", "protocol": "tcp"})
+    settings = {"KUBERNETES_EDGE": "gateway", "SSL_PORT": "443", "DOMAIN": "acme.example"}
+    with pytest.raises(OpsError, match="KUBERNETES_EDGE is gateway, and KUBERNETES_GATEWAY_CLASS names no class"):
+        export.render(replace(prod, values={**prod.values, **settings}), model.parse(document))
+    settings["KUBERNETES_GATEWAY_CLASS"] = "example"
+    made = export.render(replace(prod, values={**prod.values, **settings}), model.parse(document))
+    public = find(made, "Service", "nginx-public")["spec"]
+    assert public["type"] == "ClusterIP" and "externalTrafficPolicy" not in public
+    listeners = {each["port"]: each for each in find(made, "Gateway", "nginx")["spec"]["listeners"]}
+    assert listeners[443]["tls"] == {"mode": "Passthrough"} and listeners[443]["protocol"] == "TLS"
+    assert listeners[80]["protocol"] == "HTTP" and "tls" not in listeners[80]
+    for kind, port in (("TLSRoute", 443), ("HTTPRoute", 80)):
+        route = find(made, kind, f"nginx-{port}")["spec"]
+        assert route["hostnames"] == ["acme.example"]
+        assert route["parentRefs"] == [{"name": "nginx", "sectionName": f"port-{port}"}]
+        assert route["rules"] == [{"backendRefs": [{"name": "nginx-public", "port": port}]}]
 
 
 def test_nginx_goes_to_the_services_by_full_names(exported: Changed) -> None:
