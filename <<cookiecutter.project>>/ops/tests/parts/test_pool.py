@@ -133,6 +133,21 @@ def test_waiting_until_it_chooses_them(use, haproxy) -> None:
     assert caught.value.code == NOT_READY
 
 
+@pytest.mark.parametrize(
+    ("state", "check", "ejections", "told"),
+    [
+        ("UP", "L7OK", 1, (True, False, False)),
+        ("DOWN", "L7OK", 1, (False, True, False)),
+        ("DOWN", "L7OK", 0, (False, False, True)),
+        ("DOWN", "L7STS", 0, (False, False, False)),
+        ("DRAIN", "L7OK", 0, (False, False, False)),
+    ],
+)
+def test_why_one_gets_no_requests(state: str, check: str, ejections: int, told: tuple[bool, ...]) -> None:
+    found = Server("web", "s1", "10.9.0.4", state, check, ejections=ejections)
+    assert (found.chosen, found.ejected, found.recovering) == told
+
+
 def test_a_port_that_nobody_listens_on_is_named(monkeypatch, haproxy) -> None:
     monkeypatch.setattr(pool, "servers", lambda _haproxy: [Server("web", "s1", "10.9.0.4", "DOWN", "L4CON")])
     with pytest.raises(OpsError) as caught:

@@ -47,6 +47,7 @@ def test_what_is_no_share(text: str) -> None:
 
 def test_options_that_do_not_go_together() -> None:
     assert (canary.share("10"), canary.minutes("5", "10"), canary.minutes("", "")) == (10, 5.0, 0)
+    assert (canary.share("1"), canary.share("50")) == (1, 50)
     canary.one_of(canary="10", promote=False, abort=False)
     with pytest.raises(OpsError, match="--canary and --abort cannot be used together"):
         canary.one_of(canary="10", promote=False, abort=True)
@@ -91,6 +92,10 @@ def test_weights_give_the_share(make_container, old_ones: int, new: int, share: 
     weight = canary.weights([Move(WEB, stay, new)], share)["web"]
     got = 100 * weight * new / (weight * new + configuration.USUAL_WEIGHT * old_ones)
     assert got == pytest.approx(share, abs=0.5)
+
+
+def test_nobody_has_a_share_where_only_one_side_is(old) -> None:
+    assert canary.weights([Move(WEB, old), Move(WEB, (), 2)], 10) == {}
 
 
 def test_a_weight_that_haproxy_does_not_know_is_never_written(make_container) -> None:

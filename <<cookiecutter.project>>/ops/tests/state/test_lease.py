@@ -130,6 +130,66 @@ def test_one_that_is_renewed_by_a_slow_clock_is_left_alone(
         pass
 
 
+def test_that_of_a_killed_command_may_be_given_back_meanwhile(
+    server: Server, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody runs `invoke unlock` while we wait whether it goes on."""
+    dead = lease.document(env, "deploy")
+    dead["spec"]["renewTime"] = "2020-01-01T00:00:00.000000Z"
+    server.run(kubectl.place(env), "create", input=json.dumps(dead))
+    verbs: list[str] = []
+    run = server.run
+
+    def noted(at: kubectl.Place, verb: str, *words: str, **options: Any) -> Completed:
+        verbs.append(verb)
+        return run(at, verb, *words, **options)
+
+    def removed(_seconds: float) -> None:
+        server.lease = None
+
+    monkeypatch.setattr(kubectl, "run", noted)
+    monkeypatch.setattr(lease.time, "sleep", removed)
+    with lock.hold(env, "rollback"):
+        assert lock.holder(env).purpose == "rollback"
+    assert verbs[:4] == ["create", "get", "get", "create"]
+
+
+def test_one_that_is_given_back_between_two_looks_is_tried_again(
+    server: Server, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, answers = server.run, [server._refused("AlreadyExists")]
+
+    def late(at: kubectl.Place, verb: str, *words: str, **options: Any) -> Completed:
+        return answers.pop() if verb == "create" and answers else run(at, verb, *words, **options)
+
+    monkeypatch.setattr(kubectl, "run", late)
+    with lock.hold(env, "deploy"):
+        assert not answers and server.lease
+
+
+def test_whoever_may_not_write_it_is_told(server: Server, env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = replace(
+        server._refused("Forbidden"), stderr='Error from server (Forbidden): leases is forbidden: User "ann"'
+    )
+    monkeypatch.setattr(kubectl, "run", lambda *_words, **_options: refused)
+    with pytest.raises(OpsError, match='leases is forbidden: User "ann"'), lock.hold(env, "deploy"):
+        pass
+
+
+def test_what_it_says_of_its_holder(env: Environment) -> None:
+    made = lease.document(env, "deploy --env dev")
+    made["spec"].update(holderIdentity="ann@laptop", acquireTime="2026-11-27T04:00:00.000000Z")
+    assert lease.holder_of(made) == lock.Holder("ann@laptop", "deploy --env dev", 1795752000.0, lease.NAME)
+    assert lease.holder_of({"metadata": {}}) == lock.Holder("somebody", "something", 0.0, lease.NAME)
+
+
+@pytest.mark.parametrize(("renewed", "over"), [("04:00:00", True), ("04:00:01", False)])
+def test_it_is_over_after_its_time(env: Environment, renewed: str, over: bool) -> None:
+    made = lease.document(env, "deploy")
+    made["spec"]["renewTime"] = f"2026-11-27T{renewed}.000000Z"
+    assert lease.expired(made, 1795752001.0 + lease.SECONDS) is over
+
+
 def test_one_that_was_taken_away_is_noticed_and_not_given_back(server: Server, env: Environment) -> None:
     with lock.hold(env, "deploy") as held:
         lease.remove(env)
