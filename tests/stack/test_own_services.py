@@ -80,7 +80,7 @@ def visitors(project: Project, path: str) -> Iterator[list[str]]:
             if not kept:
                 client.close()
                 client = project.client()
-            stop.wait(0.02)
+            stop.wait(0.05)
         client.close()
 
     threads = [threading.Thread(target=visit, args=(kept,)) for kept in (True, False)]

@@ -174,3 +174,56 @@ def test_differences_are_told_by_their_place() -> None:
     old = {"a": 1, "list": [{"name": "x", "v": 1}], "gone": {"b": 1}, "empty": {}}
     new = {"a": 2, "list": [{"name": "x", "v": 2}], "new": [1]}
     assert list(plan.differing(old, new)) == ["a: 1 → 2", "gone removed", "list[x].v: 1 → 2", "new added"]
+
+
+def test_a_schedule_is_told_as_one(see) -> None:
+    def scheduled(when: str) -> dict[str, Any]:
+        inside = {"spec": {"template": {"spec": {"containers": [{"name": "report", "image": "acme/report:1"}]}}}}
+        return {**job(name="report"), "kind": "CronJob", "spec": {"schedule": when, "jobTemplate": inside}}
+
+    (made,) = plan.decide(see((None, scheduled("0 3 * * *")))).operations
+    assert (made.word, made.causes, made.phase) == ("schedule", ("not in the cluster yet",), Phase.SCHEDULED_JOBS)
+    (moved,) = plan.decide(see((scheduled("0 3 * * *"), scheduled("0 4 * * *")))).operations
+    assert (moved.word, moved.causes) == (made.word, ("CronJob report: spec.schedule: 0 3 * * * → 0 4 * * *",))
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_files_that_changed_are_told_by_what_they_belong_to(see, deployment: Make, projected: bool) -> None:
+    def reading(name: str) -> Callable[[dict[str, Any]], None]:
+        source = {"configMap": {"name": name}}
+        volume = {
+            "name": "files",
+            **({"projected": {"sources": [source, {"secret": {"name": "a"}}]}} if projected else source),
+        }
+
+        def change(object: dict[str, Any]) -> None:
+            object["spec"]["template"]["spec"]["volumes"] = [volume, {"name": "tmp", "emptyDir": {}}]
+
+        return change
+
+    there = deployment()
+    reading("web-files-1f2e")(there)
+    assert rows(see((there, changed(there, reading("web-files-9a8b"))))) == [
+        ("roll out", "web", "the files in web-files changed")
+    ]
+
+
+def test_pods_whose_secrets_changed_say_so(see, deployment: Make) -> None:
+    there = deployment()
+    there["spec"]["template"].setdefault("metadata", {})["annotations"] = {plan.STAMP: "before"}
+
+    def restamp(object: dict[str, Any]) -> None:
+        object["spec"]["template"]["metadata"]["annotations"] = {plan.STAMP: "after"}
+
+    assert rows(see((there, changed(there, restamp)))) == [("roll out", "web", "its secrets changed")]
+
+
+def test_a_daemon_set_is_a_workload_and_is_removed_by_the_name_of_its_service(see, deployment: Make) -> None:
+    edge = {**deployment("nginx"), "kind": "DaemonSet"}
+    assert plan.Seen.workloads(see((None, edge), (None, job()))) == {"nginx": edge}
+    assert rows(see((edge, None))) == [("remove", "nginx", "not declared any more")]
+
+
+@pytest.mark.parametrize(("length", "shown"), [(60, "x" * 60), (61, "x" * 59 + "…")])
+def test_a_long_value_is_cut(length: int, shown: str) -> None:
+    assert list(plan.differing({"a": None}, {"a": "x" * length})) == [f"a: none → {shown}"]
