@@ -181,74 +181,66 @@ def brief(argv: Sequence[str]) -> str:
     return " ".join(words[:4]) + (" …" if len(words) > 4 else "")
 
 
-_FORBIDDEN = re.compile(
-    r'Error from server \(Forbidden\): (?:.*?: )?(?P<what>\S+)(?: "(?P<name>[^"]*)")? is forbidden: '
-    r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+)'
+# What it complains of, what that means, and what to do. In both: context, namespace; said: its own words; and the named
+# groups of the pattern.
+_EXPLANATIONS = (
+    (
+        r"context .*does not exist|context was not found for specified context",
+        'Your kubeconfig has no context "{context}".',
+        "KUBE_CONTEXT must be one of: kubectl config get-contexts --output=name. Another file: KUBECONFIG=FILE",
+    ),
+    (
+        r'namespaces "(?P<name>[^"]+)" not found',
+        "There is no namespace {name} in the cluster of {context}.",
+        "`invoke deploy` makes it, if you may; otherwise KUBE_NAMESPACE must be one that there is.",
+    ),
+    (
+        r'Error from server \(Forbidden\): (?:.*?: )?(?P<what>\S+)(?: "[^"]*")? is forbidden: '
+        r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+)',
+        "{user} may not {verb} {what} in the namespace {namespace} of {context}.",
+        "Ask whoever administers the cluster for the rights in docs/kubernetes.md, or use another KUBE_CONTEXT.",
+    ),
+    (
+        r"You must be logged in to the server|\(Unauthorized\)|the server has asked for the client to pro",
+        "The cluster of {context} does not accept your credentials.",
+        "Log in again. To see who you are there: kubectl --context {context} auth whoami",
+    ),
+    (
+        r"exec: executable .* not found|getting credentials: exec",
+        "Your kubeconfig gets the credentials for {context} by a program that does not work here: {said}",
+        "Install it, or log in again.",
+    ),
+    (
+        r"x509: |tls: failed to verify certificate",
+        "The certificate of the cluster of {context} is not trusted: {said}",
+        "Get a new kubeconfig from whoever administers the cluster.",
+    ),
+    (
+        r"connection refused|no such host|i/o timeout|Unable to connect to the server|was refused - did you specify"
+        r"|no route to host|TLS handshake timeout|context deadline exceeded|Client\.Timeout exceeded"
+        r"|ServiceUnavailable",
+        "The cluster of {context} does not answer: {said}",
+        "Check the network, a VPN, and: kubectl --context {context} version",
+    ),
+    (
+        r"error loading config file|invalid configuration",
+        "Your kubeconfig cannot be read: {said}",
+        "Check KUBECONFIG, or ~/.kube/config.",
+    ),
+    (
+        r'no matches for kind "(?P<kind>[^"]+)"',
+        "The cluster of {context} does not know the kind {kind}.",
+        "Install what provides it, such as the Gateway API (docs/kubernetes.md), or use a newer Kubernetes.",
+    ),
 )
 
 
 def explain(at: Place, stderr: str) -> OpsError | None:
     """What a well-known complaint of kubectl means, and what to do about it."""
-    if re.search(r"context .*does not exist|context was not found for specified context", stderr):
-        return OpsError(
-            f'Your kubeconfig has no context "{at.context}".',
-            "KUBE_CONTEXT must be one of: kubectl config get-contexts --output=name. Another file: KUBECONFIG=FILE",
-            REFUSED,
-        )
-    if match := re.search(r'namespaces "([^"]+)" not found', stderr):
-        return OpsError(
-            f"There is no namespace {match[1]} in the cluster of {at.context}.",
-            "`invoke deploy` makes it, if you may; otherwise KUBE_NAMESPACE must be one that there is.",
-            REFUSED,
-        )
-    if match := _FORBIDDEN.search(stderr):
-        return OpsError(
-            f"{match['user']} may not {match['verb']} {match['what']} in the namespace {at.namespace} of {at.context}.",
-            "Ask whoever administers the cluster for the rights in docs/kubernetes.md, or use another KUBE_CONTEXT.",
-            REFUSED,
-        )
-    if re.search(
-        r"You must be logged in to the server|\(Unauthorized\)|the server has asked for the client to pro", stderr
-    ):
-        return OpsError(
-            f"The cluster of {at.context} does not accept your credentials.",
-            f"Log in again. To see who you are there: kubectl --context {at.context} auth whoami",
-            REFUSED,
-        )
-    if re.search(r"exec: executable .* not found|getting credentials: exec", stderr):
-        return OpsError(
-            f"Your kubeconfig gets the credentials for {at.context} by a program that does not work here:"
-            f" {reason(stderr)}",
-            "Install it, or log in again.",
-            REFUSED,
-        )
-    if re.search(r"x509: |tls: failed to verify certificate", stderr):
-        return OpsError(
-            f"The certificate of the cluster of {at.context} is not trusted: {reason(stderr)}",
-            "Get a new kubeconfig from whoever administers the cluster.",
-            REFUSED,
-        )
-    if re.search(
-        r"connection refused|no such host|i/o timeout|Unable to connect to the server|was refused - did you specify"
-        r"|no route to host|TLS handshake timeout|context deadline exceeded|Client\.Timeout exceeded"
-        r"|ServiceUnavailable",
-        stderr,
-    ):
-        return OpsError(
-            f"The cluster of {at.context} does not answer: {reason(stderr)}",
-            f"Check the network, a VPN, and: kubectl --context {at.context} version",
-            REFUSED,
-        )
-    if re.search(r"error loading config file|invalid configuration", stderr):
-        return OpsError(
-            f"Your kubeconfig cannot be read: {reason(stderr)}", "Check KUBECONFIG, or ~/.kube/config.", REFUSED
-        )
-    if match := re.search(r'no matches for kind "([^"]+)"', stderr):
-        return OpsError(
-            f"The cluster of {at.context} does not know the kind {match[1]}.",
-            "Install what provides it, such as the Gateway API (docs/kubernetes.md), or use a newer Kubernetes.",
-            REFUSED,
-        )
+    for pattern, message, remedy in _EXPLANATIONS:
+        if match := re.search(pattern, stderr):
+            words = {"context": at.context, "namespace": at.namespace, "said": reason(stderr), **match.groupdict()}
+            return OpsError(message.format_map(words), remedy.format_map(words), REFUSED)
     return None
 
 
