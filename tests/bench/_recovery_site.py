@@ -74,6 +74,8 @@ class Site:
     primary: str = "a"
     # Volumes that a container gets empty and in memory, as on another machine.
     fresh: tuple[str, ...] = ()
+    # The weight of all but the receiver; 0: that of the servers.
+    shares: int = 64
 
     # ── servers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,7 +144,7 @@ class Site:
                 "--tmpfs=/tmp:mode=1777,size=64m",
                 "--shm-size=128m",
             ),
-            *("--memory=1g", "--cpus=1", "--init"),
+            *("--memory=1g", "--cpus=1", "--init", f"--cpu-shares={0 if name == 'receiver' else self.shares}"),
             *(f"--env={key}={value}" for key, value in environment.items()),
             *(f"--volume={self.name}-{each}:{path}" for each, path in volumes.items() if each not in self.fresh),
             *(f"--tmpfs={volumes[each]}:uid=999,gid=999,mode=0700" for each in self.fresh),

@@ -1,6 +1,6 @@
 """What backups cost, what comes back from them, and what becomes of damaged and interrupted ones.
 
-    python -m tests.bench.recovery [--only costs moments offsite damage full kills failover] [--rows 5000000]
+    python -m tests.bench.recovery [--only costs slowdown moments offsite damage full kills failover] [--rows 5000000]
 
 A pair of servers and the containers of the part `backup`, without the rest of a stack (_recovery_site.py); each part of
 it prints a table for RESULTS.md with its control in the same run.
@@ -156,7 +156,7 @@ def timed(place: Site, *command: str) -> tuple[float, float]:
 
 def costs(rows: int) -> None:
     """Time, processor and size of a full and an incremental entry, of a verification and a restore."""
-    with site("recovery-bench-costs") as place, load(place) as run:
+    with site("recovery-bench-costs") as place:
         ready(place, rows)
         folder = int(place.sql("select sum(pg_database_size(oid)) from pg_database")) / MIB
         print(f"databases: {folder:.0f} MiB", flush=True)
@@ -185,15 +185,27 @@ def costs(rows: int) -> None:
         lines.append(noted(["recovered from both and WAL, server takes writes", f"{found['seconds']:.1f}", "–", "–"]))
         print("\n" + table(("what", "s", "CPU s", "MiB at the target"), lines) + "\n")
 
-        quiet, busy = [], []
-        for _ in range(3):
-            quiet.append(run(20))
-            taking = threading.Thread(target=place.job, args=("take",), kwargs={"name": "load"})
-            taking.start()
-            busy.append(run(20))
-            taking.join()
-        ratio = statistics.median(busy) / statistics.median(quiet)
-        print(f"pgbench at 150 transactions/s, latency: {quiet} ms alone, {busy} ms during a backup: × {ratio:.2f}\n")
+
+def slowdown(rows: int) -> None:
+    """How much longer a transaction takes during a backup; the control is a backup with the weight of the servers."""
+    with site("recovery-bench-slowdown") as place, load(place) as run:
+        ready(place, rows)
+        lines = []
+        for shares in (place.shares, 0):
+            place.shares = shares
+            quiet, busy = [], []
+            for _ in range(3):
+                quiet.append(run(20))
+                taking = threading.Thread(target=place.job, args=("take",), kwargs={"name": "load"})
+                taking.start()
+                busy.append(run(20))
+                taking.join()
+            ratio = statistics.median(busy) / statistics.median(quiet)
+            words = f"cpu_shares {shares}" if shares else "control: as the servers"
+            lines.append(
+                noted([words, *(", ".join(f"{each:.1f}" for each in some) for some in (quiet, busy)), f"{ratio:.2f}"])
+            )
+        print("\n" + table(("weight of the backup", "ms alone", "ms during a backup", "medians, ×"), lines) + "\n")
 
 
 # ── what comes back ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -592,6 +604,7 @@ def failover(rows: int) -> None:
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "costs": lambda asked: costs(asked.rows),
+    "slowdown": lambda asked: slowdown(asked.rows),
     "moments": lambda asked: moments(asked.small),
     "offsite": lambda asked: offsite(asked.small),
     "damage": lambda asked: damage(asked.small),
