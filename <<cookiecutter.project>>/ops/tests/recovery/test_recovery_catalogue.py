@@ -14,7 +14,7 @@ import pytest
 from ops.base.errors import OpsError
 from ops.recovery import catalogue
 from ops.recovery.catalogue import FULL, INCREMENTAL, POSTGRES, Catalogue, Entry, Part, Verification
-from ops.recovery.repository import Repository
+from ops.recovery.repository import Repository, Snapshot
 from ops.recovery.settings import Keep, Paths, Settings, Target
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -190,3 +190,68 @@ def test_damage_is_repaired_once(tmp_path: Path) -> None:
     assert not catalogue.needs_repair(repository, Catalogue((second,))), "what was damaged has expired"
     catalogue.note_repair(repository, Catalogue((first, second), (failed(first), failed(second))))
     assert not catalogue.needs_repair(repository, damaged)
+
+
+class Shelf:
+    """A repository that only remembers: its snapshots, what was copied to another one and what was forgotten."""
+
+    def __init__(self, cache: Path, *snapshots: Snapshot) -> None:
+        self.settings = Settings("prod", "acme", (Target("/backups"),), 30, 7, KEEP, paths=Paths(cache=cache))
+        self.location = "/backups"
+        self.held = list(snapshots)
+        self.copied: list[list[str]] = []
+        self.forgotten: list[str] = []
+
+    def snapshots(self) -> list[Snapshot]:
+        return self.held
+
+    def copy(self, ids: list[str], _other: object) -> None:
+        self.copied.append(ids)
+
+    def forget(self, ids: list[str]) -> None:
+        self.forgotten += ids
+
+
+def saved(id: str, *tags: str) -> Snapshot:
+    return Snapshot(id, NOON, frozenset(tags), original=id)
+
+
+def test_copies_are_whole_and_their_records_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, damaged = run_of(2)
+    found = Catalogue((good, damaged), (proof(damaged, False),))
+    monkeypatch.setattr(catalogue, "read", lambda _: found)
+    first = Shelf(
+        tmp_path,
+        saved("record", f"entry={good.id}", f"part={catalogue.RECORD}"),
+        saved("files", f"entry={good.id}", "part=files"),
+        saved("there", f"entry={good.id}", "part=postgres"),
+        saved("proof", f"verification={good.id}"),
+        saved("bad", f"entry={damaged.id}", "part=files"),
+        saved("unfinished", "entry=20200101T000000Z", "part=files"),
+    )
+    other = Shelf(tmp_path, replace(first.held[2], id="copy"))
+    before = catalogue.changed(first.settings)
+    assert catalogue.copy_missing(first, other) == 3  # type: ignore[arg-type]
+    assert first.copied == [["files", "proof"], ["record"]]
+    assert before == 0 and catalogue.changed(first.settings) > 0
+
+
+def test_an_entry_goes_with_its_proofs_and_its_record_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run_of(3, full_every=1)
+    monkeypatch.setattr(catalogue, "read", lambda _: Catalogue(tuple(found)))
+    shelf = Shelf(
+        tmp_path,
+        saved("old files", f"entry={found[0].id}", "part=files"),
+        saved("old proof", f"verification={found[0].id}"),
+        saved("old record", f"entry={found[0].id}", f"part={catalogue.RECORD}"),
+        saved("kept proof", f"verification={found[2].id}"),
+        saved("kept", f"entry={found[2].id}", "part=files"),
+    )
+    assert catalogue.remove_expired(shelf, Keep(1, 0, 0)) == {found[0].id}  # type: ignore[arg-type]
+    assert shelf.forgotten == ["old record", "old files", "old proof"]
+    assert catalogue.changed(shelf.settings) > 0
+
+
+def test_a_machine_keeps_its_name(tmp_path: Path) -> None:
+    (here, there) = (Shelf(tmp_path / name).settings for name in ("here", "there"))
+    assert catalogue.machine(here) == catalogue.machine(here) != catalogue.machine(there)
