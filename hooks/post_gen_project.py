@@ -69,6 +69,10 @@ def replace_examples(root: Path, answers: dict[str, str]) -> None:
     text = volumes.read_text(encoding="utf-8")
     volumes.write_text(re.sub(r" volumes:\n( +- .*\n)+", " volumes: []\n", text), encoding="utf-8")
 
+    clients = root / "docker-compose.postgres-clients.yml"
+    text = clients.read_text(encoding="utf-8")
+    clients.write_text(re.sub(r"^services:\n(  .*\n)+", "services: {}\n", text, flags=re.MULTILINE), encoding="utf-8")
+
     listed = "|".join(examples)
     workspace = root / "services" / "pyproject.toml"
     text = workspace.read_text(encoding="utf-8")

@@ -24,9 +24,15 @@ OPTIONAL_FILES = (
     "docker-compose.scheduler.yml",
     "docker-compose.backup.yml",
     "docker-compose.backup-volumes.yml",
+    # Beside a PostgreSQL of the stack they have no meaning, and resolve all the same.
+    "docker-compose.postgres-managed.yml",
+    "docker-compose.postgres-clients.yml",
 )
 # What only adds to another optional file, by that file.
-ADDITIONS = {"docker-compose.backup.yml": "docker-compose.backup-volumes.yml"}
+ADDITIONS = {
+    "docker-compose.backup.yml": "docker-compose.backup-volumes.yml",
+    "docker-compose.postgres-managed.yml": "docker-compose.postgres-clients.yml",
+}
 # What comes with them in .env.
 OPTIONAL_SETTINGS = {
     "REDIS_SENTINELS": ",".join(f"redis-sentinel-{number}:26379" for number in (1, 2, 3)),

@@ -83,7 +83,9 @@ def is_copied(path: Path) -> bool:
 def services() -> dict[str, str]:
     """Every Compose service and the file that defines it. Compose files are valid YAML without rendering."""
     # What these only add to belongs to a file that comes later here.
-    overrides = {f"docker-compose.{name}.yml" for name in ("backup-volumes", "dev", "failover", "http3", "ipv6")}
+    overrides = {
+        f"docker-compose.{name}.yml" for name in ("backup-volumes", "dev", "http3", "ipv6", "postgres-clients")
+    }
     paths = sorted(FOLDER.glob("docker-compose*.yml"), key=lambda path: path.name not in overrides)
     return {
         name: path.name

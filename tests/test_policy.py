@@ -39,6 +39,7 @@ NO_HEALTH_CHECK = {
     "elasticsearch-setup": "ends after its work: the exit code is its health",
     "backup": "ends after its work: the exit code is its health",
     "backup-verify": "ends after its work: the exit code is its health",
+    "postgres-client": "it serves nothing; `invoke health` asks the server outside through it",
     "nginx-exporter": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
     "otel-collector": "the image holds one program and nothing to probe it with; Prometheus' `up` is its health",
 }
@@ -173,6 +174,8 @@ def test_only_one_file_names_the_services_of_the_owner() -> None:
     """A template update must not meet them, and who renames or removes one edits that file alone."""
     files = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in template.FOLDER.glob("*.yml")}
     own = files.pop("docker-compose.services.yml")["services"].keys()
+    # It is the owner's as well, like the one that names their volumes.
+    assert files.pop("docker-compose.postgres-clients.yml")["services"].keys() < own
     assert own == OURS
     others = {
         name: [*(content.get("services") or {}), *itertools.chain(*map(depends_on, content["services"].values()))]
@@ -202,9 +205,9 @@ def test_a_missing_setting_stops_at_once(project: Path, tmp_path: Path, setting:
 @each_environment
 def test_only_networks_that_need_one_have_a_way_out(model: compose.Model) -> None:
     """frontend: nginx is published. backend: mail. access: alert mails, and pages that are published on loopback.
-    offsite: the targets of backups."""
+    offsite: the targets of backups. managed: a PostgreSQL outside of the stack."""
     open_ones = {name for name, network in model["networks"].items() if not (network or {}).get("internal")}
-    assert open_ones == {"frontend", "backend", "access", "offsite"}
+    assert open_ones == {"frontend", "backend", "access", "offsite", "managed"}
 
 
 # -- who reaches whom: tests/connections.yml --------------------------------------------------------------------------
@@ -237,7 +240,7 @@ def test_the_matrix_is_no_wider_than_the_networks(project: Path) -> None:
 
 @each_environment
 def test_the_matrix_knows_every_service_with_a_port(model: compose.Model) -> None:
-    assert model["services"].keys() - connections.load().listens.keys() == ONE_SHOT
+    assert model["services"].keys() - connections.load().listens.keys() == {*ONE_SHOT, "postgres-client"}
 
 
 @each_environment
@@ -507,7 +510,7 @@ def test_every_part_of_the_stack_says_that_it_is_one(service: dict[str, Any], na
     said = service.get("labels") or {}
     assert (said.keys() & {"ops.stateful", "ops.tier", "ops.part"} == set()) == (name in OURS)
     data = "ops.stateful" in said or said.get("ops.tier") == "data"
-    near = {"database", "consensus"} & service["networks"].keys()
+    near = {"database", "consensus", "managed"} & service["networks"].keys()
     assert (said.get("ops.part") == "backup") == (name in BACKUP)
     assert data == bool(near and name not in OURS | BACKUP and said.get("ops.tier") != "monitoring")
     assert ("ops.job" in said) == (name in OURS & ONE_SHOT)

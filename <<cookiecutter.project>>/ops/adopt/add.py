@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from ops.adopt import backed_up, check, composefile, entry, skeletons
-from ops.adopt.check import BACKED_UP, FILE, refuse_unless
+from ops.adopt import backed_up, check, clients, composefile, entry, skeletons
+from ops.adopt.check import BACKED_UP, CLIENTS, FILE, refuse_unless
 from ops.adopt.entry import DOCKERFILE, IMAGE, KINDS, MADE, PYTHON, Wanted
 from ops.base import console
 from ops.base.environments import Environment
@@ -43,6 +43,8 @@ def add(env: Environment, wanted: Wanted) -> None:
     changed = {FILE: entry.put(texts[FILE], wanted, _secrets_elsewhere(before))}
     if wanted.volume and BACKED_UP in texts:
         changed[BACKED_UP] = backed_up.put(texts[BACKED_UP], wanted.volume_name)
+    if wanted.stored and CLIENTS in texts:
+        changed[CLIENTS] = clients.put(texts[CLIENTS], added)
     after = check.edited(env, texts | changed)
     check.compare(before, after, [*added, *([backed_up.SERVICE] if BACKED_UP in changed else [])])
     files = skeletons.files(wanted, env.project_dir)
@@ -128,7 +130,7 @@ def refuse(wanted: Wanted, project: Path) -> None:
 
 def _parts(project: Path) -> dict[str, str]:
     """The file of each part of the stack, whether an environment has it or not: the commands know parts by name."""
-    files = [path for path in sorted(project.glob("docker-compose*.yml")) if path.name != FILE]
+    files = [path for path in sorted(project.glob("docker-compose*.yml")) if path.name not in (FILE, CLIENTS)]
     return {name: path.name for path in files for name in composefile.names(path.read_text("utf-8"), "services")}
 
 
@@ -185,6 +187,8 @@ def _say(env: Environment, wanted: Wanted, files: dict[str, str], added: list[st
     console.say(f"wrote {FILE}: {' and '.join(added)}")
     if BACKED_UP in changed:
         console.say(f"wrote {BACKED_UP}: {wanted.volume_name}")
+    if CLIENTS in changed:
+        console.say(f"wrote {CLIENTS}: {' and '.join(added)}")
     if wanted.stored or wanted.queue or wanted.cache:
         console.say("\nIts passwords are still to be made, in each environment:")
         console.say(f"  invoke secret-init --env {env.name}")

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ops import engine
-from ops.adopt import backed_up
+from ops.adopt import backed_up, clients
 from ops.base import environments
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
@@ -19,12 +19,14 @@ from ops.stack.model import Stack
 FILE = "docker-compose.services.yml"
 # What the service that takes backups mounts.
 BACKED_UP = backed_up.FILE
+# Who uses a PostgreSQL outside of the stack.
+CLIENTS = clients.FILE
 
 
 def texts_of(project: Path) -> dict[str, str]:
-    """The files as they are, by name; the second one only where there is one. Raises OpsError (USAGE) when the first
-    one is not there."""
-    names = (FILE, BACKED_UP) if (project / BACKED_UP).exists() else (FILE,)
+    """The files as they are, by name; but the first only where there is one. Raises OpsError (USAGE) when the first is
+    not there."""
+    names = (FILE, *(each for each in (BACKED_UP, CLIENTS) if (project / each).exists()))
     try:
         return {name: (project / name).read_text(encoding="utf-8") for name in names}
     except FileNotFoundError:

@@ -305,5 +305,4 @@ def _migrations(wanted: Wanted) -> Iterator[str]:
     yield f"  DATABASE_NAME: {wanted.module if wanted.database else '${POSTGRES_DB}'}"
     yield f"secrets: [{wanted.prefix}_DB_PASSWORD]"
     yield "networks: [database]"
-    yield from ("depends_on:", "  postgres-primary: {condition: service_healthy}")
     yield from ("deploy:", "  resources:", "    limits:", '      cpus: "1"', "      memory: 256m", "      pids: 64")

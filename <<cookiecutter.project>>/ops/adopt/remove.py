@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ops.adopt import backed_up, check, composefile
-from ops.adopt.check import BACKED_UP, FILE, refuse_unless
+from ops.adopt import backed_up, check, clients, composefile
+from ops.adopt.check import BACKED_UP, CLIENTS, FILE, refuse_unless
 from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
@@ -36,7 +36,8 @@ def remove(env: Environment, name: str, assume_yes: bool = False) -> None:
         changed = composefile.remove(changed, section, each)
         if section == "volumes":
             mounted = backed_up.remove(mounted, each)
-    after = {FILE: changed, **({BACKED_UP: mounted} if mounted != texts.get(BACKED_UP, "") else {})}
+    others = {BACKED_UP: mounted, CLIENTS: clients.remove(texts.get(CLIENTS, ""), name)}
+    after = {FILE: changed, **{file: text for file, text in others.items() if text != texts.get(file, "")}}
     check.compare(
         before, check.edited(env, texts | after), [name, *([backed_up.SERVICE] if BACKED_UP in after else [])]
     )

@@ -77,9 +77,14 @@ class Parts:
 
     @property
     def left_out(self) -> list[str]:
-        """Parts that the stack does not have."""
+        """Parts that the stack does not have, with the reason."""
         named = (("PostgreSQL", self.primary), ("Redis", self.cache), ("RabbitMQ", self.broker))
-        return [name for name, container in named if container is None]
+        missing = [name for name, container in named if container is None]
+        outside = "it is outside of the stack; backups of docker-compose.backup.yml hold its databases"
+        return [
+            f"{name}: {outside if name == 'PostgreSQL' and self.owned.managed else 'the stack has none'}"
+            for name in missing
+        ]
 
 
 def find(
@@ -158,10 +163,11 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     path = folder / archive.file_name(facts)
     _note_success(env, facts.created_at)
     others = [name for name in on_server if name not in {*databases, env.values.get("POSTGRES_DB", ""), "postgres"}]
+    lacking = [name for name in parts.owned.databases if name not in databases] if primary else []
     left_out = (
-        *(f"{name}: the stack has none" for name in parts.left_out),
+        *parts.left_out,
         *(f"database {name}: no label ops.database declares it" for name in others),
-        *(f"database {name}: it does not exist yet" for name in parts.owned.databases if name not in databases),
+        *(f"database {name}: it does not exist yet" for name in lacking),
         *(f"volume {name}: no label ops.backup names it" for name in parts.owned.not_backed_up),
         *(f"volume {each.name}: it does not exist yet" for each in parts.owned.volumes if each not in volumes),
     )

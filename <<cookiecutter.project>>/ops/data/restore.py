@@ -27,7 +27,7 @@ from ops import engine
 from ops.base import console, signals
 from ops.base import undo as undoing
 from ops.base.environments import Environment, relative
-from ops.base.errors import FAILED, INTERRUPTED, USAGE, OpsError
+from ops.base.errors import FAILED, INTERRUPTED, REFUSED, USAGE, OpsError
 from ops.data import choice
 from ops.data.backup import (
     ASIDE,
@@ -60,6 +60,8 @@ from ops.state.lock import Lock
 from ops.state.releases import author
 from ops.state.swap import Swap
 
+# What to do about a PostgreSQL outside of the stack.
+_FROM_SCRATCH = "Serve what it held beside the stack, and copy from there: invoke restore latest --into scratch"
 # In names of databases: beside the one in use, and put aside. At most 30 characters with the time.
 _BESIDE, _ASIDE = "_restoring_", "_before_restore_"
 # How many backups a message names.
@@ -388,7 +390,10 @@ class Restore:
             ("Redis", REDIS, parts.cache),
             ("RabbitMQ", RABBITMQ, parts.broker),
         ):
-            if member in members and there is None:
+            if member == POSTGRES and parts.owned.managed:
+                if member in members or archive.databases(members):
+                    yield f"PostgreSQL: it is outside of the stack. {_FROM_SCRATCH}"
+            elif member in members and there is None:
                 yield f"{title}: the stack has none"
             elif there and member not in members and not self.partly:
                 yield f"{title}: the backup does not hold it, and it stays as it is"
@@ -435,6 +440,8 @@ class Restore:
                 f"{self.env.name} was not deployed completely: {', '.join(missing)} never ran.",
                 f"invoke deploy --env {self.env.name}",
             )
+        if self.owned.managed and not (self.volumes or self.cache or self.broker):
+            raise OpsError("PostgreSQL is outside of the stack: nothing there is replaced.", _FROM_SCRATCH, REFUSED)
         versions = self.manifest.facts.versions
         if self.cache:
             check_version("Redis", versions["redis"], redis.info(self.cache, "server")["redis_version"], 2)

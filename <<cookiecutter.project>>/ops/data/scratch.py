@@ -18,7 +18,7 @@ from ops.base.waiting import until
 from ops.data import choice, part
 from ops.data.backup import Tick
 from ops.data.entries import Wanted
-from ops.parts.postgres import ownership
+from ops.parts.postgres import managed, ownership
 from ops.secrets.files import read
 from ops.stack import model
 
@@ -116,14 +116,23 @@ def serve_argv(env: Environment, name: str, image: str, content: str) -> list[st
     ]
 
 
+def _login(env: Environment) -> tuple[str, str, str]:
+    """The superuser of the server, the secret that becomes its password, and the database to begin with."""
+    common = env.values["POSTGRES_DB"]
+    if managed.here(env):
+        return "backup", "BACKUP_DB_PASSWORD", common
+    return env.values["POSTGRES_USER"], "POSTGRES_PASSWORD", common
+
+
 def _asked(env: Environment, container: engine.Container, text: str) -> bool:
-    line = ["psql", "-h", "/tmp", "-U", env.values["POSTGRES_USER"], "-d", "postgres", "-v", "ON_ERROR_STOP=1"]
+    line = ["psql", "-h", "/tmp", "-U", _login(env)[0], "-d", "postgres", "-v", "ON_ERROR_STOP=1"]
     return engine.exec_(container.id, line, input=text, check=False).ok
 
 
 def _set_password(env: Environment, container: engine.Container) -> None:
     """Let the superuser log in with today's password: that of back then may be forgotten."""
-    user, password = env.values["POSTGRES_USER"], read(env, "POSTGRES_PASSWORD")
+    user, secret, _ = _login(env)
+    password = read(env, secret)
     text = f"SET log_statement = none; ALTER ROLE {ownership.identifier(user)} PASSWORD {ownership.literal(password)};"
     if not _asked(env, container, text):
         raise OpsError(f"{container.name} does not let its superuser have a password.", f"docker logs {container.name}")
@@ -153,14 +162,15 @@ def as_json(found: Scratch, env: Environment) -> dict[str, Any]:
 
 def url(env: Environment, found: Scratch) -> str:
     """The connection string, without the password."""
-    return f"postgresql://{env.values['POSTGRES_USER']}@{found.address}/{env.values['POSTGRES_DB']}"
+    user, _, database = _login(env)
+    return f"postgresql://{user}@{found.address}/{database}"
 
 
 def show(found: Scratch, env: Environment) -> None:
     """The server for people."""
     console.say(f"{found.name} serves {found.content}", "green")
     console.say(f"  {url(env, found)}")
-    console.say(f"  the password is that of the stack: config/{env.name}/secrets/POSTGRES_PASSWORD")
-    user, database = env.values["POSTGRES_USER"], env.values["POSTGRES_DB"]
+    user, secret, database = _login(env)
+    console.say(f"  the password is that of the stack: config/{env.name}/secrets/{secret}")
     console.say(f"  docker exec -it {found.name} psql -h /tmp -U {user} {database}")
     console.say(f"  remove it: invoke restore --drop-scratch --env {env.name}")

@@ -14,6 +14,7 @@ from ops.base.environments import Environment
 from ops.base.errors import FAILED, USAGE, OpsError
 from ops.engine import Container
 from ops.parts import postgres, rabbitmq, redis
+from ops.parts.postgres import managed
 from ops.parts.postgres import ownership as databases
 from ops.parts.rabbitmq import ownership as broker
 from ops.parts.redis import ownership as cache
@@ -44,8 +45,10 @@ def declared(env: Environment, stack: Stack) -> Owned:
         (owned.users, RABBITMQ, rabbitmq.NODES),
         (owned.redis_users, REDIS, redis.NODES),
     )
+    owned = replace(owned, managed=managed.SERVICE in stack.services)
     for what, part, nodes in kinds:
-        if what and not any(node in stack.services for node in nodes):
+        outside = part == POSTGRESQL and owned.managed
+        if what and not outside and not any(node in stack.services for node in nodes):
             raise OpsError(
                 f"The Compose files: {what[0].services[0]} has the label {what[0].label}, and no file of COMPOSE_FILE"
                 f" declares {part}.",
@@ -55,14 +58,15 @@ def declared(env: Environment, stack: Stack) -> Owned:
             )
     broker.declared(env.project_dir, owned)
     copying = [name for name, each in stack.services.items() if stack_labels.is_backup(each.labels)]
-    if copying and any(node in stack.services for node in postgres.NODES):
+    if copying and (owned.managed or any(node in stack.services for node in postgres.NODES)):
         role = Role("backup", _COPIES, services=tuple(copying), copies=True)
         return replace(owned, roles=(*owned.roles, role))
     return owned
 
 
 def look(env: Environment, owned: Owned, containers: Sequence[Container]) -> tuple[Need, ...]:
-    """What is missing, by part and service. Raises OpsError (REFUSED) when something of a name belongs to others."""
+    """What is missing, by part and service. Raises OpsError (REFUSED) when something of a name belongs to others, or is
+    missing in a managed PostgreSQL."""
     found: list[Need] = []
     if owned.roles:
         found += _asked(POSTGRESQL, owned.roles, lambda: _roles(env, owned, containers))
@@ -90,6 +94,9 @@ def _asked(
 
 
 def _roles(env: Environment, owned: Owned, containers: Sequence[Container]) -> dict[Role, tuple[str, ...]]:
+    if owned.managed:
+        managed.refuse_missing(env, owned, managed.client(env, containers))
+        return {}
     return databases.missing(env, owned, postgres.primary(env, containers))
 
 
@@ -98,8 +105,10 @@ def _users(env: Environment, owned: Owned, containers: Sequence[Container]) -> d
 
 
 def provide(env: Environment, owned: Owned, containers: Sequence[Container], parts: Iterable[str]) -> None:
-    """Make what is missing in some parts, which run by now. Raises OpsError."""
-    if POSTGRESQL in parts:
+    """Make what is missing in some parts, which run by now. Raises OpsError, also for what a managed one lacks."""
+    if POSTGRESQL in parts and owned.managed:
+        managed.refuse_missing(env, owned, managed.client(env, containers))
+    elif POSTGRESQL in parts:
         databases.provide(env, owned, postgres.primary(env, containers))
     if RABBITMQ in parts:
         broker.provide(env, owned, rabbitmq.node(env, containers))

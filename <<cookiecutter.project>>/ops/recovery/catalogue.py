@@ -21,6 +21,8 @@ from ops.recovery.repository import Damaged, Repository, RepositoryError, Snapsh
 from ops.recovery.settings import Keep, Settings
 
 POSTGRES, FILES, INVENTORY, RECORD = "postgres", "files", "inventory", "record"
+# What the names of parts begin with that hold the dump of a database outside of the stack.
+DUMP = "dump-"
 FULL, INCREMENTAL = "full", "incremental"
 LATEST = "latest"
 
@@ -71,6 +73,16 @@ class Entry:
     def previous(self) -> str:
         """Id of the entry without which this one cannot be restored; "" when it stands alone."""
         return self.parts[POSTGRES].previous if POSTGRES in self.parts else ""
+
+    @property
+    def dumps(self) -> tuple[Part, ...]:
+        """Its dumps of databases outside of the stack, by name."""
+        return tuple(part for name, part in sorted(self.parts.items()) if name.startswith(DUMP))
+
+    @property
+    def holds_database(self) -> bool:
+        """Whether PostgreSQL can be restored from it."""
+        return POSTGRES in self.parts or bool(self.dumps)
 
     @property
     def size(self) -> int:

@@ -24,7 +24,7 @@ from ops.base.errors import REFUSED, USAGE, OpsError
 from ops.recovery import archive, catalogue, contents, folders, rabbitmq, serve
 from ops.recovery.catalogue import FILES, POSTGRES, Entry
 from ops.recovery.log import say
-from ops.recovery.postgres import client, recover, server, state
+from ops.recovery.postgres import client, dumps, recover, server, state
 from ops.recovery.repository import Repository, RepositoryError
 from ops.recovery.settings import Settings, Target
 
@@ -113,6 +113,12 @@ def choose(settings: Settings, wanted: Wanted) -> Chosen:
             "Choose another entry: invoke backup --list",
             REFUSED,
         )
+    if wanted.until is not None and entry.dumps:
+        raise OpsError(
+            f"{entry.id} holds dumps of a PostgreSQL outside of the stack, which are of one moment.",
+            "Leave --to out. Recovery to any other moment is the provider's.",
+            USAGE,
+        )
     if wanted.until is not None and POSTGRES not in entry.parts:
         raise OpsError(f"{entry.id} has no PostgreSQL, so --to has no meaning.", "Leave --to out.", USAGE)
     catalogue.chain(found.entries, entry)
@@ -154,6 +160,11 @@ def plan(settings: Settings, wanted: Wanted) -> Plan:
                 members[member] = {"database": name, "database_bytes": size, "rows": rows}
             elif name not in _OWN_DATABASES:
                 left_out.append(f"database {name}: an archive cannot hold one of that name")
+    for each in entry.dumps:
+        name, rows = str(each.details["database"]), {table: rows for table, (rows, _) in each.details["tables"].items()}
+        member = archive.POSTGRES if name == settings.database else archive.database(name)
+        versions["postgres"] = version_of(int(each.details["version"]))
+        members[member] = {"database": name, "database_bytes": each.size, "rows": rows}
     if FILES in entry.parts:
         details = entry.parts[FILES].details
         for part, member in (("redis", archive.REDIS), ("rabbitmq", archive.RABBITMQ)):
@@ -261,7 +272,7 @@ def _is_database(member: str) -> bool:
 def recover_into(settings: Settings, wanted: Wanted, into: Path) -> None:
     """Recover PostgreSQL below a folder, for a server to use (serve.py). Raises OpsError."""
     found, chosen = plan(settings, wanted), choose(settings, wanted)
-    if POSTGRES not in chosen.entry.parts:
+    if not chosen.entry.holds_database:
         raise OpsError(f"{chosen.entry.id} has no PostgreSQL.", "See: invoke backup --list", USAGE)
     refuse_short_disk(into, found.space)
     with _recovered(settings, chosen, into / "work") as running:
@@ -273,6 +284,8 @@ def recover_into(settings: Settings, wanted: Wanted, into: Path) -> None:
 def _recovered(settings: Settings, chosen: Chosen, folder: Path) -> AbstractContextManager[server.Server]:
     """The server as it was at the wanted moment."""
     say("info", f"recovering PostgreSQL from {chosen.entry.id}")
+    if chosen.entry.dumps:
+        return dumps.loaded(chosen.repository, chosen.entry, folder)
     return recover.recovered(settings, chosen.repository, chosen.entry, folder, until(chosen))
 
 

@@ -15,6 +15,7 @@ Kind = Literal["backups", "wal"]
 # The names of its nodes, where there are any; which of them is the primary, a failover changes.
 REDIS_NODES = ("redis-primary", "redis-replica")
 _REDIS_FILE = "docker-compose.redis.yml"
+_MANAGED_FILE = "docker-compose.postgres-managed.yml"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Settings:
 
     hosts are HOST:PORT, those of Redis HOST. wal_seconds: between two deliveries of WAL; full_days: after so many days
     a full backup; upload_kib: KiB a second that one upload takes at most, 0 for no limit; wal_limit_mib: MiB of WAL on
-    this machine beyond which the oldest goes as long as there is no entry, and an alert tells when there is one.
+    this machine beyond which the oldest goes as long as there is no entry, and an alert tells when there is one;
+    managed_hosts: of a PostgreSQL outside of the stack, whose connections `tls` protects, in words of libpq.
     """
 
     environment: str
@@ -78,12 +80,19 @@ class Settings:
     upload_kib: int = 0
     wal_limit_mib: int = 1024
     database_hosts: tuple[str, ...] = ()
+    managed_hosts: tuple[str, ...] = ()
+    tls: Mapping[str, str] = field(default_factory=dict)
     database: str = "postgres"
     redis_hosts: tuple[str, ...] = ()
     redis_sentinels: tuple[str, ...] = ()
     rabbitmq_hosts: tuple[str, ...] = ()
     rabbitmq_user: str = ""
     paths: Paths = field(default_factory=Paths)
+
+    @property
+    def managed_name(self) -> str:
+        """The PostgreSQL outside of the stack, as messages name it."""
+        return ", ".join(self.managed_hosts)
 
     def secret(self, name: str) -> str:
         """The value of a secret; "" when its file is missing or empty."""
@@ -105,6 +114,9 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
     targets = tuple(dict.fromkeys(_target(each) for each in text.split()))
     if not targets:
         raise _wrong("BACKUP_TARGETS", text, f"it must name at least one target: {_FORMS}")
+    files = environ.get("COMPOSE_FILE", "").split(":")
+    database_hosts = _listed(environ, "DATABASE_HOSTS", "5432")
+    managed = _MANAGED_FILE in files
     settings = Settings(
         environment=_needed(environ, "ENVIRONMENT"),
         project=_needed(environ, "PROJECT"),
@@ -120,9 +132,11 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
         with_secrets=_flag(environ, "BACKUP_SECRETS"),
         s3_region=environ.get("BACKUP_S3_REGION", ""),
         upload_kib=_number(environ, "BACKUP_UPLOAD_KIB", 0),
-        database_hosts=_listed(environ, "DATABASE_HOSTS", "5432"),
+        database_hosts=() if managed else database_hosts,
+        managed_hosts=database_hosts if managed else (),
+        tls=_tls(environ) if managed else {},
         database=environ.get("DATABASE_NAME") or "postgres",
-        redis_hosts=REDIS_NODES if _REDIS_FILE in environ.get("COMPOSE_FILE", "").split(":") else (),
+        redis_hosts=REDIS_NODES if _REDIS_FILE in files else (),
         redis_sentinels=_listed(environ, "REDIS_SENTINELS", "26379"),
         rabbitmq_hosts=_listed(environ, "RABBITMQ_HOSTS", "15672"),
         rabbitmq_user=environ.get("RABBITMQ_USER", ""),
@@ -152,6 +166,11 @@ def _target(text: str) -> Target:
 def _listed(environ: Mapping[str, str], key: str, port: str) -> tuple[str, ...]:
     hosts = (each.strip() for each in environ.get(key, "").split(","))
     return tuple(each if ":" in each else f"{each}:{port}" for each in hosts if each)
+
+
+def _tls(environ: Mapping[str, str]) -> dict[str, str]:
+    named = (("sslmode", "DATABASE_SSLMODE"), ("sslrootcert", "DATABASE_SSLROOTCERT"))
+    return {key: environ[variable] for key, variable in named if environ.get(variable)}
 
 
 def _needed(environ: Mapping[str, str], key: str) -> str:

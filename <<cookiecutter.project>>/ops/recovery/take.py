@@ -20,7 +20,7 @@ from ops.base.errors import REFUSED, OpsError
 from ops.recovery import catalogue, configuration, folders, rabbitmq, redis, volumes
 from ops.recovery.catalogue import Catalogue, Entry, Part
 from ops.recovery.log import say
-from ops.recovery.postgres import base
+from ops.recovery.postgres import base, dumps
 from ops.recovery.repository import Repository
 from ops.recovery.settings import Kind, Settings
 
@@ -107,6 +107,11 @@ def _entry(settings: Settings, repository: Repository, previous: Entry | None) -
     left_out: list[str] = []
     if settings.database_hosts:
         parts.append(base.take_base(settings, repository, entry_id, previous))
+    elif settings.managed_hosts:
+        parts += dumps.take(settings, repository, entry_id)
+        left_out.append(
+            f"PostgreSQL between backups: point-in-time recovery of {settings.managed_name} is the provider's"
+        )
     else:
         left_out.append("PostgreSQL: the stack has none")
     with folders.temporary(settings, "take") as folder:

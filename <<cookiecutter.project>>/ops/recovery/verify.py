@@ -19,7 +19,7 @@ from ops.base.errors import OpsError
 from ops.recovery import catalogue, configuration, folders, rabbitmq, redis, take, volumes
 from ops.recovery.catalogue import Entry, Part, Verification
 from ops.recovery.log import say
-from ops.recovery.postgres import prove
+from ops.recovery.postgres import dumps, prove
 from ops.recovery.repository import Repository, Unreachable
 from ops.recovery.settings import Settings
 from ops.recovery.volumes import Inventory
@@ -61,7 +61,9 @@ def needed_bytes(links: Sequence[Entry]) -> int:
     databases = [each.parts[catalogue.POSTGRES].size for each in links if catalogue.POSTGRES in each.parts]
     # Backups that build on each other lie beside what they are combined to.
     combined = databases[0] if len(databases) > 1 else 0
-    return sum(databases) + combined
+    # A dump lies beside the database that it is loaded into.
+    dumped = [2 * part.size for each in links for part in each.dumps]
+    return sum(databases) + combined + sum(dumped)
 
 
 def _refuse_short_disk(settings: Settings, entries: Sequence[Entry], entry: Entry) -> None:
@@ -77,8 +79,13 @@ def _refuse_short_disk(settings: Settings, entries: Sequence[Entry], entry: Entr
 
 def _problems(settings: Settings, repository: Repository, entry: Entry, folder: Path) -> Iterator[str]:
     """What is wrong with an entry, a line each. Raises OpsError only when that could not be found out."""
-    for name, prove_part in ((catalogue.POSTGRES, _postgres), (catalogue.FILES, _files)):
-        if name not in entry.parts:
+    proofs = (
+        (catalogue.POSTGRES in entry.parts, catalogue.POSTGRES, _postgres),
+        (bool(entry.dumps), catalogue.POSTGRES, _dumps),
+        (catalogue.FILES in entry.parts, catalogue.FILES, _files),
+    )
+    for held, name, prove_part in proofs:
+        if not held:
             continue
         try:
             yield from prove_part(settings, repository, entry, folder)
@@ -90,6 +97,10 @@ def _problems(settings: Settings, repository: Repository, entry: Entry, folder: 
 
 def _postgres(settings: Settings, repository: Repository, entry: Entry, folder: Path) -> Iterator[str]:
     yield from prove.problems(settings, repository, entry, folder / "postgres")
+
+
+def _dumps(_: Settings, repository: Repository, entry: Entry, folder: Path) -> Iterator[str]:
+    yield from dumps.problems(repository, entry, folder / "dumps")
 
 
 def _files(_: Settings, repository: Repository, entry: Entry, folder: Path) -> Iterator[str]:

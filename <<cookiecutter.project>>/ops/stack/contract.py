@@ -33,7 +33,8 @@ def refuse(stack: Stack, cluster: bool = False) -> None:
 
 
 def problems(stack: Stack, cluster: bool = False) -> Iterator[Problem]:
-    """Every mistake. cluster: it runs on Kubernetes, where CronJobs take the place of the scheduler."""
+    """Every mistake. cluster: it runs on Kubernetes, where CronJobs take the place of the scheduler, and policies let a
+    service out to what its variables name."""
     entries: Mapping[str, Mapping[str, Any]] = stack.document.get("services") or {}
     known = _names(stack)
     for name, service in stack.services.items():
@@ -45,11 +46,13 @@ def problems(stack: Stack, cluster: bool = False) -> Iterator[Problem]:
         if service.own:
             yield from _name(service)
             yield from _addresses(service, entry, known)
+            yield from () if cluster else _way_out(service, entry, stack)
         if service.own and not service.one_shot:
             yield from _ready(service)
             yield from _replacement(service)
             yield from _restart(service, entry)
     yield from _twins(stack)
+    yield from _managed(stack)
     yield from _ports(stack)
     if not cluster:
         yield from _no_scheduler(stack)
@@ -117,6 +120,49 @@ def _addresses(service: Service, entry: Mapping[str, Any], known: frozenset[str]
             yield Problem(
                 f"{variable} of {service.name} names {', '.join(gone)}, and no service is called that.",
                 f"Correct {variable} in the .env file, or add the Compose file that has them to COMPOSE_FILE.",
+            )
+
+
+def _way_out(service: Service, entry: Mapping[str, Any], stack: Stack) -> Iterator[Problem]:
+    """What uses a server outside must be able to reach it, and know how to protect the connection."""
+    outside = outside_hosts(entry, "DATABASE_HOSTS")
+    if not outside:
+        return
+    networks: Mapping[str, Mapping[str, Any]] = stack.document.get("networks") or {}
+    joined = entry.get("networks") or {}
+    if labels.POSTGRES_CLIENT in stack.services:
+        ready = labels.MANAGED in joined
+    else:
+        ready = "network_mode" in entry or any(not (networks.get(each) or {}).get("internal") for each in joined)
+    if not ready:
+        yield Problem(
+            f"{service.name} uses PostgreSQL at {', '.join(outside)}, outside of the stack, and has no way there.",
+            f"In {labels.CLIENTS_FILE}, under services:, add {service.name}: *client. COMPOSE_FILE names that file, and"
+            f" {labels.MANAGED_FILE}.",
+        )
+
+
+def outside_hosts(entry: Mapping[str, Any], variable: str) -> list[str]:
+    """The hosts of a variable of ADDRESSES that are outside of the stack, as it writes them: their names have a dot."""
+    named = str((entry.get("environment") or {}).get(variable) or "").split(",")
+    return [each for each in map(str.strip, named) if "." in each.partition(":")[0]]
+
+
+def _managed(stack: Stack) -> Iterator[Problem]:
+    if labels.POSTGRES_CLIENT not in stack.services:
+        return
+    entries: Mapping[str, Mapping[str, Any]] = stack.document.get("services") or {}
+    if "postgres-primary" in entries:
+        yield Problem(
+            f"COMPOSE_FILE names {labels.MANAGED_FILE}, and a PostgreSQL of the stack as well.",
+            "Take docker-compose.postgres.yml and docker-compose.postgres-failover.yml out of it. The volumes stay.",
+        )
+    for name, service in stack.services.items():
+        inside = str((entries[name].get("environment") or {}).get("DATABASE_HOSTS") or "")
+        if service.own and inside and not outside_hosts(entries[name], "DATABASE_HOSTS"):
+            yield Problem(
+                f"COMPOSE_FILE names {labels.MANAGED_FILE}, and DATABASE_HOSTS of {name} is {inside}.",
+                "Set DATABASE_HOSTS in the .env file to the server outside: db.example.com:5432.",
             )
 
 

@@ -22,6 +22,12 @@ PARTS = frozenset({STATEFUL, TIER, PART})
 BACKUPS = "backup"
 VOLUMES = "/volumes"
 
+# A PostgreSQL outside of the stack: the service that asks it, the network with the way out, the file with both, and the
+# one with who uses it.
+POSTGRES_CLIENT = "postgres-client"
+MANAGED = "managed"
+MANAGED_FILE, CLIENTS_FILE = "docker-compose.postgres-managed.yml", "docker-compose.postgres-clients.yml"
+
 PORT = "ops.port"
 ROUTE = "ops.route"
 LOGINS = "ops.route.logins"

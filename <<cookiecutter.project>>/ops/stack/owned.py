@@ -99,13 +99,15 @@ class Volume:
 
 @dataclass(frozen=True)
 class Owned:
-    """Everything that the services own, and the volumes of theirs that no backup holds."""
+    """Everything that the services own, and the volumes of theirs that no backup holds. managed: PostgreSQL is outside
+    of the stack, and somebody else makes what is in it."""
 
     roles: tuple[Role, ...] = ()
     users: tuple[User, ...] = ()
     redis_users: tuple[RedisUser, ...] = ()
     volumes: tuple[Volume, ...] = ()
     not_backed_up: tuple[str, ...] = ()
+    managed: bool = False
 
     @property
     def databases(self) -> tuple[str, ...]:

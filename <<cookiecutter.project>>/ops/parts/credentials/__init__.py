@@ -28,6 +28,8 @@ def of(env: Environment, containers: Sequence[Container], name: str, owned: Owne
     if role := postgres.role_of(env, name):
         return postgres.Role(postgres.nodes(running), env, role, name)
     for mine in owned.roles:
+        if mine.secret == name and owned.managed:
+            return postgres.Outside((), env, mine.name, name)
         if mine.secret == name:
             return postgres.Role(postgres.nodes(running), env, mine.name, name, mine.database)
     for user in owned.users:

@@ -11,15 +11,16 @@ from typing import ClassVar
 
 from ops import engine
 from ops.base.environments import Environment
-from ops.base.errors import OpsError
+from ops.base.errors import REFUSED, OpsError
 from ops.base.waiting import until
 from ops.engine import Container
 from ops.parts import postgres
 from ops.parts.credentials.base import Credential
+from ops.parts.postgres import managed
 from ops.parts.postgres import running as nodes
 from ops.stack.labels import STATEFUL
 
-__all__ = ["Patroni", "Role", "automatic", "nodes", "role_of"]
+__all__ = ["Outside", "Patroni", "Role", "automatic", "nodes", "role_of"]
 
 # The stack's own, by the name of the secret. The superuser's name is a setting.
 ROLES = {"REPLICATION_PASSWORD": "replicator", "METRICS_DB_PASSWORD": "metrics"}
@@ -96,6 +97,24 @@ class Role(Credential):
         if not done.ok and "password authentication failed" not in done.stderr:
             raise OpsError(f"{primary.service} cannot be asked: {engine.reason(done.stderr)}")
         return {primary.service: done.ok}
+
+
+@dataclass(frozen=True)
+class Outside(Credential):
+    """The password of a role in a PostgreSQL outside of the stack, where nobody here may change it."""
+
+    env: Environment
+    role: str
+    secret: str
+
+    def check(self) -> None:
+        """Raise OpsError (REFUSED) with what to do instead."""
+        raise OpsError(
+            f"{self.secret} is a password at {managed.shown(self.env)}, outside of the stack.",
+            f"Change it there: ALTER ROLE {self.role} PASSWORD '…'. Then write the new one into the same file,"
+            f" config/{self.env.name}/secrets/{self.secret}: services read it at their next connection.",
+            REFUSED,
+        )
 
 
 def refresh(node: Container) -> None:

@@ -11,7 +11,7 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.engine import Container
 from ops.parts import postgres
-from ops.parts.postgres import ownership
+from ops.parts.postgres import managed, ownership
 from ops.parts.probes import WRITE_SECONDS, Check, Probe, Seen, Status, judge_owned, output
 from ops.stack import owned as labels
 
@@ -26,6 +26,12 @@ def probes(seen: Seen) -> Iterator[Probe]:
     if nodes:
         yield Probe("postgres", "failover", lambda: [judge_failover(postgres.look(seen.env, seen.containers))])
         yield Probe("postgres", "services", lambda: _owned(seen))
+    for each in seen.running(managed.SERVICE):
+        yield Probe("postgres", "managed", lambda each=each: _managed(seen, each))  # type: ignore[misc]
+
+
+def _managed(seen: Seen, client: Container) -> Iterator[Check]:
+    return managed.checks(seen.env, labels.declared(seen.declared), client)
 
 
 def _owned(seen: Seen) -> list[Check]:

@@ -43,7 +43,7 @@ def conninfo(
     hosts: Sequence[str] = (),
 ) -> str:
     """A connection string of libpq without a password. hosts: HOST:PORT, instead of every node."""
-    places = [each.rpartition(":") for each in hosts or settings.database_hosts]
+    places = [each.rpartition(":") for each in hosts or settings.managed_hosts or settings.database_hosts]
     parts = {
         "host": ",".join(host for host, _, _ in places),
         "port": ",".join(port for _, _, port in places),
@@ -58,6 +58,7 @@ def conninfo(
         "keepalives_count": "3",
         "tcp_user_timeout": "20000",
         "application_name": "wal-receiver" if replication else "backup",
+        **{key: quoted(value) for key, value in settings.tls.items()},
     }
     if replication:
         parts["replication"] = "true"

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from ops.base.errors import OK, OpsError
@@ -260,11 +260,18 @@ class Receiver:
         yield Metric("backup_wal_bytes", "Received WAL that is kept here.", samples=(({}, float(size)),))
         limit = float(self.settings.wal_limit_mib << 20)
         yield Metric("backup_wal_limit_bytes", "How much WAL is expected here at most.", samples=(({}, limit),))
-        yield Metric(
-            "backup_since_timestamp_seconds",
-            "When backups of this stack began.",
-            samples=(({}, state.since(self.settings.paths)),),
-        )
+
+
+def page(receiver: Receiver, shippers: Iterable[ship.Shipper], catalogue: listing.Watch) -> Iterator[Metric]:
+    """Everything that Prometheus reads here. Where the stack has no PostgreSQL nothing is said of WAL: what was never
+    received would be older than any alert allows."""
+    settings = receiver.settings
+    if settings.database_hosts:
+        yield from receiver.metrics()
+        yield from ship.metrics(shippers)
+    since = state.since(settings.paths)
+    yield Metric("backup_since_timestamp_seconds", "When backups of this stack began.", samples=(({}, since),))
+    yield from catalogue.metrics()
 
 
 def run(settings: Settings) -> int:
@@ -275,11 +282,12 @@ def run(settings: Settings) -> int:
     receiver = Receiver(settings)
     shippers = [ship.Shipper(settings, target, receiver) for target in settings.targets]
     catalogue = listing.Watch(settings)
-    server = metrics.serve(lambda: [*receiver.metrics(), *ship.metrics(shippers), *catalogue.metrics()])
+    server = metrics.serve(lambda: list(page(receiver, shippers, catalogue)))
     threading.Thread(target=catalogue.run, daemon=True).start()
     say("info", "starts", nodes=list(settings.database_hosts), targets=[each.location for each in settings.targets])
     if not settings.database_hosts:
-        say("info", "the stack has no PostgreSQL: nothing to receive")
+        where = "is outside of the stack" if settings.managed_hosts else "is not in the stack"
+        say("info", f"PostgreSQL {where}: there is no WAL to receive")
         ended.wait()
         return OK
     work = [receiver.receive, receiver.watch, *(each.run for each in shippers)]
