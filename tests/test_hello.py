@@ -53,7 +53,7 @@ def test_only_the_services_differ(project: Path, hello: Path) -> None:
     changed = {path for path in theirs.keys() & ours.keys() if theirs[path] != ours[path]}
     assert changed == {
         *(".cookiecutter.json", "README.md", FILE, "pyproject.toml", "services/pyproject.toml"),
-        "docker-compose.backup-volumes.yml",
+        *("docker-compose.backup-volumes.yml", "docker-compose.postgres-clients.yml"),
         *(f"config/{environment}/.env" for environment in template.ENVIRONMENTS),
     }
     gone = {path for path in theirs.keys() - ours.keys() if path != "services/examples.md"}

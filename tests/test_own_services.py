@@ -84,11 +84,12 @@ def derived(project: Path, environment: str, program: str) -> str:
 
 @pytest.fixture(scope="module")
 def renamed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with other names for its five services, in its Compose file and its settings and nowhere else."""
+    """The project with other names for its five services, in its own Compose files and its settings and nowhere else."""
     folder = tmp_path_factory.mktemp("renamed") / project.name
     shutil.copytree(project, folder, symlinks=True)
-    file = folder / "docker-compose.services.yml"
-    file.write_text(rename(file.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in ("docker-compose.services.yml", "docker-compose.postgres-clients.yml"):
+        file = folder / name
+        file.write_text(rename(file.read_text(encoding="utf-8")), encoding="utf-8")
     for file in folder.glob("config/*/.env"):
         text = file.read_text(encoding="utf-8")
         for old, new in RENAMED.items():

@@ -306,7 +306,7 @@ def missed(project: Project) -> Callable[[], bool]:
 def test_what_was_missed_is_known_while_the_scheduler_is_away(dev_stack: Project) -> None:
     eventually(missed(dev_stack), 150, "a minute passed, and the time that it may be late")
     found = checks(dev_stack, code=1)
-    assert (found["tick"]["status"], "nobody was there to start it" in found["tick"]["detail"]) == ("warn", True)
+    assert (found["tick"]["status"], "the scheduler was not running" in found["tick"]["detail"]) == ("warn", True)
 
 
 def test_what_was_missed_is_known_to_the_metrics_and_not_made_up_for(dev_stack: Project) -> None:

@@ -91,17 +91,29 @@ def _judge(job: Job, container: Container, now: float) -> tuple[Status, str]:
         return (
             ("warn", f"running for longer than its limit of {limit} s") if limit and took > limit else ("ok", "running")
         )
-    if container.error:
-        return "fail", f"could not be started: {container.error}"
-    if job.ran and job.exit_code:
-        if container.oom_killed:
-            return "fail", "failed: out of memory, its limit is too low"
-        if limit and job.exit_code in _STOPPED and job.finished - job.started >= limit:
-            return "fail", f"failed: it was stopped after its limit of {limit} s"
-        return "fail", f"failed with exit code {job.exit_code}"
-    if missed := job.missed(now):
-        return "warn", f"missed its time {clock(missed, job.schedule)}: nobody was there to start it"
+    found = [_failure(job, container), _missed(job, now)]
+    said = "; ".join(filter(None, found))
+    if said:
+        return ("fail" if found[0] else "warn"), said
     return ("ok", "succeeded") if job.ran else ("ok", "has not run yet")
+
+
+def _failure(job: Job, container: Container) -> str:
+    limit = job.schedule.limit
+    if container.error:
+        return f"could not be started: {container.error}"
+    if not (job.ran and job.exit_code):
+        return ""
+    if container.oom_killed:
+        return "failed: out of memory, its limit is too low"
+    if limit and job.exit_code in _STOPPED and job.finished - job.started >= limit:
+        return f"failed: it was stopped after its limit of {limit} s"
+    return f"failed with exit code {job.exit_code}"
+
+
+def _missed(job: Job, now: float) -> str:
+    missed = job.missed(now)
+    return f"missed its time {clock(missed, job.schedule)}: the scheduler was not running" if missed else ""
 
 
 def clock(moment: float, schedule: Schedule) -> str:

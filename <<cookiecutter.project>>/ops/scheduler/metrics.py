@@ -36,7 +36,7 @@ class Jobs(Collector):
             ("last_missed_timestamp_seconds", "The last time at which it should have run and did not."),
         )
         counters = (
-            ("missed", "Times at which it should have run and did not, because nobody was there to start it."),
+            ("missed", "Times at which it should have run and did not, because the scheduler was not running."),
             ("skipped", "Times at which it still ran."),
             ("overruns", "Runs that were stopped because they exceeded their limit."),
             ("failed_starts", "Runs that the engine could not start."),

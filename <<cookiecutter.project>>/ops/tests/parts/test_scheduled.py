@@ -54,7 +54,16 @@ def test_one_that_missed_its_time_while_nobody_looked(make_stack, make_container
     found = stands(make_stack, make_container("report", labels=LABELS, **RAN), now=NOON + 3000)
     assert (found.status, found.result) == (
         "warn",
-        "missed its time 1970-01-01 12:00 UTC: nobody was there to start it",
+        "missed its time 1970-01-01 12:00 UTC: the scheduler was not running",
+    )
+
+
+def test_a_failure_does_not_hide_that_it_missed_its_time_as_well(make_stack, make_container) -> None:
+    container = make_container("report", labels=LABELS, **{**RAN, "exit_code": 3})
+    found = stands(make_stack, container, now=NOON + 3000)
+    assert (found.status, found.result) == (
+        "fail",
+        "failed with exit code 3; missed its time 1970-01-01 12:00 UTC: the scheduler was not running",
     )
 
 

@@ -323,3 +323,50 @@ def test_the_table_has_every_label_and_no_other() -> None:
     table = text.partition("### Labels")[2].partition("\n| label")[2].partition("\n\n")[0]
     written = set(re.findall(r"`(ops\.[a-z.-]+)", table))
     assert written == labels.KNOWN
+
+
+# ── a PostgreSQL outside of the stack ─────────────────────────────────────────────────────────────────────────────────
+
+
+def outside(cluster: bool = False, client: bool = True, **shop: object) -> list[Problem]:
+    """The mistakes of a stack whose service `shop` uses such a server."""
+    entry = {"image": "x", "healthcheck": {"test": ["CMD", "true"]}, "restart": "always", **shop}
+    services = {
+        "shop": entry,
+        **({"postgres-client": {"image": "x", "labels": {"ops.tier": "data"}}} if client else {}),
+    }
+    networks = {"database": {"internal": True}, "backend": {}, "managed": {}}
+    document = {"name": "acme-dev", "services": services, "networks": networks}
+    return list(contract.problems(model.parse(document), cluster))
+
+
+AT_DB = {"DATABASE_HOSTS": "db.example.com:5432"}
+
+
+def test_who_uses_a_server_outside_needs_a_way_to_it() -> None:
+    assert outside(environment=AT_DB, networks={"database": None, "managed": None}) == []
+    (found,) = outside(environment=AT_DB, networks={"database": None})
+    assert found.message.startswith("shop uses PostgreSQL at db.example.com:5432, outside of the stack")
+    assert "docker-compose.postgres-clients.yml" in found.remedy and "shop: *client" in found.remedy
+    # With a way out of another kind it would be reached, and without the settings for TLS.
+    assert len(outside(environment=AT_DB, networks={"backend": None})) == 1
+
+
+def test_without_the_files_any_way_out_will_do() -> None:
+    assert outside(client=False, environment=AT_DB, networks={"backend": None}) == []
+    assert len(outside(client=False, environment=AT_DB, networks={"database": None})) == 1
+
+
+def test_in_a_cluster_policies_are_the_way_out() -> None:
+    assert outside(cluster=True, client=False, environment=AT_DB, networks={"database": None}) == []
+
+
+def test_a_server_outside_and_one_inside_exclude_each_other() -> None:
+    postgres = {"image": "x", "labels": {"ops.tier": "data"}}
+    services = {"postgres-client": postgres, "postgres-primary": postgres}
+    (found,) = contract.problems(model.parse({"name": "acme-dev", "services": services}))
+    assert "a PostgreSQL of the stack as well" in found.message
+    found, _ = outside(environment={"DATABASE_HOSTS": "postgres-primary:5432"}, networks={"database": None})
+    assert found.message == "DATABASE_HOSTS of shop names postgres-primary, and no service is called that."
+    (found,) = outside(environment={"DATABASE_HOSTS": "postgres-client:5432"}, networks={"managed": None})
+    assert "DATABASE_HOSTS of shop is postgres-client:5432" in found.message
