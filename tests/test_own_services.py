@@ -84,7 +84,7 @@ def derived(project: Path, environment: str, program: str) -> str:
 
 @pytest.fixture(scope="module")
 def renamed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with other names for its five services, in its own Compose files and its settings and nowhere else."""
+    """The project with other names for its five services, in its own Compose files and settings and nowhere else."""
     folder = tmp_path_factory.mktemp("renamed") / project.name
     shutil.copytree(project, folder, symlinks=True)
     for name in ("docker-compose.services.yml", "docker-compose.postgres-clients.yml"):
