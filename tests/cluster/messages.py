@@ -74,6 +74,7 @@ class Publishing:
             **{"apiVersion": "v1", "kind": "Pod"},
             "metadata": {"name": POD, "namespace": self._site.namespace, "labels": labels},
             "spec": {
+                "automountServiceAccountToken": False,  # it would be mounted below the secrets
                 **{"nodeName": self._node, "securityContext": api["spec"]["securityContext"], "containers": [main]},
                 "terminationGracePeriodSeconds": 1,
                 "volumes": [{"name": "secrets", "secret": secret}],
