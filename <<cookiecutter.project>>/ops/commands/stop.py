@@ -13,7 +13,7 @@ from ops.data import scratch
 from ops.engine import Container
 from ops.parts.nginx import edge
 from ops.rollout.compose_up import compose_failed
-from ops.stack import model
+from ops.stack import images, model
 from ops.state import lock, store
 
 _PROJECT_LABEL = "label=com.docker.compose.project="
@@ -180,5 +180,6 @@ def _remove(env: Environment, before: Leftovers, doomed: Sequence[str], resolves
             engine.docker("network", "rm", *after.networks, check=False)
         if store.name_of(env) in doomed:
             store.remove(env)
+            images.forget(env)
         if doomed and after.volumes:
             engine.docker("volume", "rm", *after.volumes, check=False)

@@ -138,6 +138,11 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     volumes = [each for each in parts.owned.volumes if each.real in present]
     on_server = json.loads(sql(env, primary, _DATABASES)) if primary else []
     databases = [name for name in parts.owned.databases if name in on_server]
+    if not (versions or volumes) and parts.owned.managed:
+        raise OpsError(
+            f"PostgreSQL of {env.name} is outside of the stack, and there is nothing else to put into an archive.",
+            "Backups of its databases come with docker-compose.backup.yml: docs/recovery.md.",
+        )
     if not (versions or volumes):
         raise OpsError(f"There is nothing to back up in {env.name}: it has no database, cache, broker or volume.")
     folder = env.project_dir / "backups" / env.name

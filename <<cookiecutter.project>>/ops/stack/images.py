@@ -172,6 +172,14 @@ def _kept(env: Environment, service: str, identity: str) -> str:
     return f"{env.project}/release/{service.lower()}:{identity.removeprefix('sha256:')[:12]}"
 
 
+def forget(env: Environment) -> None:
+    """Take away the names that `keep` gives: for when the releases that they were for are gone. Images that are not
+    known by any other name go with them."""
+    wanted = ("--filter", f"reference={env.project}/release/*", "--format", "{{.Repository}}:{{.Tag}}")
+    if names := engine.docker("images", *wanted).stdout.split():
+        engine.docker("rmi", *names, check=False)
+
+
 def pull(references: Sequence[str], tick: Callable[[str], None]) -> dict[str, str]:
     """Pull images, a few at a time; the reason by reference for those that could not be had."""
 

@@ -14,8 +14,9 @@ from typing import Any
 from ops import engine
 from ops.base import console
 from ops.base.environments import Environment
-from ops.base.errors import OpsError
+from ops.base.errors import REFUSED, OpsError
 from ops.engine import Container
+from ops.stack import labels
 from ops.stack.labels import STATEFUL
 
 NODES = ("postgres-primary", "postgres-replica")
@@ -173,6 +174,13 @@ def primary(env: Environment, containers: Sequence[Container]) -> Container:
     view = look(env, containers)
     if found := view.primary:
         return found.container
+    if not view.nodes and labels.MANAGED_FILE in env.values.get("COMPOSE_FILE", "").split(":"):
+        raise OpsError(
+            f"PostgreSQL of {env.name} is outside of the stack, at {env.values.get('DATABASE_HOSTS', '')}.",
+            f"To ask it from where the services are: invoke shell {labels.POSTGRES_CLIENT} --env {env.name}, then psql"
+            " with --host, --username and --dbname.",
+            REFUSED,
+        )
     if not view.nodes:
         raise OpsError(f"PostgreSQL is not running in {env.name}.", f"invoke deploy --env {env.name}")
     said = "; ".join(f"{node.name}: {node.reason or node.role}" for node in view.nodes)

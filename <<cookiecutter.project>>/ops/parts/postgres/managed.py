@@ -227,8 +227,11 @@ def refuse_missing(env: Environment, owned: Owned, container: Container) -> None
         return
     # A server that is away is so for every role.
     said = list(dict.fromkeys(each.problem for each in lacking))
-    remedies = list(dict.fromkeys(each.remedy for each in lacking if each.remedy))
-    raise OpsError(f"PostgreSQL at {shown(env)} {'; '.join(said)}.", "\n".join(remedies), REFUSED)
+    needed = list(dict.fromkeys(statement for each in lacking for statement in each.statements))
+    remedies = list(dict.fromkeys(each.remedy for each in lacking if not each.statements))
+    if needed:
+        remedies.append(_made_by_administrator(needed, env.values.get("POSTGRES_DB", "postgres")))
+    raise OpsError(f"PostgreSQL at {shown(env)} {'; '.join(said)}.", " ".join(remedies), REFUSED)
 
 
 # ── health ────────────────────────────────────────────────────────────────────────────────────────────────────────────

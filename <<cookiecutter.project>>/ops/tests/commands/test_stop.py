@@ -12,6 +12,7 @@ from ops.base.errors import FAILED, USAGE, OpsError
 from ops.commands import stop
 from ops.commands.stop import Leftovers
 from ops.engine import Completed
+from ops.stack import images
 from ops.stack.model import Service
 
 FULL = Leftovers(("acme-dev-web-1",), ("acme-dev_backend",), ("acme-dev_data",))
@@ -86,7 +87,20 @@ def test_down_with_volumes_forgets_what_was_deployed(env, fake) -> None:
         ["rm", "--force", "acme-dev-state"],
         ["volume", "rm", "--force", "acme-dev-state"],
         ["rmi", "--force", "acme-dev-state"],
+        ["images", "--filter", "reference=acme-dev/release/*", "--format", "{{.Repository}}:{{.Tag}}"],
     ]
+
+
+def test_with_the_releases_go_the_names_that_kept_their_images(env, monkeypatch) -> None:
+    lines: list[tuple[str, ...]] = []
+
+    def docker(*args: str, **_options: object) -> Completed:
+        lines.append(args)
+        return Completed(args, 0, "acme-dev/release/web:0123\nacme-dev/release/api:4567\n", "")
+
+    monkeypatch.setattr(engine, "docker", docker)
+    images.forget(env)
+    assert lines[1] == ("rmi", "acme-dev/release/web:0123", "acme-dev/release/api:4567")
 
 
 def test_down_with_volumes_needs_somebody_who_agrees(env, fake) -> None:

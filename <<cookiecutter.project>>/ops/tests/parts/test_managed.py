@@ -13,7 +13,7 @@ from ops import engine
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED, OpsError
 from ops.engine import Completed, Container
-from ops.parts import credentials, provision
+from ops.parts import credentials, postgres, provision
 from ops.parts.postgres import managed
 from ops.stack import model
 from ops.stack.owned import Owned, Role
@@ -174,6 +174,19 @@ def test_the_deploy_asks_again_before_migrations(env: Environment, server: Simpl
         provision.provide(env, owned, [CLIENT], {"PostgreSQL"})
 
 
+def test_a_deploy_names_everything_that_is_missing_at_once(env: Environment, server: SimpleNamespace) -> None:
+    server.said |= {
+        role: f'{REFUSED_BY}"db1" failed: FATAL:  password authentication failed for user "{role}"'
+        for role in ("shop", "ledger")
+    }
+    with pytest.raises(OpsError) as caught:
+        provision.look(env, Owned(roles=(SHOP, LEDGER), managed=True), [CLIENT])
+    assert "SHOP_DB_PASSWORD" in caught.value.message and "LEDGER_DB_PASSWORD" in caught.value.message
+    assert caught.value.remedy.count("As its administrator") == 1 and "\n" not in caught.value.remedy
+    for statement in ('CREATE SCHEMA "shop" AUTHORIZATION "shop"', 'CREATE DATABASE "ledger" OWNER "ledger"'):
+        assert statement in caught.value.remedy
+
+
 def test_labels_of_services_count_without_a_postgresql_of_the_stack(env: Environment) -> None:
     shop = {"image": "x", "labels": {"ops.schema": "shop"}, "secrets": [{"source": "SHOP_DB_PASSWORD"}]}
     services = {"shop": shop, "postgres-client": {"image": "x", "labels": {"ops.tier": "data"}}}
@@ -185,6 +198,12 @@ def test_labels_of_services_count_without_a_postgresql_of_the_stack(env: Environ
     del services["postgres-client"]
     with pytest.raises(OpsError, match="no file of COMPOSE_FILE declares PostgreSQL"):
         provision.declared(env, model.parse({"name": "acme-prod", "services": services}))
+
+
+def test_commands_for_the_nodes_of_the_stack_say_where_it_is(env: Environment) -> None:
+    with pytest.raises(OpsError, match="outside of the stack, at db1.example.com") as caught:
+        postgres.primary(env, [CLIENT])
+    assert caught.value.code == REFUSED and "invoke shell postgres-client" in caught.value.remedy
 
 
 def test_a_password_outside_is_not_rotated_here(env: Environment) -> None:
