@@ -194,7 +194,7 @@ class Deployment:
 
     def _data_tier(self, operations: Sequence[Operation], seen: Seen) -> None:
         """Bring the data tier up: what is new at once, for its members must find each other; then what is replaced,
-        one after the other, each when the one before is ready."""
+        one after the other, each when all others are ready."""
         workloads = seen.workloads()
         data = [name for name, each in workloads.items() if plan.phase_of(seen.stack, each) == Phase.DATA_TIER]
         replaced = [each for each in operations if isinstance(each, plan.Restart)]
@@ -202,8 +202,11 @@ class Deployment:
             self.doing = "starting the data tier"
             console.say(f"{self.doing}: {', '.join(each.subject for each in others)}")
             self._apply(_objects(others, seen))
-        if data:
+        if replaced:
             self.await_ready(seen.stack, data)
+        else:
+            started = {each.subject for each in others}
+            self.await_ready(seen.stack, [name for name in data if name in started or name in seen.away(data)])
         for each in replaced:
             self.doing = f"restarting {each.subject}"
             console.say(f"{self.doing}: {each.cause}")

@@ -18,7 +18,7 @@ from ops.base.environments import Environment
 from ops.base.errors import REFUSED, OpsError
 from ops.engine import Container, kubectl
 from ops.engine.kubectl import Object, Place
-from ops.kubernetes import export, marks, running
+from ops.kubernetes import availability, export, marks, running
 from ops.kubernetes import secrets as contents
 from ops.parts import provision
 from ops.rollout import plan
@@ -161,6 +161,24 @@ class Seen:
     def workloads(self) -> dict[str, Object]:
         """The wanted workloads, by service."""
         return {marks.service(each): each for each in self.wanted if each["kind"] in WORKLOADS}
+
+    def members(self) -> dict[str, list[str]]:
+        """The members of each cluster of the data tier, by its name."""
+        found: dict[str, list[str]] = {}
+        for name, each in self.workloads().items():
+            labels = (each["spec"]["template"].get("metadata") or {}).get("labels") or {}
+            if family := labels.get(availability.MEMBER):
+                found.setdefault(str(family), []).append(name)
+        return found
+
+    def away(self, data: Sequence[str]) -> list[str]:
+        """Services of the data tier that a deploy must wait for: single ones that are not ready, and all members of a
+        cluster that lacks a half of them. A member that is away with its node keeps no release back."""
+        ready = {each.service for each in self.containers if each.ready}
+        clusters = [*self.members().values()]
+        together = {name for members in clusters for name in members}
+        groups = [*clusters, *([name] for name in data if name not in together)]
+        return [name for group in groups if 2 * len(ready & {*group}) < len(group) for name in group]
 
 
 @dataclass(frozen=True)

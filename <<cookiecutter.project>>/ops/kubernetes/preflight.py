@@ -61,7 +61,7 @@ def run(env: Environment, decided: Plan) -> list[Check]:
         check_rights(at, rights.result()),
         *found,
         *check_storage(_unbound(seen), storage.result()),
-        *check_nodes(_members(seen.wanted), nodes.result()),
+        *check_nodes(seen.members(), nodes.result(), {name for _, name in seen.live}),
         *usual.check_secrets(env, secrets.result()),
         usual.check_certificate(
             env, lambda env: certificates.validate(env, pools.hosts(seen.stack)), lambda _env: False
@@ -188,18 +188,11 @@ def check_storage(claims: Mapping[str, str], objects: Iterable[Object] | None) -
             yield Check("storage", OK, f"{wanted or ', '.join(defaults) or 'volumes made by hand'} for {users}")
 
 
-def _members(wanted: Iterable[Object]) -> dict[str, list[str]]:
-    """The members of each cluster of the data tier, by its name."""
-    found: dict[str, list[str]] = {}
-    for each in wanted:
-        labels = ((plan.template_of(each) or {}).get("metadata") or {}).get("labels") or {}
-        if family := labels.get(availability.MEMBER):
-            found.setdefault(str(family), []).append(each["metadata"]["name"])
-    return found
-
-
-def check_nodes(members: Mapping[str, Collection[str]], nodes: Iterable[Object] | None) -> Iterator[Check]:
-    """Whether there is a node for every member of a cluster. nodes: None when they may not be seen."""
+def check_nodes(
+    members: Mapping[str, Collection[str]], nodes: Iterable[Object] | None, there: Collection[str] = ()
+) -> Iterator[Check]:
+    """Whether there is a node for every member of a cluster. nodes: None when they may not be seen; there: members that
+    exist, so that one is away with its node, which must keep no release back."""
     if nodes is None or not members:
         return
     usable = [each["metadata"]["name"] for each in nodes if _takes_pods(each)]
@@ -209,7 +202,8 @@ def check_nodes(members: Mapping[str, Collection[str]], nodes: Iterable[Object] 
         yield Check("nodes", OK, f"{len(usable)} take pods")
         return
     detail = f"{len(usable)} take pods, and {', '.join(members[largest])} must be on {most} different ones"
-    yield Check("nodes", FAILED, detail, "Add nodes, let drained ones take pods (kubectl uncordon), or run fewer.")
+    status = WARNING if {*members[largest]} <= {*there} else FAILED
+    yield Check("nodes", status, detail, "Add nodes, let drained ones take pods (kubectl uncordon), or run fewer.")
 
 
 def _takes_pods(node: Object) -> bool:

@@ -17,6 +17,8 @@ from ops.stack.model import Stack
 # Why a container waits before it has ever run, where that is no trouble.
 _STARTING = frozenset({"ContainerCreating", "PodInitializing", ""})
 OUT_OF_MEMORY = "OOMKilled"
+# Why a pod is removed whose node is silent. It stays in the list until the node is back, or is deleted.
+_LOST = "DeletionByTaintManager"
 
 
 _KINDS = ("pods", "jobs.batch", "cronjobs.batch", "daemonsets.apps")
@@ -137,6 +139,9 @@ def waiting(pod: Object) -> str:
 
 def _state(status: Mapping[str, Any], state: Mapping[str, Any], restarts: int) -> tuple[str, str]:
     """The state of a container in the words of Docker, and what is wrong with it."""
+    if any(each.get("reason") == _LOST and each["status"] == "True" for each in status.get("conditions") or ()):
+        # The last that its node said is that it runs; whoever asks it would wait for an answer that does not come.
+        return "dead", "its node does not answer"
     if "running" in state:
         return "running", ""
     if ended := state.get("terminated"):

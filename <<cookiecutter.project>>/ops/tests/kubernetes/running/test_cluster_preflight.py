@@ -94,6 +94,8 @@ def test_every_member_of_a_cluster_needs_a_node(third: dict[str, Any]) -> None:
     (found,) = preflight.check_nodes(members, [node("a"), node("b"), third])
     assert found.status == FAILED
     assert found.detail == "2 take pods, and etcd, etcd-2, etcd-3 must be on 3 different ones"
+    (found,) = preflight.check_nodes(members, [node("a"), node("b"), third], there=["etcd", "etcd-2", "etcd-3"])
+    assert found.status == WARNING
     (found,) = preflight.check_nodes(members, [node("a"), node("b"), node("c")])
     assert found.status == OK
 

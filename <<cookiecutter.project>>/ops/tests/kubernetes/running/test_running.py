@@ -48,6 +48,15 @@ def test_one_that_was_ready_and_is_not_is_unhealthy(pod: Make, stack: Stack) -> 
     assert running.read(AT, stack, [made])[0].health == "unhealthy"
 
 
+def test_a_pod_on_a_silent_node_does_not_run(pod: Make, stack: Stack) -> None:
+    """Although that is the last that its node has said."""
+    made = pod(ready=False, deletionTimestamp="2026-11-27T00:10:00Z")
+    lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+    made["status"]["conditions"].append(lost)
+    (found,) = running.read(AT, stack, [made])
+    assert (found.state, found.running, found.error) == ("dead", False, "its node does not answer")
+
+
 def test_how_it_ended_before_is_kept(pod: Make, stack: Stack) -> None:
     killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-27T00:01:00Z"}}
     (found,) = running.read(AT, stack, [pod(last=killed, restarts=1)])
