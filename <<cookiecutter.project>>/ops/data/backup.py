@@ -27,9 +27,9 @@ from ops.base.console import amount
 from ops.base.environments import Environment, relative
 from ops.base.errors import OpsError
 from ops.base.files import replace_file
+from ops.data.site import Host, Site, complaint
 from ops.engine import Container
 from ops.parts import postgres, provision, rabbitmq, redis
-from ops.parts.nginx import edge
 from ops.recovery import archive, contents
 from ops.stack import model
 from ops.stack.model import Stack
@@ -42,8 +42,6 @@ POSTGRES, REDIS, RABBITMQ = archive.POSTGRES, archive.REDIS, archive.RABBITMQ
 # carry passwords in their addresses.
 _DEFINITIONS = ("vhosts", "exchanges", "queues", "bindings", "policies")
 
-# Where a helper container has a volume.
-FOLDER = "/volume"
 # What a restore keeps there while it is at work.
 ASIDE = ".restore-"
 
@@ -113,7 +111,7 @@ def _silent(_words: str) -> None:
     pass
 
 
-def create(env: Environment, tick: Tick = _silent) -> Result:
+def create(env: Environment, tick: Tick = _silent, site: Site | None = None) -> Result:
     """Back up `env` into `backups/<env>/`, under its lock. `tick` hears what is being done.
 
     Raises OpsError and leaves no file behind when something is down, the disk is short, or what was written cannot be
@@ -121,7 +119,8 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     """
     began = time.monotonic()
     swap.refuse(env)
-    containers = engine.containers(env)
+    site = site or Host(env)
+    containers = site.containers()
     parts = find(env, containers, _redis_source)
     primary, cache, broker = parts.primary, parts.cache, parts.broker
     tick("looking at what there is")
@@ -134,8 +133,7 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
     if broker:
         versions["rabbitmq"] = str(definitions["rabbitmq_version"])
     facts = archive.Facts(project_name(env), env.name, datetime.now(UTC).replace(microsecond=0), versions)
-    present = {each["Name"] for each in engine.inspect([each.real for each in parts.owned.volumes], "volume")}
-    volumes = [each for each in parts.owned.volumes if each.real in present]
+    volumes = site.existing(parts.owned.volumes)
     on_server = json.loads(sql(env, primary, _DATABASES)) if primary else []
     databases = [name for name in parts.owned.databases if name in on_server]
     if not (versions or volumes) and parts.owned.managed:
@@ -147,7 +145,7 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
         raise OpsError(f"There is nothing to back up in {env.name}: it has no database, cache, broker or volume.")
     folder = env.project_dir / "backups" / env.name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_space(env, folder, parts, [env.values.get("POSTGRES_DB", ""), *databases], volumes)
+    _check_space(env, site, folder, parts, [env.values.get("POSTGRES_DB", ""), *databases], volumes)
     try:
         with archive.create(folder, facts) as writer:
             if primary:
@@ -158,7 +156,7 @@ def create(env: Environment, tick: Tick = _silent) -> Result:
             if broker:
                 _write_rabbitmq(definitions, writer)
             for volume in volumes:
-                _write_volume(parts.declared, volume, writer, tick)
+                _write_volume(site, parts.declared, volume, writer, tick)
             tick("reading it back")
     except OSError as error:
         raise OpsError(
@@ -254,39 +252,10 @@ def run_in(container: Container, argv: Sequence[str], what: str, **options: Any)
     return done.stdout
 
 
-def complaint(text: str) -> str:
-    """The line of an error output that says what is wrong."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    telling = [line for line in lines if any(word in line.lower() for word in ("error", "fatal", "cannot", "no space"))]
-    return (telling or lines or ["it gave no reason"])[0]
-
-
 def count_rows(env: Environment, container: Container, database: str = "") -> dict[str, int]:
     """Rows of every table: {"schema.table": count}."""
     lines = sql(env, container, contents.COUNT_ROWS, database=database)
     return contents.rows(lines)
-
-
-def in_volume(declared: Stack, volume: Volume, script: str) -> list[str]:
-    """Command line that runs a shell script in a volume, with stdin, in a container of its own.
-
-    Not in one of a service: its image may have no tar, and its memory is for its work. The image is nginx's, which is
-    on the engine by now. As root, so that every file can be read and keeps its owner, with no other right. nocopy: an
-    empty volume would otherwise get the owner that the folder has in this image.
-    """
-    rights = (word for right in ("CHOWN", "DAC_OVERRIDE", "FOWNER") for word in ("--cap-add", right))
-    return engine.docker_argv(
-        *("run", "--rm", "--interactive", "--network", "none", "--read-only", "--user", "0:0", "--cap-drop", "ALL"),
-        *rights,
-        *("--security-opt", "no-new-privileges", "--volume", f"{volume.real}:{FOLDER}:nocopy", "--workdir", FOLDER),
-        *("--entrypoint", "sh", declared.services[edge.SERVICE].image, "-c", f"set -eu; {script}"),
-    )
-
-
-def one_off_argv(env: Environment, service: str, script: str) -> list[str]:
-    """Command line that runs a shell script with the volumes of a service, beside its containers."""
-    options = ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh")
-    return engine.compose_argv(env, *options, service, "-c", script)
 
 
 def receive(
@@ -346,7 +315,7 @@ def _redis_source(env: Environment, containers: Sequence[Container]) -> Containe
 
 
 def _check_space(
-    env: Environment, folder: Path, parts: Parts, databases: Sequence[str], volumes: Sequence[Volume]
+    env: Environment, site: Site, folder: Path, parts: Parts, databases: Sequence[str], volumes: Sequence[Volume]
 ) -> None:
     before = sorted(folder.glob(f"{project_name(env)}-{env.name}-*.tar"))
     if before:
@@ -355,7 +324,7 @@ def _check_space(
     else:
         needed = 0
         for volume in volumes:
-            listed = engine.run(in_volume(parts.declared, volume, "du -sk ."), timeout=None).stdout.split()
+            listed = engine.run(site.in_volume(parts.declared, volume, "du -sk ."), timeout=None).stdout.split()
             needed += int(listed[0]) * 1024
         for name in databases if parts.primary else ():
             assert parts.primary
@@ -471,7 +440,7 @@ def _write_rabbitmq(definitions: Mapping[str, Any], writer: archive.Writer) -> N
 # ── volumes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write_volume(declared: Stack, volume: Volume, writer: archive.Writer, tick: Tick) -> None:
+def _write_volume(site: Site, declared: Stack, volume: Volume, writer: archive.Writer, tick: Tick) -> None:
     # A file may change or vanish meanwhile (exit code 1): a service that needs more than that must see to it itself.
     script = (
         f"tar --numeric-owner --exclude='./{ASIDE}*' --warning=no-file-changed --warning=no-file-removed -czf - ."
@@ -479,7 +448,7 @@ def _write_volume(declared: Stack, volume: Volume, writer: archive.Writer, tick:
     )
     name = archive.volume(volume.name)
     with writer.member(name) as sink:
-        receive(in_volume(declared, volume, script), sink, f"volume {volume.name}", tick)
+        receive(site.in_volume(declared, volume, script), sink, f"volume {volume.name}", tick)
     with writer.readable(name) as packed:
         writer.describe(name, contents.count_files(packed, volume.name))
 

@@ -15,8 +15,8 @@ from ops.base import console
 from ops.base.console import amount
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED, OpsError
-from ops.data import part
 from ops.data.backup import Tick
+from ops.data.site import Host, Site
 from ops.stack.model import Stack
 
 # It has the networks of the servers and the volumes.
@@ -43,30 +43,30 @@ def require(env: Environment, declared: Stack) -> None:
         )
 
 
-def take(env: Environment, full: bool, init: bool, tick: Tick) -> Document:
+def take(env: Environment, full: bool, init: bool, tick: Tick, site: Site | None = None) -> Document:
     """Take an entry and bring it to every target; what is in it. full: all of PostgreSQL, not only what has changed;
     init: begin anew at targets whose repository is gone.
 
     Raises OpsError; an entry that was taken stays when only a copy of it failed.
     """
     arguments = ["take", *(["--full"] if full else []), *(["--init"] if init else [])]
-    found: Document = part.call(env, arguments, tick, service=TAKER, attended=False)
+    found: Document = (site or Host(env)).call(arguments, tick, service=TAKER, attended=False)
     return found
 
 
-def listing(env: Environment, tick: Tick) -> Document:
+def listing(env: Environment, tick: Tick, site: Site | None = None) -> Document:
     """What there is at every target. Raises OpsError when the part cannot be asked; a target that cannot says so."""
-    found: Document = part.call(env, ["list"], tick, attended=False)
+    found: Document = (site or Host(env)).call(["list"], tick, attended=False)
     return found
 
 
-def verify(env: Environment, wanted: str, tick: Tick) -> Sequence[Document]:
+def verify(env: Environment, wanted: str, tick: Tick, site: Site | None = None) -> Sequence[Document]:
     """Restore entries in a container and compare: one, or all that were never proven (""); what came of it, each.
 
     Raises OpsError when that could not be tried.
     """
     arguments = ["verify", *([wanted] if wanted else [])]
-    found: Any = part.call(env, arguments, tick, attended=False, verdict=True)
+    found: Any = (site or Host(env)).call(arguments, tick, attended=False, verdict=True)
     return list(found)
 
 

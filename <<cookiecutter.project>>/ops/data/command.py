@@ -11,9 +11,10 @@ from ops.base import console
 from ops.base.environments import Environment
 from ops.base.errors import FAILED, OK, USAGE, OpsError
 from ops.data import backup as backups
-from ops.data import catalogue, choice, configuration, entries, moment, part, scratch
+from ops.data import catalogue, choice, configuration, entries, moment, scratch
 from ops.data import restore as restoring
 from ops.data.entries import Wanted
+from ops.data.site import Host, Site
 from ops.stack import model
 from ops.state import lock
 
@@ -32,46 +33,47 @@ class BackupOptions:
     json: bool = False
 
 
-def backup(env: Environment, said: BackupOptions) -> int:
-    """Do what the options say; the exit code. Raises OpsError (USAGE) when they do not go together."""
+def backup(env: Environment, said: BackupOptions, site: Site | None = None) -> int:
+    """Do what the options say; the exit code. site: where the data is. Raises OpsError (USAGE) when they do not go
+    together."""
     taking = [name for name, on in (("--full", said.full), ("--init", said.init)) if on]
     others = (("--list", said.list), ("--verify", said.verify), ("--portable", said.portable))
     chosen = [*taking, *(name for name, on in others if on)]
     if len(chosen) > 1 and chosen != taking:
         raise OpsError(f"{' and '.join(chosen)} do not go together.", "Run them one after the other.", USAGE)
-    declared = model.load(env)
+    declared, site = model.load(env), site or Host(env)
     if chosen and not said.portable:
         catalogue.require(env, declared)
     if said.portable or not catalogue.has(declared):
-        return _archived(env, said.json, catalogue.has(declared))
+        return _archived(env, site, said.json, catalogue.has(declared))
     if said.list:
         with console.activity("looking at the targets", quiet=True) as tick:
-            part.make_image(env, declared, tick)
-            listed = catalogue.listing(env, tick)
+            site.prepare(declared, tick)
+            listed = catalogue.listing(env, tick, site)
         _print(listed) if said.json else catalogue.show_listing(listed)
         return OK
     if said.verify:
         with console.activity("verifying", quiet=said.json) as tick:
-            part.make_image(env, declared, tick)
-            proven = catalogue.verify(env, "" if said.verify is True else str(said.verify), tick)
+            site.prepare(declared, tick)
+            proven = catalogue.verify(env, "" if said.verify is True else str(said.verify), tick, site)
         if not said.json:
             return OK if catalogue.show_verified(proven) else FAILED
         _print(proven)
         return OK if all(each["good"] for each in proven) else FAILED
     with console.activity(f"backing up {env.name}", quiet=said.json) as tick:
-        part.make_image(env, declared, tick)
-        taken = catalogue.take(env, said.full, said.init, tick)
+        site.prepare(declared, tick)
+        taken = catalogue.take(env, said.full, said.init, tick, site)
     _print(taken) if said.json else catalogue.show_taken(env, taken)
     return OK
 
 
-def _archived(env: Environment, as_json: bool, with_part: bool) -> int:
+def _archived(env: Environment, site: Site, as_json: bool, with_part: bool) -> int:
     """One portable archive, under the lock of the environment."""
     with (
         lock.hold(env, f"backup --env {env.name}"),
         console.activity(f"backing up {env.name}", quiet=as_json) as tick,
     ):
-        result = backups.create(env, tick)
+        result = backups.create(env, tick, site)
     _print(backups.as_json(result)) if as_json else backups.show(result)
     if not (with_part or as_json):
         console.say(
@@ -100,13 +102,13 @@ class Options:
     keep_old: bool = False
 
 
-def restore(env: Environment, said: Options) -> None:
-    """Do what the options say. Raises OpsError (USAGE) when they do not go together."""
+def restore(env: Environment, said: Options, site: Site | None = None) -> None:
+    """Do what the options say. site: where the data is. Raises OpsError (USAGE) when they do not go together."""
     refuse_contradictions(said)
     tick = console.ticker(said.json)
     only = choice.parse(said.only)
     if said.undo:
-        if not restoring.undo(env, tick):
+        if not restoring.undo(env, tick, site):
             console.say("nothing to undo: no restore was killed")
     elif said.drop_scratch:
         console.say("removed" if scratch.drop(env) else "nothing to remove: there is no server beside the stack")
@@ -125,6 +127,7 @@ def restore(env: Environment, said: Options) -> None:
             other_environment=said.other_environment,
             keep_old=said.keep_old,
             tick=tick,
+            site=site,
         )
         _print(restoring.as_json(result)) if said.json else restoring.show(result)
     else:
@@ -144,6 +147,7 @@ def restore(env: Environment, said: Options) -> None:
                 other_environment=said.other_environment,
                 keep_old=said.keep_old,
                 tick=tick,
+                site=site,
             )
             _print(restoring.as_json(result)) if said.json else restoring.show(result)
 

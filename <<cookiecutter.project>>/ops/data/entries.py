@@ -14,13 +14,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ops import engine
 from ops.base.environments import Environment, relative
 from ops.base.errors import FAILED, OpsError
 from ops.data import choice, part
 from ops.data import restore as restoring
 from ops.data.backup import Tick, find
 from ops.data.restore import Result
+from ops.data.site import Host, Site
 from ops.recovery import archive
 from ops.recovery.archive import Facts, Manifest, Member
 from ops.stack import model
@@ -57,33 +57,37 @@ def restore(
     other_environment: bool = False,
     keep_old: bool = False,
     tick: Tick = lambda _words: None,
+    site: Site | None = None,
 ) -> Result:
     """Replace the data of `env` by that of a moment; options as of `restore.restore`.
 
     Raises OpsError, whose message says which state holds; nothing was touched when the target, its key, the entry or
     the moment is wrong.
     """
+    site = site or Host(env)
     with lock.hold(env, f"restore --env {env.name}") as held:
-        restoring.undo_killed(env, tick)
-        remove_left(env)
+        restoring.undo_killed(env, tick, site)
+        remove_left(env, site)
         declared = model.load(env)
         part.require(env, declared)
-        part.make_image(env, declared, tick)
+        site.prepare(declared, tick)
         tick("looking for the backup")
-        found = part.call(env, ["materialize", *wanted.arguments, "--plan"], tick)
-        containers = engine.containers(env)
+        found = site.call(["materialize", *wanted.arguments, "--plan"], tick)
+        containers = site.containers()
         parts = find(env, containers)
         manifest = restoring.chosen(env, planned(found, parts.owned.databases), only)
         restoring.check_fits(env, f"{found['entry']} of {found['target']}", manifest, other_environment)
-        work = restoring.Restore(env, Path(), manifest, parts, containers, keep_old, tick, partly=bool(only))
+        work = restoring.Restore(env, Path(), manifest, parts, containers, keep_old, tick, partly=bool(only), site=site)
         work.left_out = (*work.left_out, *found["left_out"]) if not only else work.left_out
         work.check()
         notes = describe(found, work.members)
         if not restoring.agreed(env, notes[0], manifest, work, assume_yes, notes[1:]):
             raise OpsError("Nothing was changed.", code=FAILED)
         held.check()
-        with _received(env, wanted, found, work.members, bool(only), tick) as (path, manifest):
-            result = restoring.replace_data(env, path, manifest, held, True, partly=True, keep_old=keep_old, tick=tick)
+        with _received(env, site, wanted, found, work.members, bool(only), tick) as (path, manifest):
+            result = restoring.replace_data(
+                env, path, manifest, held, True, partly=True, keep_old=keep_old, tick=tick, site=site
+            )
         absent = (f"{each}: there was none at that moment" for each in work.members if each not in manifest.members)
         return replace(result, source=notes[0], notes=tuple(notes[1:]), left_out=(*work.left_out, *absent))
 
@@ -126,7 +130,13 @@ def _titles(members: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _received(
-    env: Environment, wanted: Wanted, found: Mapping[str, Any], members: Sequence[str], all_of_them: bool, tick: Tick
+    env: Environment,
+    site: Site,
+    wanted: Wanted,
+    found: Mapping[str, Any],
+    members: Sequence[str],
+    all_of_them: bool,
+    tick: Tick,
 ) -> Iterator[tuple[Path, Manifest]]:
     """The archive of a moment, for as long as the block lasts; kept under a name when the block fails.
 
@@ -141,7 +151,7 @@ def _received(
     kept = False
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, archive.FILE_MODE), "wb") as file:
-            part.call(env, arguments, tick, sink=file)
+            site.call(arguments, tick, sink=file)
         manifest = archive.verify(path)
         if all_of_them and (absent := [each for each in members if each not in manifest.members]):
             raise OpsError(f"At that moment there was no {', '.join(absent)}. Nothing was changed.")
@@ -165,8 +175,8 @@ def _received(
             path.unlink(missing_ok=True)
 
 
-def remove_left(env: Environment) -> None:
+def remove_left(env: Environment, site: Site) -> None:
     """Remove what restores that were killed have left beside the data. The caller holds the lock."""
-    part.remove_left(env)
+    site.remove_left()
     for each in (env.project_dir / "backups" / env.name).glob(_PARTIAL):
         each.unlink(missing_ok=True)

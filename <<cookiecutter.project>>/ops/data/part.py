@@ -119,29 +119,46 @@ def call(
     however that happens; verdict: exit code 1 with a document is an answer, too. Raises the OpsError that the command
     raised; interrupted, it ends the container first.
     """
-    answer = sink or io.BytesIO()
-    head = bytearray()
-    complaints: list[str] = []
-    pipe = subprocess.PIPE
     name = f"{env.project}-{service}-{secrets.token_hex(4)}"
     line = argv(env, arguments, mounts, service, attended, name)
     try:
-        with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **surroundings(env)) as child:
-            listener = threading.Thread(target=_listen, args=(engine.pipe(child.stderr), complaints, tick), daemon=True)
-            listener.start()
-            while data := engine.pipe(child.stdout).read(_CHUNK):
-                answer.write(data)
-                head += data[: max(0, _LONGEST_DOCUMENT - len(head))] if len(head) < _LONGEST_DOCUMENT else b""
-            code = child.wait()
-            listener.join()
+        head, complaints, code = converse(line, tick, sink, **surroundings(env))
     except BaseException:
         # Compose ends at once, and would leave the container at work.
         with undisturbed():
             engine.docker("stop", name, check=False)
             engine.docker("rm", "--force", "--volumes", name, check=False)
         raise
+    return answered(head, complaints, code, sink, verdict)
+
+
+def converse(
+    line: Sequence[str], tick: Callable[[str], None], sink: IO[bytes] | None = None, **around: Any
+) -> tuple[bytes, list[str], int]:
+    """Run a command line to its end: what it answers, as far as a document may be long, what it complains of, and its
+    exit code. Its standard input is open until then. around: options of `engine.popen`."""
+    answer = sink or io.BytesIO()
+    head = bytearray()
+    complaints: list[str] = []
+    pipe = subprocess.PIPE
+    with engine.popen(line, stdin=pipe, stdout=pipe, stderr=pipe, **around) as child:
+        listener = threading.Thread(target=_listen, args=(engine.pipe(child.stderr), complaints, tick), daemon=True)
+        listener.start()
+        while data := engine.pipe(child.stdout).read(_CHUNK):
+            answer.write(data)
+            head += data[: max(0, _LONGEST_DOCUMENT - len(head))] if len(head) < _LONGEST_DOCUMENT else b""
+        code = child.wait()
+        listener.join()
+    return bytes(head), complaints, code
+
+
+def answered(
+    head: bytes, complaints: Sequence[str], code: int, sink: IO[bytes] | None = None, verdict: bool = False
+) -> Any:
+    """The document of a command that has ended; None when the answer went to `sink`. Raises the OpsError that it
+    raised."""
     if code and not (verdict and code == FAILED and head.lstrip().startswith(b"[")):
-        raise _failure(bytes(head), complaints, code)
+        raise _failure(head, complaints, code)
     return None if sink else json.loads(head)
 
 

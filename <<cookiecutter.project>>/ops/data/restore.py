@@ -37,17 +37,15 @@ from ops.data.backup import (
     Parts,
     Tick,
     available,
-    complaint,
     count_rows,
     describe,
     find,
-    in_volume,
-    one_off_argv,
     project_name,
     run_in,
     send,
     sql,
 )
+from ops.data.site import Host, Site, checked, complaint
 from ops.engine import Container
 from ops.parts import rabbitmq, redis, services
 from ops.parts.postgres import ownership
@@ -109,6 +107,7 @@ def restore(
     other_environment: bool = False,
     keep_old: bool = False,
     tick: Tick = lambda _words: None,
+    site: Site | None = None,
 ) -> Result:
     """Replace the data of `env` by the content of the archive at `path`.
 
@@ -122,8 +121,10 @@ def restore(
     check_fits(env, relative(path), manifest, other_environment)
     # Before anything is looked at: while a person thinks about the question, no deploy may replace what was seen.
     with lock.hold(env, f"restore --env {env.name}") as held:
-        undo_killed(env, tick)
-        return replace_data(env, path, manifest, held, assume_yes, partly=bool(only), keep_old=keep_old, tick=tick)
+        undo_killed(env, tick, site)
+        return replace_data(
+            env, path, manifest, held, assume_yes, partly=bool(only), keep_old=keep_old, tick=tick, site=site
+        )
 
 
 def replace_data(
@@ -136,11 +137,13 @@ def replace_data(
     partly: bool = False,
     keep_old: bool = False,
     tick: Tick = lambda _words: None,
+    site: Site | None = None,
 ) -> Result:
     """What `restore` does once the lock is held, with an archive that was verified. partly: the manifest names only
     what is wanted of it, and what it does not name is not missed."""
-    containers = engine.containers(env)
-    work = Restore(env, path, manifest, find(env, containers), containers, keep_old, tick, partly=partly)
+    site = site or Host(env)
+    containers = site.containers()
+    work = Restore(env, path, manifest, find(env, containers), containers, keep_old, tick, partly=partly, site=site)
     work.check()
     if not agreed(env, relative(path), manifest, work, assume_yes):
         raise OpsError("Nothing was changed.", code=FAILED)
@@ -154,44 +157,45 @@ def chosen(env: Environment, manifest: Manifest, only: Sequence[choice.Part]) ->
     return replace(manifest, members={name: manifest.members[name] for name in names})
 
 
-def undo(env: Environment, tick: Tick = lambda _words: None) -> bool:
+def undo(env: Environment, tick: Tick = lambda _words: None, site: Site | None = None) -> bool:
     """Undo what a restore that was killed had begun. False when there is nothing to undo.
 
     Raises OpsError when somebody else is changing the environment, or a step fails; it can be called again then.
     """
     with lock.hold(env, f"restore --undo --env {env.name}"):
-        return undo_killed(env, tick)
+        return undo_killed(env, tick, site)
 
 
-def undo_killed(env: Environment, tick: Tick = lambda _words: None) -> bool:
+def undo_killed(env: Environment, tick: Tick = lambda _words: None, site: Site | None = None) -> bool:
     """What `undo` does, for whoever holds the lock."""
     begun = swap.begun(env)
     if not begun:
         return False
     what = "swapped the data: the old data is put back" if begun.swapping else "prepared the data: that is removed"
     console.warn(f"A restore ({begun.holder}) was killed while it {what} first.")
-    containers = _with_servers(env, redis.NODES if begun.swapping and begun.cache else ())
+    site = site or Host(env)
+    containers = _with_servers(env, site, redis.NODES if begun.swapping and begun.cache else ())
     cache = next((each for each in containers if each.service == begun.cache), None)
     parts = find(env, containers, lambda _env, _all: cache or redis.primary(env, containers))
-    Restore.again(env, parts, containers, begun, tick).put_back(begun.swapping)
+    Restore.again(env, parts, containers, begun, tick, site).put_back(begun.swapping)
     if begun.swapping:
         console.say("the old data is back in place", "green")
     return True
 
 
-def _with_servers(env: Environment, resting: Sequence[str]) -> list[Container]:
+def _with_servers(env: Environment, site: Site, resting: Sequence[str]) -> list[Container]:
     """The containers of the stack, with its servers running, whatever became of them; those of `resting` may rest."""
     foundation = model.load(env).foundation
-    containers = engine.containers(env)
+    containers = site.containers()
     if missing := [name for name in foundation if not any(each.service == name for each in containers)]:
-        engine.compose(env, "up", "--no-start", "--no-recreate", "--no-build", *missing, timeout=None)
-        containers = engine.containers(env)
+        site.make(missing)
+        containers = site.containers()
     idle = [
         each for each in containers if each.service in foundation and each.service not in resting and not each.running
     ]
-    services.start(idle)
-    services.wait_healthy(idle)
-    return engine.containers(env) if idle else containers
+    site.start(idle)
+    site.wait_healthy(idle)
+    return site.containers() if idle else containers
 
 
 def locate(env: Environment, path: Path) -> Path:
@@ -339,9 +343,10 @@ class Restore:
         *,
         partly: bool = False,
         stamp: str = "",
+        site: Site | None = None,
     ) -> None:
         self.env, self.path, self.manifest, self.keep_old, self._tick = env, path, manifest, keep_old, tick
-        self.partly = partly
+        self.partly, self.site = partly, site or Host(env)
         self.parts, self.containers = parts, containers
         self.declared, self.owned = parts.declared, parts.owned
         members = manifest.members
@@ -349,7 +354,7 @@ class Restore:
         self.cache = parts.cache if REDIS in members else None
         nodes = redis.nodes(containers) if self.cache else []
         self.cache_replicas = [each for each in nodes if self.cache and each.id != self.cache.id]
-        self.services = [each for each in services.of(self.declared, containers) if each.running]
+        self.services = [each for each in self.site.clients(self.declared, containers) if each.running]
         # A name has 63 characters at most, and the longest ending here has 30.
         self.stamp = stamp or f"{datetime.now(UTC):%Y%m%d%H%M%S}"
         self.databases = [*self._wanted_databases()] if parts.primary else []
@@ -362,16 +367,19 @@ class Restore:
         self.touched = False
 
     @classmethod
-    def again(cls, env: Environment, parts: Parts, containers: Sequence[Container], begun: Swap, tick: Tick) -> Restore:
+    def again(
+        cls, env: Environment, parts: Parts, containers: Sequence[Container], begun: Swap, tick: Tick, site: Site
+    ) -> Restore:
         """The restore that was killed, as far as undoing it needs it."""
         names = [member for _, member in begun.databases] + [archive.volume(each) for each in begun.volumes]
         manifest = Manifest(
             Facts(project_name(env), env.name, datetime.now(UTC), {}),
             {name: Member(0, "") for name in [*names, *([REDIS] if begun.cache else [])]},
         )
-        work = cls(env, Path(), manifest, parts, containers, False, tick, partly=True, stamp=begun.stamp)
+        work = cls(env, Path(), manifest, parts, containers, False, tick, partly=True, stamp=begun.stamp, site=site)
         work.roles = [*begun.roles]
-        work.services = [each for each in containers if each.id in begun.services]
+        clients = site.clients(parts.declared, containers)
+        work.services = [each for each in clients if each.id in begun.services]
         return work
 
     def _wanted_databases(self) -> Iterator[Database]:
@@ -434,7 +442,7 @@ class Restore:
 
     def check(self) -> None:
         """Raises OpsError when this archive cannot be restored here."""
-        ran = {each.service for each in self.containers}
+        ran = self.site.ran(self.containers)
         if missing := [name for name in self.declared.migrations if name not in ran]:
             raise OpsError(
                 f"{self.env.name} was not deployed completely: {', '.join(missing)} never ran.",
@@ -549,10 +557,10 @@ class Restore:
             if cache:
                 self._undo_redis(cache)
             for volume in self.volumes:
-                self._undo_in(volume, "swapping back the files", _PUT_BACK)
+                self._undo_in(volume, "swapping back the files", self._back())
         with signals.ignored(signal.SIGHUP):
             if swapping:
-                services.stop([each for each in self.services if each.running])
+                self.site.stop([each for each in self.services if each.running])
             if not_undone := self._undo():
                 raise OpsError(
                     f"The old data could not be put back completely. Failed: {'; '.join(not_undone)}.",
@@ -595,8 +603,8 @@ class Restore:
         self.at("setting privileges and bringing the schema up to date")
         common = next((each.new for each in self.databases if each.member == POSTGRES), "")
         # Privileges of a database are not part of its dump.
-        roles = ["bash", "/etc/postgresql/roles.sh"]
-        run_in(self.primary, roles, "roles.sh", variables={"POSTGRES_DB": common} if common else {})
+        setting = ["env", f"POSTGRES_DB={common}"] if common else []
+        run_in(self.primary, [*setting, "bash", "/etc/postgresql/roles.sh"], "roles.sh")
         ownership.provide(self.env, self.owned, self.primary, common)
         owners = {each.database: each.name for each in self.owned.roles if each.database}
         for each in self.databases:
@@ -638,9 +646,7 @@ class Restore:
         return {job: {"DATABASE_NAME": new[name]} for job, name in names.items() if name in new}
 
     def _migrate(self, job: str, variables: Mapping[str, str]) -> None:
-        options = (word for key, value in variables.items() for word in ("--env", f"{key}={value}"))
-        arguments = ("run", "--rm", "--no-deps", "--no-TTY", *options, job)
-        done = engine.compose(self.env, *arguments, check=False, timeout=None)
+        done = self.site.migrate(job, variables)
         if not done.ok:
             raise engine.explain(done.stderr) or OpsError(
                 f"The migrations of {job} refused it; is the backup newer than the project?"
@@ -694,9 +700,9 @@ class Restore:
             self.at(f"unpacking the volume {volume.name} beside what it holds")
             self._undo_in(volume, "removing the unpacked files", f"rm -rf {_NEW} {_OLD} {_MOVED}")
             # An archive that does not say whose the volume itself is leaves that as it is.
-            script = f"rm -rf {_NEW}; mkdir {_NEW}; {_like('.', _NEW)}; tar -C {_NEW} --numeric-owner -xzf -"
+            script = f"rm -rf {_NEW}; mkdir {_NEW}; {self.site.alike('.', _NEW)}; tar -C {_NEW} --numeric-owner -xzf -"
             with archive.member(self.path, member) as packed:
-                send(in_volume(self.declared, volume, script), packed, f"volume {volume.name}", self.tell)
+                send(self.site.in_volume(self.declared, volume, script), packed, f"volume {volume.name}", self.tell)
             wanted = self.manifest.counts(member)["files"]
             found = int(self._volume(volume, f"find {_NEW} -type f -printf . | wc -c"))
             if wanted != found:
@@ -711,13 +717,13 @@ class Restore:
         self.at(f"stopping {services.names(self.services)}")
         self.touched = True
         self.undo.append(("starting the services again", self._restart_services))
-        services.stop(self.services)
-        services.stop_jobs(self.env, self.declared)
+        self.site.stop(self.services)
+        self.site.stop_jobs(self.declared)
 
     def _restart_services(self) -> None:
-        services.start(self.services)
+        self.site.start(self.services)
         # One that was in trouble before is not what a restore is to blame or to be held up for.
-        services.wait_healthy([each for each in self.services if each.ready])
+        self.site.wait_healthy([each for each in self.services if each.ready])
 
     def _switch_postgres(self) -> None:
         if not self.databases:
@@ -749,7 +755,7 @@ class Restore:
         # Both nodes are about to be silent, and neither must be promoted for it.
         self._undo_redis(cache)
         redis.suspend_failover(self.containers)
-        services.stop([*self.cache_replicas, cache])
+        self.site.stop([*self.cache_replicas, cache])
         put_aside = "rm -rf .before; [ ! -e appendonlydir ] || mv appendonlydir .before"
         self._one_off(cache.service, f"set -eu; cd /data; {put_aside}; mv .restore appendonlydir")
         self._start_redis(cache)
@@ -763,7 +769,7 @@ class Restore:
         self.undo.append(("giving Redis its old data back", lambda: self._switch_redis_back(cache)))
 
     def _switch_redis_back(self, cache: Container) -> None:
-        services.stop([*self.cache_replicas, cache])
+        self.site.stop([*self.cache_replicas, cache])
         script = "cd /data && { [ ! -e .before ] || { rm -rf appendonlydir && mv .before appendonlydir; }; }"
         self._one_off(cache.service, script)
         self._start_redis(cache)
@@ -772,16 +778,16 @@ class Restore:
         # What the replica has is of another history: it copies the primary anew.
         for each in self.cache_replicas:
             self._one_off(each.service, "rm -rf /data/appendonlydir")
-        services.start([cache])
-        services.wait_healthy([cache])
-        services.start(self.cache_replicas)
+        self.site.start([cache])
+        self.site.wait_healthy([cache])
+        self.site.start(self.cache_replicas)
 
     def _switch_volumes(self) -> None:
         for volume in self.volumes:
             self.at(f"swapping the files of {volume.name}")
-            self._undo_in(volume, "swapping back the files", _PUT_BACK)
-            forth = f"mkdir {_OLD}; {_like('.', _OLD)}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}"
-            self._volume(volume, f"rm -rf {_OLD} {_MOVED}; {forth}; {_like(_NEW, '.')}")
+            self._undo_in(volume, "swapping back the files", self._back())
+            forth = f"mkdir {_OLD}; {self.site.alike('.', _OLD)}; {_move('.', _OLD)}; : > {_MOVED}; {_move(_NEW, '.')}"
+            self._volume(volume, f"rm -rf {_OLD} {_MOVED}; {forth}; {self.site.alike(_NEW, '.')}")
 
     def _import_rabbitmq(self) -> None:
         if not self.broker:
@@ -794,7 +800,7 @@ class Restore:
     def _start_services(self) -> None:
         self.at("starting the services and waiting until they are healthy")
         self._restart_services()
-        services.wait_healthy(self.cache_replicas)
+        self.site.wait_healthy(self.cache_replicas)
 
     # ── afterwards ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -834,10 +840,14 @@ class Restore:
         return int(run_in(cache, redis.argv("DBSIZE"), "Redis"))
 
     def _one_off(self, service: str, script: str) -> None:
-        _checked(one_off_argv(self.env, service, script), service, **engine.surroundings(self.env))
+        self.site.beside(service, script)
 
     def _volume(self, volume: Volume, script: str) -> str:
-        return _checked(in_volume(self.declared, volume, script), f"volume {volume.name}")
+        return checked(self.site.in_volume(self.declared, volume, script), f"volume {volume.name}")
+
+    def _back(self) -> str:
+        """Shell script that puts the old files of a volume back."""
+        return f"if [ -d {_OLD} ]; then {_PUT_ASIDE}; {_move(_OLD, '.')}; {self.site.alike(_OLD, '.')}; fi"
 
 
 _NEW, _OLD, _MOVED = f"{ASIDE}new", f"{ASIDE}old", f"{ASIDE}moved"
@@ -848,11 +858,6 @@ def _in_cache(cache: Container, script: str) -> None:
     run_in(cache, ["sh", "-c", script], "Redis")
 
 
-def _like(source: str, target: str) -> str:
-    """Shell command that gives a folder the owner and the mode of another one."""
-    return f"chown --reference={source} {target}; chmod --reference={source} {target}"
-
-
 def _move(source: str, target: str) -> str:
     """Shell command that moves everything but our own folders from one folder to another, hidden files too."""
     return f"find {source} -mindepth 1 -maxdepth 1 ! -name '{ASIDE}*' -exec mv -t {target} -- {{}} +"
@@ -860,11 +865,3 @@ def _move(source: str, target: str) -> str:
 
 # Only once all the old ones had moved are those that stand there new.
 _PUT_ASIDE = f"if [ -e {_MOVED} ]; then {_move('.', _NEW)}; rm {_MOVED}; fi"
-_PUT_BACK = f"if [ -d {_OLD} ]; then {_PUT_ASIDE}; {_move(_OLD, '.')}; {_like(_OLD, '.')}; fi"
-
-
-def _checked(argv: Sequence[str], what: str, **options: Any) -> str:
-    done = engine.run(argv, check=False, timeout=None, **options)
-    if not done.ok:
-        raise engine.explain(done.stderr) or OpsError(f"{what}: {complaint(done.stderr or done.stdout)}")
-    return done.stdout

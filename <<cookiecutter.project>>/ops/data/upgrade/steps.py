@@ -26,7 +26,7 @@ from ops.base import console, signals
 from ops.base.environments import Environment, override, raw_value, relative, set_value
 from ops.base.errors import FAILED, INTERRUPTED, REFUSED, OpsError
 from ops.base.waiting import until
-from ops.data import backup
+from ops.data import backup, site
 from ops.engine import Container
 from ops.parts import postgres, provision, services
 from ops.parts.nginx import maintenance
@@ -501,7 +501,7 @@ class Changeover:
         for job in model.load(self.env).migrations:
             done = engine.compose(self.env, "run", "--rm", "--no-deps", "--no-TTY", job, check=False, timeout=None)
             if not done.ok:
-                raise engine.explain(done.stderr) or OpsError(f"{job}: {backup.complaint(done.stderr + done.stdout)}")
+                raise engine.explain(done.stderr) or OpsError(f"{job}: {site.complaint(done.stderr + done.stdout)}")
 
     def _services(self) -> list[Container]:
         return services.of(model.load(self.env), engine.containers(self.env))
@@ -534,7 +534,7 @@ class Changeover:
         line = engine.exec_argv(container.id, *argv, variables=["PGAPPNAME"])
         if engine.logged(line, log, self.tell, environment={**os.environ, "PGAPPNAME": COMMAND}):
             text = "\n".join(engine.tail(log, 15))
-            raise engine.explain(text) or OpsError(f"{argv[0]}: {backup.complaint(text)} (its log: {relative(log)})")
+            raise engine.explain(text) or OpsError(f"{argv[0]}: {site.complaint(text)} (its log: {relative(log)})")
 
 
 def _entry(env: Environment, release: releases.Release) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from ops import engine
 from ops.base.errors import OpsError
-from ops.data import backup
+from ops.data import backup, site
 from ops.parts import postgres, redis
 from ops.recovery import archive, contents
 from ops.stack import model
@@ -111,7 +111,7 @@ def test_services_that_are_down_are_named(env, make_container):
 
 def test_a_volume_is_reached_without_its_services(make_stack):
     """Their images may hold no tar, and they may not run."""
-    argv = backup.in_volume(make_stack(Service("nginx", "nginx:1")), FILES, "ls")
+    argv = site.in_volume(make_stack(Service("nginx", "nginx:1")), FILES, "ls")
     assert argv[:3] == ["docker", "run", "--rm"]
     assert "--network" in argv
     assert "acme-dev_files:/volume:nocopy" in argv, "an empty volume would get another owner"
@@ -162,10 +162,10 @@ def test_too_little_room_is_refused(env, monkeypatch, make_stack):
     free = 100 << 20
     monkeypatch.setattr(backup.shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     parts = backup.Parts(make_stack(), Owned(), None, None, None)
-    backup._check_space(env, folder, parts, [], [])
+    backup._check_space(env, site.Host(env), folder, parts, [], [])
     free = 1 << 20
     with pytest.raises(OpsError, match=r"has 1\.0 MiB free"):
-        backup._check_space(env, folder, parts, [], [])
+        backup._check_space(env, site.Host(env), folder, parts, [], [])
 
 
 def test_nothing_is_left_when_a_service_is_down(env, monkeypatch, make_container, make_stack):
@@ -216,7 +216,7 @@ def backing_up(env, monkeypatch, make_container):
             archive.database(own) if own else backup.POSTGRES, writer))  # fmt: skip
         monkeypatch.setattr(backup, "_write_redis", lambda _node, writer, _tick: member(backup.REDIS, writer))
         monkeypatch.setattr(backup, "_write_rabbitmq", lambda _found, writer: member(backup.RABBITMQ, writer))
-        monkeypatch.setattr(backup, "_write_volume", lambda _stack, volume, writer, _tick: member(
+        monkeypatch.setattr(backup, "_write_volume", lambda _site, _stack, volume, writer, _tick: member(
             archive.volume(volume.name), writer))  # fmt: skip
         return backup.create(env)
 

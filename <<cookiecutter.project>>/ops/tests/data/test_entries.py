@@ -100,7 +100,7 @@ def stage(env, monkeypatch, make_stack, make_container, tmp_path):
     monkeypatch.setattr(entries.part, "call", call)
     monkeypatch.setattr(entries.part, "make_image", lambda *_: None)
     monkeypatch.setattr(entries.part, "remove_left", lambda _env: found.note("remove left"))
-    monkeypatch.setattr(restore, "undo_killed", lambda _env, _tick: found.note("undo"))
+    monkeypatch.setattr(restore, "undo_killed", lambda _env, _tick, _site: found.note("undo"))
     monkeypatch.setattr(restore, "replace_data", replace_data)
     monkeypatch.setattr(restore.Restore, "check", lambda _self: found.note("check"))
     monkeypatch.setattr(restore.Restore, "present", lambda _self: [])

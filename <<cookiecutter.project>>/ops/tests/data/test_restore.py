@@ -13,7 +13,7 @@ import pytest
 from ops import engine
 from ops.base import console
 from ops.base.errors import FAILED, INTERRUPTED, REFUSED, USAGE, OpsError
-from ops.data import backup, restore
+from ops.data import backup, restore, site
 from ops.parts import postgres, redis, services
 from ops.recovery import archive
 from ops.recovery.archive import Facts, Manifest, Member
@@ -137,7 +137,7 @@ def test_nothing_is_looked_at_before_the_lock_is_held(env, tmp_path, monkeypatch
     monkeypatch.setattr(restore.lock, "hold", hold)
     monkeypatch.setattr(restore.archive, "verify", lambda _path: manifest())
     monkeypatch.setattr(restore, "find", lambda _env, _all: order.append("parts"))
-    monkeypatch.setattr(restore, "undo_killed", lambda _env, _tick: order.append("undo"))
+    monkeypatch.setattr(restore, "undo_killed", lambda _env, _tick, _site: order.append("undo"))
     monkeypatch.setattr(engine, "containers", lambda _env: order.append("containers"))
     monkeypatch.setattr(restore, "Restore", look)
     monkeypatch.setattr(console, "confirm", lambda *_args, **_options: order.append("ask") or True)
@@ -545,9 +545,10 @@ def steps(monkeypatch):
         restore, "sql", lambda _env, node, text, database, **names: found.note("sql", text, *names.items())
     )
     monkeypatch.setattr(restore, "run_in", lambda node, argv, what, **_: found.note(node.service, *argv))
-    monkeypatch.setattr(restore, "one_off_argv", lambda _env, service, script: [service, script])
-    monkeypatch.setattr(restore, "_checked", lambda argv, what, **_: found.note("one-off", *argv))
-    monkeypatch.setattr(restore, "in_volume", lambda _stack, volume, script: [volume.name, script])
+    monkeypatch.setattr(site, "one_off_argv", lambda _env, service, script: [service, script])
+    for module in (site, restore):
+        monkeypatch.setattr(module, "checked", lambda argv, what, **_: found.note("one-off", *argv))
+    monkeypatch.setattr(site, "in_volume", lambda _stack, volume, script: [volume.name, script])
     monkeypatch.setattr(engine, "containers", lambda _env: [])
     monkeypatch.setattr(redis, "info", lambda *_: {"redis_version": "8.2.9"})
     monkeypatch.setattr(redis, "argv", lambda *words: ["redis-cli", *words])
@@ -664,7 +665,8 @@ def test_migrations_bring_an_older_schema_up_to_date(real, steps, monkeypatch):
     new = f"DATABASE_NAME={real.databases[0].new}"
     assert lines == [("run", "--rm", "--no-deps", "--no-TTY", "--env", new, "migrate")]
     assert steps[-1] == ("sql", "ANALYZE")
-    assert ("postgres-primary", "bash", "/etc/postgresql/roles.sh") in steps
+    roles = ("env", f"POSTGRES_DB={real.databases[0].new}", "bash", "/etc/postgresql/roles.sh")
+    assert ("postgres-primary", *roles) in steps
     done.ok = False
     with pytest.raises(OpsError, match="The migrations of migrate refused it.*column exists"):
         real._prepare_postgres()
