@@ -81,6 +81,12 @@ def _budget(name: str, selector: Mapping[str, str]) -> Manifest:
     return made("PodDisruptionBudget", name, spec=spec)
 
 
+def beside(name: str) -> Manifest:
+    """Fields of a pod that must be on the node where a service's pod is."""
+    rule = {"labelSelector": {"matchLabels": {NAME: name}}, "topologyKey": HOST}
+    return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rule]}}}
+
+
 def placement(name: str, family: str) -> Manifest:
     """Fields of a pod. family: the cluster that it is a member of ("": none)."""
     if family:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from json import dumps
 from typing import Any
 
 from ops.base import console, findings
 from ops.base.environments import Environment
 from ops.base.errors import USAGE, OpsError
+from ops.data import command
 from ops.kubernetes import deploy as deployment
 from ops.kubernetes import health as checks
 from ops.kubernetes import inside, logs, plan, preflight, rollback, scale, status
+from ops.kubernetes.data import Cluster
 from ops.rollout import preview
 from ops.rollout.rollback import number
 from ops.state import lock
@@ -88,6 +91,25 @@ def _doctor(env: Environment, _given: Arguments, _after: Sequence[str]) -> int:
     return 1 if any(each.status == findings.FAILED for each in found) else 0
 
 
+def _backup(env: Environment, given: Arguments, _after: Sequence[str]) -> int:
+    said = command.BackupOptions(**{each.name: given[each.name] for each in fields(command.BackupOptions)})
+    with Cluster(env) as site:
+        return command.backup(env, said, site)
+
+
+def _restore(env: Environment, given: Arguments, _after: Sequence[str]) -> int:
+    said = command.Options(**{each.name: given[each.name] for each in fields(command.Options)})
+    if said.into or said.drop_scratch or said.configuration:
+        raise OpsError(
+            "A restore in a cluster is in place: --into, --drop-scratch and --configuration are for one host.",
+            "Restore it there, or into another namespace (KUBE_NAMESPACE) with the same target.",
+            USAGE,
+        )
+    with Cluster(env) as site:
+        command.restore(env, said, site)
+    return 0
+
+
 # Commands that do the same by other means.
 OTHERWISE: Mapping[str, Callable[[Environment, Arguments, Sequence[str]], int]] = {
     "deploy": _deploy,
@@ -101,6 +123,8 @@ OTHERWISE: Mapping[str, Callable[[Environment, Arguments, Sequence[str]], int]] 
     "psql": _psql,
     "redis-cli": _redis_cli,
     "doctor": _doctor,
+    "backup": _backup,
+    "restore": _restore,
 }
 
 # Commands that do not make sense there, with what to do instead.
@@ -111,8 +135,6 @@ REFUSED: Mapping[str, str] = {
     "down": "kubectl delete namespace removes everything, data too. Nothing asks twice there.",
     "failover": "Patroni moves the role by itself. By hand: patronictl switchover, in invoke shell postgres-primary",
     "promote": "Patroni promotes the standby by itself, and Kubernetes starts the lost pod again.",
-    "backup": "Take snapshots of the volumes by the cluster's own means, or dumps of PostgreSQL.",
-    "restore": "Load a dump of PostgreSQL by `invoke psql`, and copy files into volumes by `kubectl cp`.",
     "upgrade-database": "Move the data into a new database by dump and restore.",
     "secret-rotate": "Change the file in secrets/ and the password in the part that has it, then deploy.",
 }

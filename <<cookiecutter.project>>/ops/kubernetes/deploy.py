@@ -29,7 +29,7 @@ from ops.rollout.jobs import LIMIT
 from ops.rollout.plan import Operation, Phase, Provision
 from ops.stack import images, model, registry
 from ops.stack.model import Stack
-from ops.state import lock, memory, releases
+from ops.state import lock, memory, releases, swap
 
 # Between two looks at a rollout. Each is a request that the API server answers in some 50 ms.
 _LOOK_SECONDS = 1.5
@@ -424,6 +424,7 @@ def deployment(env: Environment, command: str, assume_yes: bool = False, lock_wa
     Raises OpsError: REFUSED when somebody else holds it, INTERRUPTED after Ctrl-C.
     """
     with lock.hold(env, f"{command} --env {env.name}", lock_wait) as held:
+        swap.refuse(env)
         work = Deployment(env, held, command, assume_yes)
         with interrupt.explained(work):
             yield work

@@ -19,7 +19,7 @@ from ops.base.environments import Environment
 from ops.base.errors import FAILED, REFUSED, OpsError
 from ops.commands import inside as usual
 from ops.engine import Container, kubectl
-from ops.engine.kubectl import Place, Pod
+from ops.engine.kubectl import Object, Place, Pod
 from ops.kubernetes import gate, marks, running
 from ops.state.releases import author
 
@@ -71,17 +71,17 @@ def _up(seen: running.Glance) -> list[Container]:
 
 def _one_off(env: Environment, service: str, command: Sequence[str], entrypoint: bool) -> int:
     at = kubectl.place(env)
-    pod = manifest(env, service, _template(env, at, service), command, entrypoint, usual.is_terminal())
+    pod = manifest(env, service, template(env, at, service), command, entrypoint, usual.is_terminal())
     name = pod["metadata"]["name"]
     try:
         kubectl.apply(at, [pod])
-        _await_start(env, at, name)
+        await_start(env, at, name)
         return _attended(at, Pod(at, name, pod["spec"]["containers"][0]["name"]), usual.is_terminal())
     finally:
         undo.every([("removing the pod", lambda: kubectl.delete(at, "pod", name))])
 
 
-def _template(env: Environment, at: Place, service: str) -> Mapping[str, Any]:
+def template(env: Environment, at: Place, service: str) -> Mapping[str, Any]:
     """The template of a service's pods as they run. Raises OpsError when it is not in the cluster."""
     kinds = ("deployments.apps", "statefulsets.apps", "cronjobs.batch", "jobs.batch")
     found = kubectl.items(at, kinds, f"{marks.selector(env)},{marks.SERVICE}={service}")
@@ -95,7 +95,7 @@ def _template(env: Environment, at: Place, service: str) -> Mapping[str, Any]:
 
 
 # What says how pods share a cluster, restart and are asked for their health: a one-off one does not.
-_NOT_OF_ONE_OFFS = ("restartPolicy", "affinity", "topologySpreadConstraints")
+_NOT_OF_ONE_OFFS = ("restartPolicy", "topologySpreadConstraints")
 _NOT_OF_ITS_CONTAINER = ("readinessProbe", "livenessProbe", "startupProbe", "lifecycle", "ports")
 
 
@@ -117,6 +117,9 @@ def manifest(
     elif command:
         main |= {"command": [command[0]], "args": [*command[1:]]}
     rest = {key: value for key, value in template["spec"].items() if key not in _NOT_OF_ONE_OFFS}
+    # It keeps away from no member of its cluster; beside whom it must be, it must be as well.
+    affinity = {key: value for key, value in (rest.pop("affinity", None) or {}).items() if key != "podAntiAffinity"}
+    rest |= {"affinity": affinity} if affinity else {}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -130,7 +133,7 @@ def manifest(
     }
 
 
-def _await_start(env: Environment, at: Place, name: str) -> None:
+def await_start(env: Environment, at: Place, name: str) -> None:
     """Wait until the pod runs, or has ended. Raises OpsError when it does not start."""
     start = gate.Start(_START_SECONDS)
     while True:
@@ -157,17 +160,23 @@ def _attended(at: Place, pod: Pod, terminal: bool) -> int:
         ) as feeding:
             engine.show(kubectl.logs_argv(pod, "--follow"))
             engine.end([feeding])
-    return _ended(at, pod)
+    return ended(at, pod)
 
 
-def _ended(at: Place, pod: Pod) -> int:
+def exit_code(pod: Object | None) -> int | None:
+    """The exit code of the command of a pod; None while it has none."""
+    for each in ((pod or {}).get("status") or {}).get("containerStatuses") or ():
+        if ended := (each.get("state") or {}).get("terminated"):
+            return int(ended["exitCode"])
+    return None
+
+
+def ended(at: Place, pod: Pod) -> int:
     """The exit code of the command, once it has ended."""
     while True:
         found = kubectl.find(at, "pod", pod.name)
-        statuses = ((found or {}).get("status") or {}).get("containerStatuses") or ()
-        for each in statuses:
-            if ended := (each.get("state") or {}).get("terminated"):
-                return int(ended["exitCode"])
+        if (code := exit_code(found)) is not None:
+            return code
         if found is None:
             raise OpsError(f"The pod {pod.name} was removed while its command ran.", code=FAILED)
         time.sleep(_LOOK_SECONDS)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ops.base.environments import relative
 from ops.base.errors import USAGE, OpsError
-from ops.kubernetes.storage import TLS, TLS_FILES, Project
+from ops.kubernetes import storage
+from ops.kubernetes.storage import TLS_FILES, Project
 from ops.kubernetes.values import PART_OF, Manifest, made, object_name
 from ops.stack.model import Stack
 
@@ -22,8 +23,7 @@ def manifests(project: Project, stack: Stack, names: Iterable[str], namespace: s
     binds = (volume for entry in entries for volume in entry.get("volumes") or () if volume["type"] == "bind")
     folders = sorted({Path(each["source"]) for each in binds if Path(each["source"]).is_relative_to(project.secrets)})
     for folder in folders:
-        keys = TLS_FILES if folder.name == TLS else {path.name: path.name for path in sorted(folder.glob("[!.]*"))}
-        files[folder.name] = {key: folder / file for key, file in keys.items()}
+        files[folder.name] = {key: folder / file for key, file in storage.secret_files(folder).items()}
     missing = [relative(path) for each in files.values() for path in each.values() if not path.is_file()]
     if missing:
         raise OpsError(

@@ -10,9 +10,13 @@ from typing import Any
 from ops.kubernetes import configuration
 from ops.kubernetes.values import Manifest, amount, made, object_name, quantity
 from ops.parts import routes
+from ops.stack import labels
 from ops.stack.model import Stack
+from ops.state import store
 
 SECRETS = "/run/secrets"
+# The volume in which the commands keep what was deployed; in a cluster that is a Secret.
+RELEASES = "release_state"
 # The folder of config/<env>/secrets with the certificate, the Secret that holds it, and its files by their key there:
 # the names that cert-manager and a Gateway expect.
 TLS = "tls"
@@ -112,6 +116,10 @@ def _volume(found: Files, project: Project, name: str, volume: Mapping[str, Any]
         contents = {file: (text.encode(), False) for file, text in project.rendered[name].items()}
         _config(found, f"{routes.VOLUME}-{name}", contents, volume["target"])
         return
+    if source == RELEASES:
+        kept = {"secret": {"secretName": store.SECRET, "optional": True}}
+        found.add(object_name(RELEASES), volume["target"], kept, True)
+        return
     key = object_name(source) if source else f"scratch-{len(found.volumes)}"
     if source:
         found.claimed[source] = key
@@ -121,12 +129,25 @@ def _volume(found: Files, project: Project, name: str, volume: Mapping[str, Any]
 def _folder(found: Files, project: Project, source: Path, target: str) -> None:
     if source.is_relative_to(project.secrets):
         secret = object_name(source.name)
-        items = [{"key": key, "path": path} for key, path in TLS_FILES.items()] if source.name == TLS else []
-        body: Manifest = {"secretName": secret, "defaultMode": 0o444, **({"items": items} if items else {})}
+        files = secret_files(source)
+        body: Manifest = {"secretName": secret, "defaultMode": 0o444}
+        if any(key != path for key, path in files.items()):
+            # Whoever names some gets no other.
+            body["items"] = [{"key": key, "path": path} for key, path in files.items()]
         found.add(f"{secret}-files", target, {"secret": body}, True)
         return
     contents = configuration.files(project.root, source)
     _config(found, project.name(source), contents, target, source.name if source.is_file() else "")
+
+
+def secret_files(folder: Path) -> dict[str, str]:
+    """The files of a folder of secrets, by their key in the Secret that holds them."""
+    if folder.name == TLS:
+        return TLS_FILES
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    shown = [path.relative_to(folder) for path in paths]
+    names = [path.as_posix() for path in shown if not any(part.startswith(".") for part in path.parts)]
+    return {configuration.key(name): name for name in names}
 
 
 def _config(found: Files, name: str, contents: Mapping[str, tuple[bytes, bool]], target: str, file: str = "") -> None:
@@ -162,17 +183,20 @@ def _secrets(found: Files, wanted: Sequence[Mapping[str, Any]]) -> None:
 
 
 def shared(stack: Stack, names: Sequence[str]) -> set[str]:
-    """Volumes that several of the pods of some services use at once."""
-    users: dict[str, int] = {}
+    """Volumes that pods of some services use at once, on several nodes."""
+    users: dict[str, set[str]] = {}
     for name in names:
         service = stack.services[name]
+        # Where it is, whoever is beside it is too.
+        place = service.labels.get(labels.BESIDE) or name
         for volume in set(service.volumes):
-            users[volume] = users.get(volume, 0) + (2 if _several(service) else 1)
-    return {volume for volume, count in users.items() if count > 1}
+            users.setdefault(volume, set()).update({place, f"{name} (another)"} if _several(service) else {place})
+    return {volume for volume, places in users.items() if len(places) > 1}
 
 
 def _several(service: Any) -> bool:
-    return bool(service.replicas > 1 or not (service.data or service.restarts))
+    alone = service.data or service.restarts or labels.BESIDE in service.labels
+    return bool(service.replicas > 1 or not alone)
 
 
 def claims(asked: Claims, volumes: Mapping[str, str], shared_volumes: set[str]) -> Iterator[Manifest]:

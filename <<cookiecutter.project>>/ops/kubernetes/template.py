@@ -88,6 +88,8 @@ def template(
         spec["hostAliases"] = [{"ip": "127.0.0.1", "hostnames": own}]
     if service.one_shot:
         spec["restartPolicy"] = "Never"
+        if name := service.labels.get(labels.BESIDE):
+            spec.update(availability.beside(name))
     else:
         spec.update(availability.placement(service.name, family))
         spec["tolerations"] = availability.tolerations()

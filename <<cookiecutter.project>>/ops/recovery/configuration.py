@@ -20,6 +20,8 @@ SECRETS = Path("/project/secrets")
 STATE = Path("/project/state")
 GRAFANA = Path("/project/grafana/grafana.db")
 
+# What Kubernetes has in every folder that it mounts from an object: a link to where the files are.
+_LINKED = "..data"
 # The folder of the certificates among the secrets.
 CERTIFICATES = "tls"
 
@@ -86,8 +88,11 @@ def _mounted(entry: Mapping[str, Any]) -> list[str]:
 def _copy(source: Path, into: Path) -> int:
     if not source.is_dir():
         return 0
+    # In a cluster the files of a mounted folder are links to a folder beside them, which are of no use elsewhere.
+    linked = any(source.rglob(_LINKED))
+    ignore = shutil.ignore_patterns("..*") if linked else None
     try:
-        shutil.copytree(source, into, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(source, into, symlinks=not linked, ignore=ignore, dirs_exist_ok=True)
     except (OSError, shutil.Error) as error:
         raise OpsError(f"{source} cannot be copied: {error}.") from error
     return sum(1 for each in into.rglob("*") if each.is_file())

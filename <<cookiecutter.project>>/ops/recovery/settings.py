@@ -66,7 +66,8 @@ class Settings:
     hosts are HOST:PORT, those of Redis HOST. wal_seconds: between two deliveries of WAL; full_days: after so many days
     a full backup; upload_kib: KiB a second that one upload takes at most, 0 for no limit; wal_limit_mib: MiB of WAL on
     this machine beyond which the oldest goes as long as there is no entry, and an alert tells when there is one;
-    managed_hosts: of a PostgreSQL outside of the stack, whose connections `tls` protects, in words of libpq.
+    managed_hosts: of a PostgreSQL outside of the stack, whose connections `tls` protects, in words of libpq;
+    rabbitmq_closed: why RabbitMQ cannot be asked, "" where it can.
     """
 
     environment: str
@@ -87,6 +88,7 @@ class Settings:
     redis_sentinels: tuple[str, ...] = ()
     rabbitmq_hosts: tuple[str, ...] = ()
     rabbitmq_user: str = ""
+    rabbitmq_closed: str = ""
     paths: Paths = field(default_factory=Paths)
 
     @property
@@ -140,6 +142,7 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
         redis_sentinels=_listed(environ, "REDIS_SENTINELS", "26379"),
         rabbitmq_hosts=_listed(environ, "RABBITMQ_HOSTS", "15672"),
         rabbitmq_user=environ.get("RABBITMQ_USER", ""),
+        rabbitmq_closed=environ.get("BACKUP_WITHOUT_RABBITMQ", ""),
         paths=paths or Paths(),
     )
     for scheme, names in {"s3": ("BACKUP_S3_KEY_ID", "BACKUP_S3_SECRET"), "sftp": ("BACKUP_SSH_KEY",)}.items():

@@ -135,7 +135,9 @@ def _servers(settings: Settings, folder: Path, files: _Files) -> None:
         files.details[REDIS] = {"keys": saved.keys, "node": saved.node, "version": saved.version}
     else:
         files.left_out.append("Redis: the stack has none")
-    if settings.rabbitmq_hosts:
+    if settings.rabbitmq_hosts and settings.rabbitmq_closed:
+        files.left_out.append(f"RabbitMQ: {settings.rabbitmq_closed}")
+    elif settings.rabbitmq_hosts:
         names = [each.partition(":")[0] for each in settings.rabbitmq_hosts]
         found = rabbitmq.definitions(names, settings.rabbitmq_user, settings.secret("RABBITMQ_PASSWORD"))
         text = (json.dumps(found, indent=2) + "\n").encode()

@@ -54,6 +54,9 @@ SCHEDULER = "scheduler"
 
 # Not exported to Kubernetes; its value says who does its work there.
 OMIT = "ops.kubernetes.omit"
+# In Kubernetes its pods run where those of the service are that this names: they share volumes which one machine at a
+# time may have.
+BESIDE = "ops.kubernetes.beside"
 
 # RUNNING: it need not stop while data is replaced.
 RESTORE = "ops.restore"
@@ -66,7 +69,7 @@ RESERVED = SECTIONS | {"internal", "localhost"}
 
 # Every label that anything here reads. A new one is added here, and to the table.
 KNOWN = PARTS | {
-    *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, LIVE, SMOKE, ROLLOUT, DRAIN, OMIT),
+    *(PORT, ROUTE, LOGINS, UPLOADS, HOST, INTERNAL, AFFINITY, READY, LIVE, SMOKE, ROLLOUT, DRAIN, OMIT, BESIDE),
     *(JOB, SCHEDULE, "ops.schedule.timezone", "ops.schedule.overlap", "ops.schedule.missed", "ops.schedule.limit"),
     *("ops.schema", "ops.database", "ops.database-connections"),
     *("ops.rabbitmq", "ops.rabbitmq.definitions", "ops.redis"),

@@ -25,8 +25,8 @@ from ops.state.document import State, encode, newest
 
 _FOLDER = "/state"
 _SLOTS = ("a", "b")
-# In a cluster.
-_SECRET = "deployed"
+# The Secret in a cluster.
+SECRET = "deployed"
 
 
 def name_of(env: Environment) -> str:
@@ -63,7 +63,7 @@ def put_note(env: Environment, name: str, text: str) -> None:
 def _files(env: Environment) -> dict[str, str]:
     """Everything in the volume, by name; nothing when there is none."""
     if env.engine == KUBERNETES:
-        return _kept(kubectl.find(kubectl.place(env), "secret", _SECRET) or {})
+        return _kept(kubectl.find(kubectl.place(env), "secret", SECRET) or {})
     name = name_of(env)
     done = engine.docker("cp", f"{name}:{_FOLDER}", "-", check=False)
     if not done.ok and not engine.inspect([name]):
@@ -83,14 +83,14 @@ def _kept(secret: kubectl.Object) -> dict[str, str]:
 
 def _put_in_cluster(env: Environment, name: str, text: str) -> None:
     at = kubectl.place(env)
-    there = kubectl.find(at, "secret", _SECRET)
+    there = kubectl.find(at, "secret", SECRET)
     kept = {key: old for key, old in _kept(there or {}).items() if name not in _SLOTS or key not in _SLOTS}
     data = {key: base64.b64encode(each.encode()).decode() for key, each in {**kept, name: text}.items()}
     document = {
         "apiVersion": "v1",
         "kind": "Secret",
         "type": "Opaque",
-        "metadata": {"name": _SECRET, "namespace": at.namespace, "labels": {kubectl.RECORD: env.project}},
+        "metadata": {"name": SECRET, "namespace": at.namespace, "labels": {kubectl.RECORD: env.project}},
         "data": data,
     }
     verb = "replace" if there else "create"
@@ -115,7 +115,7 @@ def _put(env: Environment, name: str, text: str) -> None:
 def remove(env: Environment) -> None:
     """Forget everything about an environment."""
     if env.engine == KUBERNETES:
-        kubectl.delete(kubectl.place(env), "secret", _SECRET)
+        kubectl.delete(kubectl.place(env), "secret", SECRET)
         return
     name = name_of(env)
     for line in (("rm", "--force", name), ("volume", "rm", "--force", name), ("rmi", "--force", name)):

@@ -405,6 +405,85 @@ def test_settings_that_cannot_be_meant(document: dict[str, Any], prod: Environme
     assert raised.value.code == USAGE
 
 
+# ---- what backups need
+
+
+def test_pods_that_share_a_volume_of_one_node_are_on_that_node(exported: Changed) -> None:
+    def keeping(volume: str) -> list[dict[str, Any]]:
+        return [{"type": "volume", "source": volume, "target": f"/{volume}"}]
+
+    receiver = {"image": "x:1", "labels": {"ops.part": "backup", "ops.rollout": "restart"}, "volumes": keeping("wal")}
+    said = {"ops.part": "backup", "ops.schedule": "0 2 * * *", "ops.kubernetes.beside": "receiver"}
+    taker = {"image": "x:1", "restart": "no", "labels": said, "volumes": [*keeping("wal"), *keeping("files")]}
+    shop = {"labels": {"ops.port": "8000", "ops.rollout": "rolling"}, "volumes": keeping("files")}
+    made = exported(receiver=receiver, taker=taker, shop=shop)
+    modes = {
+        each["metadata"]["name"]: each["spec"]["accessModes"]
+        for each in made.objects
+        if each["kind"] == "PersistentVolumeClaim"
+    }
+    assert modes == {"wal": ["ReadWriteOnce"], "files": ["ReadWriteMany"]}
+    affinity = pod_template(find(made, "CronJob", "taker"))["spec"]["affinity"]["podAffinity"]
+    (rule,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert rule["labelSelector"] == {"matchLabels": {"app.kubernetes.io/name": "receiver"}}
+    assert find(made, "Deployment", "receiver")["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_hidden_file_that_is_mounted_by_itself_is_configuration(exported: Changed, project: Path) -> None:
+    place = project / "config" / "prod"
+    mounts = [
+        {"type": "bind", "source": str(source), "target": f"/project/{source.name}", "read_only": True}
+        for source in (place / ".env", place / "extra")
+    ]
+    (place / "extra").mkdir()
+    (place / "extra" / ".hidden").write_text("x")
+    made = exported(shop={"labels": {"ops.port": "8000"}, "volumes": mounts})
+    assert find(made, "ConfigMap", "config-env")["data"][".env"] == (place / ".env").read_text()
+    assert "data" not in find(made, "ConfigMap", "config-extra")
+    (mount, _) = [
+        each for each in container(find(made, "Deployment", "shop"))["volumeMounts"] if "config" in each["name"]
+    ]
+    assert (mount["mountPath"], mount["subPath"]) == ("/project/.env", ".env")
+
+
+def test_all_secrets_are_mounted_as_they_lie_in_their_folder(
+    exported: Changed, document: dict[str, Any], prod: Environment
+) -> None:
+    (prod.secrets_dir / "tls").mkdir()
+    for name in ("DB_PASSWORD", "tls/fullchain.pem", "tls/privkey.pem", ".gitignore"):
+        (prod.secrets_dir / name).write_text("abc")
+    mount = {"type": "bind", "source": str(prod.secrets_dir), "target": "/project/secrets", "read_only": True}
+    entry = {"labels": {"ops.port": "8000"}, "volumes": [mount]}
+    (volume,) = [
+        each
+        for each in pod_template(find(exported(shop=entry), "Deployment", "shop"))["spec"]["volumes"]
+        if each["name"] == "secrets-files"
+    ]
+    document["services"]["shop"].update(entry)
+    declared = model.parse(document)
+    found = secrets.manifests(export.project(prod), declared, ["shop"], "acme-prod")
+    (everything,) = [each for each in found if each["metadata"]["name"] == volume["secret"]["secretName"]]
+    assert everything["data"].keys() == {"DB_PASSWORD", "tls__fullchain.pem", "tls__privkey.pem"}
+    shown = {each["key"]: each["path"] for each in volume["secret"]["items"]}
+    assert shown == {
+        "DB_PASSWORD": "DB_PASSWORD",
+        "tls__fullchain.pem": "tls/fullchain.pem",
+        "tls__privkey.pem": "tls/privkey.pem",
+    }
+
+
+def test_what_was_deployed_is_seen_where_the_commands_keep_it(exported: Changed) -> None:
+    mount = {"type": "volume", "source": "release_state", "target": "/project/state", "read_only": True}
+    made = exported(shop={"labels": {"ops.port": "8000", "ops.rollout": "rolling"}, "volumes": [mount]})
+    (volume,) = [
+        each
+        for each in pod_template(find(made, "Deployment", "shop"))["spec"]["volumes"]
+        if each["name"] == "release-state"
+    ]
+    assert volume["secret"] == {"secretName": "deployed", "optional": True}
+    assert not [each for each in made.objects if each["kind"] == "PersistentVolumeClaim"]
+
+
 # ---- the folder
 
 

@@ -91,3 +91,15 @@ def test_volumes_that_are_not_saved_are_named() -> None:
         "volume stock: no label ops.backup of shop names it",
     ]
     assert configuration.unsaved_volumes({}, "backup") == []
+
+
+def test_links_of_a_mounted_object_are_copied_as_the_files_that_they_are(tmp_path: Path) -> None:
+    """Kubernetes shows a ConfigMap as links into a folder that has another name after each change."""
+    mounted = tmp_path / "mounted" / "nginx"
+    (mounted / "..2026_11_27").mkdir(parents=True)
+    (mounted / "..2026_11_27" / "nginx.conf").write_text("content")
+    (mounted / "..data").symlink_to("..2026_11_27")
+    (mounted / "nginx.conf").symlink_to("..data/nginx.conf")
+    assert configuration.copy_configuration(tmp_path / "copy", tmp_path / "mounted") == 1
+    (copied,) = (tmp_path / "copy" / "nginx").iterdir()
+    assert copied.name == "nginx.conf" and not copied.is_symlink() and copied.read_text() == "content"

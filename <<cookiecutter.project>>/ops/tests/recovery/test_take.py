@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +133,13 @@ def test_only_one_run_takes_an_entry(run: Run) -> None:
         take.take(run.settings)
     assert refused.value.code == REFUSED and run.steps == []
     take.take(run.settings)
+
+
+def test_a_broker_that_cannot_be_asked_is_named_and_not_in_the_entry(run: Run, tmp_path: Path) -> None:
+    closed = replace(run.settings, rabbitmq_hosts=("rabbitmq",), rabbitmq_closed="nobody may ask for its definitions")
+    files = take._Files()
+    take._servers(closed, tmp_path, files)
+    assert "RabbitMQ: nobody may ask for its definitions" in files.left_out and take.RABBITMQ not in files.details
+    without = take._Files()
+    take._servers(replace(closed, rabbitmq_hosts=()), tmp_path, without)
+    assert "RabbitMQ: the stack has none" in without.left_out
