@@ -52,6 +52,9 @@ def site(request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pyt
     if request.param == "own services":
         for name, language in (("shop", "node"), ("prices", "go"), ("pages", "python")):
             project.invoke("service-add", name, "--from", language, "--route", f"/{name}")
+        after = "docker-compose.backup.yml"
+        files = project.settings("prod")["COMPOSE_FILE"]
+        project.set("prod", COMPOSE_FILE=files.replace(after, f"{after}:infrastructure/kubernetes/backup.yml"))
         files = project.settings("dev")["COMPOSE_FILE"]
         project.set("dev", COMPOSE_FILE=f"{files}:docker-compose.scheduler.yml")
         project.invoke("service-add", "report", "--from", "python", "--schedule", "0 3 * * *")

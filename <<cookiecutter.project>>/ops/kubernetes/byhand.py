@@ -61,6 +61,11 @@ def job(
     kubectl.run(at, "create", "--filename=-", "--output=name", input=json.dumps(made))
     try:
         pod = _started(env, at, name)
+    except BaseException:
+        with undisturbed():
+            kubectl.delete(at, "job", name)
+        raise
+    try:
         code = _watch(at, pod, tick)
         lines = kubectl.run(at, "logs", pod.name, "--container", pod.container, limited=False, timeout=None).stdout
         head, log = parted(lines.splitlines())

@@ -13,7 +13,7 @@ from ops.commands import health as usual
 from ops.commands.health import Report
 from ops.engine import kubectl
 from ops.kubernetes import running
-from ops.parts import readiness
+from ops.parts import backups, readiness
 from ops.parts.postgres import health as postgresql
 from ops.parts.probes import Check, Probe, Seen
 from ops.parts.rabbitmq import health as broker
@@ -21,7 +21,7 @@ from ops.parts.redis import health as cache
 from ops.stack.model import Stack
 
 # Parts that are asked inside their pods. The edge is asked from outside, by its address: by whoever knows it.
-_PARTS = (readiness, postgresql, cache, broker)
+_PARTS = (readiness, postgresql, cache, broker, backups)
 # Titles of what no part asks for.
 _STACK, _CONTAINERS, _NODES = "Stack", "Containers", "Nodes"
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from ops.base.errors import OpsError
+from ops.engine import kubectl
+from ops.engine.kubectl import Place, Pod
 from ops.kubernetes import byhand
 
 TAKEN = {"id": "20261127T020000Z", "parts": {}}
@@ -26,6 +33,49 @@ def test_the_answer_of_a_job_is_told_from_its_log() -> None:
 def test_the_error_of_a_job_is_its_answer() -> None:
     error = {"error": {"message": "The key is wrong.", "remedy": "", "code": 3}}
     assert json.loads(byhand.parted([log("begun"), json.dumps(error)])[0]) == error
+
+
+AT = Place("test", "acme-dev")
+CRONJOB: dict[str, Any] = {
+    "metadata": {"name": "backup", "namespace": "acme-dev", "uid": "1", "labels": {}},
+    "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"name": "backup"}]}}}}},
+}
+
+
+@pytest.fixture
+def deleted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Jobs that were removed."""
+    found: list[str] = []
+    monkeypatch.setattr(kubectl, "run", lambda *_, **__: SimpleNamespace(stdout=json.dumps(TAKEN)))
+    monkeypatch.setattr(kubectl, "delete", lambda _at, kind, name, **_: found.append(f"{kind} {name[:7]}"))
+    monkeypatch.setattr(byhand, "_started", lambda *_: Pod(AT, "backup-1", "backup"))
+    return found
+
+
+def test_a_job_that_has_ended_stays_as_the_record_of_its_run(env, deleted: list[str], monkeypatch) -> None:
+    monkeypatch.setattr(byhand, "_watch", lambda *_: 0)
+    head, _, code = byhand.job(env, AT, CRONJOB, ["take"], print)
+    assert json.loads(head) == TAKEN and code == 0 and deleted == []
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "ended"),
+    [
+        ("_started", OpsError("its image cannot be pulled"), True),
+        ("_watch", KeyboardInterrupt(), True),
+        ("_watch", OpsError("the cluster does not answer"), False),
+    ],
+)
+def test_a_job_ends_with_the_person_and_not_with_the_connection(
+    env, deleted: list[str], monkeypatch, step: str, error: BaseException, ended: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(byhand, step, fail)
+    with pytest.raises(type(error)):
+        byhand.job(env, AT, CRONJOB, ["take"], print)
+    assert deleted == (["job backup-"] if ended else [])
 
 
 def test_a_job_by_hand_is_in_the_history_of_its_cronjob() -> None:
