@@ -148,6 +148,7 @@ def move(cluster: Cluster, target: targets.Place, tmp_path_factory: pytest.TempP
         moved.site.push()
         yield moved
     finally:
+        moved.site.remove()
         host.remove()
 
 

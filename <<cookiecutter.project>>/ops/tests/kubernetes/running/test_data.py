@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,11 +44,15 @@ class Api:
 
     def items(self, _at: Any, kinds: tuple[str, ...], selector: str = "") -> list[dict[str, Any]]:
         wanted = {each.partition(".")[0].removesuffix("s") for each in kinds}
-        key = selector.rpartition(",")[2] if WORK in selector else ""
+        terms = [each.partition("=") for each in selector.split(",")]
         return [
             each
             for each in self.objects
-            if each["kind"].lower() in wanted and (not key or key in each["metadata"]["labels"])
+            if each["kind"].lower() in wanted
+            and all(
+                marks.labels(each).get(key) == value if equals else key in marks.labels(each)
+                for key, equals, value in terms
+            )
         ]
 
     def run(self, _at: Any, *words: str, **_options: Any) -> Any:
@@ -179,6 +184,70 @@ def test_pods_that_do_not_go_are_named(site: Cluster, api: Api, pod: Make, decla
     api.objects.append(pod("web", "web-1"))
     with pytest.raises(OpsError, match="Still there after 0 s: web-1"):
         site.stop([each for each in site.clients(declared, []) if each.service == "web"])
+
+
+def test_jobs_of_the_owner_end_and_those_of_the_stack_go_on(
+    site: Cluster, api: Api, declared: Stack, pod: Make
+) -> None:
+    def job(name: str, service: str, active: int) -> dict[str, Any]:
+        return {"kind": "Job", "metadata": metadata(name, service), "status": {"active": active}}
+
+    person = pod("", "web-run-1", labels={marks.ONE_OFF: "web"})
+    api.objects += [
+        job("report-1", "report", 1),
+        job("report-0", "report", 0),
+        job("verify-1", "backup-verify", 1),
+        person,
+    ]
+    site.stop_jobs(declared)
+    assert api.deleted == ["report-1", "web-run-1"]
+
+
+def test_a_migration_has_run_although_its_pod_is_gone(site: Cluster, api: Api, make_container) -> None:
+    api.objects.append({"kind": "Job", "metadata": metadata("migrate-abc", "migrate"), "status": {}})
+    assert {"web", "migrate"} <= {*site.ran([make_container("web")])}
+
+
+def test_a_migration_runs_with_the_database_that_it_is_told(
+    site: Cluster, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = workload("CronJob", "migrate")["spec"]["jobTemplate"]["spec"]
+    job["template"]["spec"]["containers"][0]["env"] = [
+        {"name": "A", "value": "1"},
+        {"name": "DATABASE_NAME", "value": "x"},
+    ]
+    api.objects.append({"kind": "Job", "metadata": metadata("migrate-abc", "migrate"), "spec": job})
+    ran = []
+
+    def to_its_end(_env: Any, _at: Any, pod: dict[str, Any]) -> tuple[int, str]:
+        ran.append(pod)
+        return 1, "column exists"
+
+    monkeypatch.setattr(byhand, "to_its_end", to_its_end)
+    done = site.migrate("migrate", {"DATABASE_NAME": "new"})
+    assert not done.ok and done.stdout == "column exists"
+    (made,) = ran
+    assert made["spec"]["containers"][0]["env"] == [
+        {"name": "A", "value": "1"},
+        {"name": "DATABASE_NAME", "value": "new"},
+    ]
+    assert WORK in marks.labels(made) and marks.ONE_OFF not in marks.labels(made)
+
+
+def test_workloads_that_do_not_get_ready_are_named(
+    site: Cluster, api: Api, declared: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def run(_at: Any, *words: str, **_options: Any) -> Any:
+        asked.append(words[2])
+        return SimpleNamespace(ok=words[2] != "deployment/web")
+
+    monkeypatch.setattr(kubectl, "run", run)
+    with pytest.raises(OpsError, match="Not healthy after 180 s: web") as caught:
+        site.wait_healthy(site.clients(declared, []))
+    assert asked == ["deployment/web", "deployment/retired"], "a scheduled job has nothing to become"
+    assert "invoke logs web" in caught.value.remedy
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
