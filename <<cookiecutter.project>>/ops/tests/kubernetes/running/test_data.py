@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from ops.base.errors import REFUSED, USAGE, OpsError
+from ops.data import restore
+from ops.data.backup import Parts
 from ops.engine import kubectl
 from ops.kubernetes import byhand, commands, data, inside, marks
 from ops.kubernetes.data import WORK, Cluster
 from ops.stack import model
 from ops.stack.model import Service, Stack
-from ops.stack.owned import Volume
+from ops.stack.owned import Owned, Volume
+from ops.state import swap
 
 from .conftest import DOCUMENT, metadata
 
@@ -56,6 +59,8 @@ class Api:
         ]
 
     def run(self, _at: Any, *words: str, **_options: Any) -> Any:
+        if words[:2] == ("rollout", "status"):
+            return SimpleNamespace(ok=True)
         assert words[0] == "patch"
         kind, _, name = words[1].partition("/")
         (number,) = (
@@ -248,6 +253,51 @@ def test_workloads_that_do_not_get_ready_are_named(
         site.wait_healthy(site.clients(declared, []))
     assert asked == ["deployment/web", "deployment/retired"], "a scheduled job has nothing to become"
     assert "invoke logs web" in caught.value.remedy
+
+
+def test_a_restore_that_was_killed_while_it_swapped_is_undone(
+    env, api: Api, declared: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had scaled to 0 comes back with as many pods as before, once Redis has its old files."""
+    data_tier = {"image": "redis:8", "labels": {"ops.tier": "data"}}
+    nodes = {name: data_tier for name in ("redis-primary", "redis-replica")}
+    stack = model.parse({**declared.document, "services": {**declared.document["services"], **nodes}})
+    monkeypatch.setattr(model, "load", lambda _env: stack)
+    for name in nodes:
+        api.objects.append(
+            workload("StatefulSet", name, replicas=1, volumeClaimTemplates=[{"metadata": {"name": "data"}}])
+        )
+    killed = Cluster(env)
+    begun = [each for each in killed.clients(stack, []) if each.running]
+    killed.stop(begun)
+    killed.stop([each for each in killed.containers() if each.service in nodes])
+    assert (api.spec("web")["replicas"], api.spec("redis-primary")["replicas"]) == (0, 0)
+
+    done: list[str] = []
+    note = swap.Swap(True, "1", cache="redis-primary", services=tuple(each.id for each in begun))
+    monkeypatch.setattr(swap, "begun", lambda _env: note)
+    monkeypatch.setattr(swap, "end", lambda _env: done.append("ended"))
+    monkeypatch.setattr(restore, "find", lambda env, found, cache: Parts(stack, Owned(), None, cache(env, found), None))
+    monkeypatch.setattr(restore, "run_in", lambda node, argv, _what: done.append(f"{node.service}: {argv[-1]}"))
+    monkeypatch.setattr(restore.redis, "resume_failover", lambda _all: done.append("sentinels act"))
+
+    def script(line: list[str], what: str) -> None:
+        assert (api.spec("redis-primary")["replicas"], api.spec("web")["replicas"]) == (0, 0)
+        done.append(f"{what}: {line[-1]}")
+
+    monkeypatch.setattr(byhand, "checked", script)
+    with Cluster(env) as site:
+        assert restore.undo_killed(env, site=site)
+    assert "mv .before appendonlydir" in done[0] and done[0].startswith("redis-primary: ")
+    assert done[1:] == [
+        "redis-replica: rm -rf /data/appendonlydir",
+        "sentinels act",
+        "redis-primary: rm -rf /data/.restore",
+        "ended",
+    ]
+    assert [api.spec(name)["replicas"] for name in ("redis-primary", "redis-replica", "web", "retired")] == [1, 1, 2, 1]
+    assert not api.spec("report")["suspend"] and api.notes() == {}
+    assert not [each for each in api.objects if each["kind"] == "Pod"], "no pod of the command is left"
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
