@@ -1,7 +1,7 @@
 """The programs of a cluster: built once, kept in a folder outside the tree, and built again when their source changes.
 
-Kubernetes and CoreDNS come from Go modules, the first process of a pod from a C file of ours, etcd, the network plugins
-and the image registry from Debian, containerd from the project's own engine.
+Kubernetes, CoreDNS and the network policy engine come from Go modules, the first process of a pod from a C file of
+ours, etcd, the network plugins and the image registry from Debian, containerd from the project's own engine.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Programs:
     """Where each program is."""
 
     bin: Path
-    """Kubernetes, CoreDNS, pause, etcd and docker-registry."""
+    """Kubernetes, CoreDNS, kube-network-policies, pause, etcd and docker-registry."""
     cni: Path
     """The network plugins."""
     containerd: Path
@@ -215,6 +215,16 @@ def build_pause(folder: Path) -> None:
     run(["gcc", "-static", "-Os", "-s", "-o", folder / "bin" / "pause", SOURCES / "pause.c"], folder)
 
 
+def build_policies(folder: Path) -> None:
+    """The network policy engine, as the module says in its own go.mod."""
+    module = (SOURCES / "policies").read_text(encoding="utf-8").strip()
+    place = folder / "build" / "policies"
+    place.mkdir(parents=True, exist_ok=True)
+    environment = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOBIN": str(place)}
+    run([*NICE, "go", "install", "-trimpath", "-ldflags", "-s -w", module], folder, environment)
+    (place / "cmd").replace(folder / "bin" / "kube-network-policies")
+
+
 def build_debian(folder: Path) -> None:
     """etcd, docker-registry and the network plugins, copied out of an image with Debian's packages."""
     try:
@@ -237,4 +247,5 @@ RECIPES: dict[str, Callable[[Path], None]] = {
     "debian": build_debian,
     "kubernetes": build_kubernetes,
     "coredns": build_coredns,
+    "policies": build_policies,
 }

@@ -8,6 +8,8 @@ import json
 import httpx
 import pytest
 
+from tests import connections, policies
+from tests.cluster import enforcement
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import eventually
 from tests.cluster.load import ClusterLoad
@@ -128,6 +130,25 @@ def test_rabbitmqctl_finds_its_node(site: Site) -> None:
     for pod in ("rabbitmq-0", "rabbitmq-2-0", "rabbitmq-3-0"):
         said = site.kubectl("exec", pod, "--", "rabbitmqctl", "--quiet", "--formatter=json", "cluster_status")
         assert len(json.loads(said)["running_nodes"]) == 3
+
+
+# ---- who reaches whom
+
+
+def test_pods_reach_what_the_policies_let_through_and_nothing_else(site: Site) -> None:
+    """From inside the pods, to every port that somebody listens on; and the site works as well as without policies."""
+    listens = connections.load().listens
+    before = enforcement.reachable(site, listens)
+    with enforcement.enforced(site.cluster):
+        found = enforcement.reachable(site, listens)
+        with site.client(site.edges()[0]) as client:
+            site.project.sign_in(client, "policed@example.com")
+            assert client.post("/api/v1/items", json={"title": "policed"}).status_code == 201
+    allowed = policies.reachable(site.manifests())
+    there = {each for each in allowed if each in before}
+    assert found == there
+    # The control: without the engine everything that listens is reached.
+    assert len(before) > len(found)
 
 
 # ---- nodes
