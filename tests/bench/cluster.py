@@ -6,8 +6,8 @@ Every node is an edge; a connection that a node does not take goes to another, a
 Half of the requests write, a round trip takes 50 ms, nothing is sent twice. While something happens to a node, a pod on
 another one publishes 20 messages a second to a quorum queue. Three etcd, three RabbitMQ. The parts are `rollout`,
 `control` (what Kubernetes does when it is told nothing about a rollout), `scale`, `releases` (that fail), `job`,
-`drain`, `killed` and `cut`. Needs what tests/cluster needs. --site: a project that is already applied there (its
-folder); otherwise one is baked, and removed afterwards.
+`full`, `drain`, `killed` and `cut`. Needs what tests/cluster needs. --site: a project that is already applied there
+(its folder); otherwise one is baked, and removed afterwards.
 """
 
 from __future__ import annotations
@@ -143,6 +143,12 @@ def job(site: Site, _node: str) -> None:
     site.kubectl("delete", "job", "by-hand")
 
 
+def fill(site: Site, _node: str) -> None:
+    """Fill the volume of a PostgreSQL server for a minute and a half: the primary's, as long as it never moved."""
+    with site.full_volume():
+        time.sleep(90)
+
+
 def drain(site: Site, node: str) -> None:
     """Empty a node, and let pods onto it again."""
     site.cluster.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=300s")
@@ -172,6 +178,7 @@ PARTS: dict[str, dict[str, Step]] = {
     "scale": {"api 2 → 10 → 2": scale("api", 10, 2)},
     "releases": {f"deploy of {what} (exit code {bad.code})": release(what) for what, bad in BAD.items()},
     "job": {"a scheduled job": Step(job)},
+    "full": {"volume of postgres-primary full": Step(fill)},
     "drain": {"drain of a node": Step(drain, False), "drain of the primary's node": Step(drain, True)},
     "killed": {
         "node with PostgreSQL's primary killed": lose("killed", True),

@@ -17,6 +17,8 @@ from tests.cluster.programs import Programs, Unavailable
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 VOLUMES = 32
+# The one volume that can be full: in memory, and smaller than the others, so that a claim of its size gets it.
+SMALL, SMALL_GIB = "small", 2
 SECONDS_TO_READY = 240
 
 
@@ -40,6 +42,7 @@ class Cluster:
             return
         registry.up(self.lab, self.programs)
         self.provide_images()
+        self._mount_small()
         for node in map(self.lab.node, range(1, count + 1)):
             if not nodes.is_on(self.lab, node):
                 self.power_on(node)
@@ -62,6 +65,8 @@ class Cluster:
         for node in self.nodes():
             self._forget_groups(node)
         nodes.clean(lab)
+        if self.volume(SMALL).is_mount():
+            run("umount", self.volume(SMALL))
         if not keep:
             lab.forget()
 
@@ -153,24 +158,36 @@ class Cluster:
             **{"provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"},
         }
         everywhere = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}
-        for name in (f"volume-{number}" for number in range(1, VOLUMES + 1)):
-            folder = self.lab.folder / "volumes" / name
+        sizes = {f"volume-{number}": 10 for number in range(1, VOLUMES + 1)} | {SMALL: SMALL_GIB}
+        for name, size in sizes.items():
+            folder = self.volume(name)
             folder.mkdir(parents=True, exist_ok=True)
             spec = {
-                **{"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce", "ReadWriteMany"]},
+                **{"capacity": {"storage": f"{size}Gi"}, "accessModes": ["ReadWriteOnce", "ReadWriteMany"]},
                 **{"storageClassName": "shared", "persistentVolumeReclaimPolicy": "Retain"},
                 "local": {"path": str(folder)},
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [everywhere]}},
             }
             yield {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
 
+    def volume(self, name: str) -> Path:
+        """The folder of this machine that holds a volume."""
+        return self.lab.folder / "volumes" / name
+
+    def _mount_small(self) -> None:
+        """Before a node starts: what is mounted later, nodes do not see."""
+        folder = self.volume(SMALL)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_mount():
+            run("mount", "-t", "tmpfs", "-o", f"size={SMALL_GIB}g,mode=755", "tmpfs", folder)
+
     def recycle_volumes(self) -> None:
         """Empty the volumes that nobody claims any more, and offer them again."""
         for line in self.kubectl("get", "pv", "--no-headers", check=False).splitlines():
             name, *fields = line.split()
             if "Released" in fields:
-                shutil.rmtree(self.lab.folder / "volumes" / name)
-                (self.lab.folder / "volumes" / name).mkdir()
+                for path in self.volume(name).iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 self.kubectl("patch", "pv", name, "--type=json", '-p=[{"op": "remove", "path": "/spec/claimRef"}]')
 
 

@@ -40,8 +40,8 @@ BAD = {
 
 
 @contextmanager
-def declared(site: Site, bad: Bad) -> Iterator[None]:
-    """The project with such a release declared; as it was afterwards."""
+def declared(site: Site, bad: Bad, timeout: int = TIMEOUT) -> Iterator[None]:
+    """The project with such a release declared; as it was afterwards. timeout: for a pod to become ready, seconds."""
     path = site.project.env_file(site.environment)
     before = path.read_text(encoding="utf-8")
     file = site.project.folder / FILE
@@ -50,7 +50,7 @@ def declared(site: Site, bad: Bad) -> Iterator[None]:
         files = site.project.settings(site.environment)["COMPOSE_FILE"]
         site.project.set(site.environment, COMPOSE_FILE=f"{files}:{FILE}")
         with path.open("a", encoding="utf-8") as settings:
-            settings.write(f"DEPLOY_TIMEOUT={TIMEOUT}\n")
+            settings.write(f"DEPLOY_TIMEOUT={timeout}\n")
         yield
     finally:
         path.write_text(before, encoding="utf-8")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +21,7 @@ import httpx
 import yaml
 
 from tests.cluster import nodes
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import SMALL, SMALL_GIB, Cluster
 from tests.cluster.lab import run
 from tests.stack.project import Project
 
@@ -59,6 +62,9 @@ class Site:
             COMPOSE_FILE=with_clusters(site.project.settings(site.environment)["COMPOSE_FILE"]),
             RABBITMQ_HOSTS="rabbitmq,rabbitmq-2,rabbitmq-3",
         )
+        with site.project.env_file(site.environment).open("a", encoding="utf-8") as settings:
+            # the volume that can be full: see Cluster.volumes
+            settings.write(f"KUBERNETES_VOLUME_SIZE_POSTGRES_PRIMARY_DATA={SMALL_GIB}Gi\n")
         # CronJobs take the place of the scheduler, so prod does without; dev runs on one host.
         dev = site.project.settings("dev")["COMPOSE_FILE"]
         site.project.set("dev", COMPOSE_FILE=f"{dev}:docker-compose.scheduler.yml")
@@ -180,6 +186,18 @@ class Site:
         pods = self.kubectl("get", "pods", "-o", "wide", check=False)
         events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", check=False).splitlines()[-25:]
         return "\n".join([pods, *events])
+
+    @contextmanager
+    def full_volume(self) -> Iterator[None]:
+        """The volume of the pod postgres-primary-0 is full; it has room again afterwards."""
+        # By this machine: it is in memory, and what a container writes there counts against its limit.
+        filler = self.cluster.volume(SMALL) / "filler"
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(filler.parent).free)
+        try:
+            yield
+        finally:
+            filler.unlink()
 
     # ---- its users
 
