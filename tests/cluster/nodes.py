@@ -109,7 +109,7 @@ def on(lab: Lab, programs: Programs, node: str) -> None:
         Path(f"{disk(lab, node)}{folder}").mkdir(parents=True, exist_ok=True)
         if not Path(folder).is_dir():
             Path(folder).mkdir(parents=True)
-            with (lab.folder / "folders").open("a", encoding="utf-8") as made:
+            with made_folders(lab).open("a", encoding="utf-8") as made:
                 made.write(f"{folder}\n")
     lab.logs.mkdir(parents=True, exist_ok=True)
     first = programs.bin / "pause"
@@ -171,8 +171,17 @@ def plug(lab: Lab, node: str) -> None:
 
 
 def clean(lab: Lab) -> None:
-    """Remove the folders that nodes needed on this machine to put theirs over."""
-    if (made := lab.folder / "folders").is_file():
+    """Remove the folders that nodes needed on this machine to put theirs over, unless another cluster is there.
+
+    A folder that is removed takes what is mounted over it away from every node, also of other clusters.
+    """
+    if (made := made_folders(lab)).is_file() and not list(Path("/run/netns").glob("cluster*")):
         for folder in made.read_text(encoding="utf-8").split():
             if Path(folder).is_dir() and not any(Path(folder).iterdir()):
                 Path(folder).rmdir()
+        made.unlink()
+
+
+def made_folders(lab: Lab) -> Path:
+    """Where it is noted which folders were made, for all clusters of this machine."""
+    return lab.folder.parent / "folders"
