@@ -178,7 +178,7 @@ class Cluster:
         env = [each for each in main.get("env") or () if each["name"] not in variables]
         main["env"] = [*env, *({"name": name, "value": value} for name, value in variables.items())]
         code, said = byhand.to_its_end(self._env, self._at, _of_work(pod, "migration"))
-        return Completed(("migrate", job), code, said, "")
+        return Completed(("migration", job), code, said, "")
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
