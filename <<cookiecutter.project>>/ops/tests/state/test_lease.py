@@ -71,6 +71,13 @@ def env(env: Environment) -> Environment:
     return replace(env, values={**env.values, "ENGINE": "kubernetes", "KUBE_CONTEXT": "test"})
 
 
+def expired(server: Server, env: Environment) -> None:
+    """Let somebody have it who renewed it long ago, by our clock."""
+    held = lease.document(env, "deploy")
+    held["spec"]["renewTime"] = "2020-01-01T00:00:00.000000Z"
+    server.run(kubectl.place(env), "create", input=json.dumps(held))
+
+
 def test_one_at_a_time_and_it_is_told_who_is_at_work(server: Server, env: Environment) -> None:
     with lock.hold(env, "deploy --env dev") as held:
         held.check()
@@ -105,9 +112,7 @@ def test_who_waits_gets_it(server: Server, env: Environment, monkeypatch: pytest
 def test_that_of_a_killed_command_is_taken_over_when_nobody_renews_it(
     server: Server, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dead = lease.document(env, "deploy")
-    dead["spec"]["renewTime"] = "2020-01-01T00:00:00.000000Z"
-    server.run(kubectl.place(env), "create", input=json.dumps(dead))
+    expired(server, env)
     monkeypatch.setattr(lease, "SECONDS", 0.1)
     with lock.hold(env, "rollback"):
         assert lock.holder(env).purpose == "rollback"
@@ -117,9 +122,7 @@ def test_one_that_is_renewed_by_a_slow_clock_is_left_alone(
     server: Server, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By our clock it has expired long ago, and yet somebody renews it."""
-    slow = lease.document(env, "deploy")
-    slow["spec"]["renewTime"] = "2020-01-01T00:00:00.000000Z"
-    server.run(kubectl.place(env), "create", input=json.dumps(slow))
+    expired(server, env)
     monkeypatch.setattr(lease, "SECONDS", 0.1)
 
     def renewed(_seconds: float) -> None:
@@ -134,9 +137,7 @@ def test_that_of_a_killed_command_may_be_given_back_meanwhile(
     server: Server, env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody runs `invoke unlock` while we wait whether it goes on."""
-    dead = lease.document(env, "deploy")
-    dead["spec"]["renewTime"] = "2020-01-01T00:00:00.000000Z"
-    server.run(kubectl.place(env), "create", input=json.dumps(dead))
+    expired(server, env)
     verbs: list[str] = []
     run = server.run
 
