@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ops.base import libpq
 from ops.base.errors import USAGE, OpsError
 
 Kind = Literal["backups", "wal"]
@@ -117,7 +118,7 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
     if not targets:
         raise _wrong("BACKUP_TARGETS", text, f"it must name at least one target: {_FORMS}")
     files = environ.get("COMPOSE_FILE", "").split(":")
-    database_hosts = _listed(environ, "DATABASE_HOSTS", "5432")
+    database_hosts = libpq.addresses(environ.get("DATABASE_HOSTS", ""), "5432")
     managed = _MANAGED_FILE in files
     settings = Settings(
         environment=_needed(environ, "ENVIRONMENT"),
@@ -139,8 +140,8 @@ def read(environ: Mapping[str, str], paths: Paths | None = None) -> Settings:
         tls=_tls(environ) if managed else {},
         database=environ.get("DATABASE_NAME") or "postgres",
         redis_hosts=REDIS_NODES if _REDIS_FILE in files else (),
-        redis_sentinels=_listed(environ, "REDIS_SENTINELS", "26379"),
-        rabbitmq_hosts=_listed(environ, "RABBITMQ_HOSTS", "15672"),
+        redis_sentinels=libpq.addresses(environ.get("REDIS_SENTINELS", ""), "26379"),
+        rabbitmq_hosts=libpq.addresses(environ.get("RABBITMQ_HOSTS", ""), "15672"),
         rabbitmq_user=environ.get("RABBITMQ_USER", ""),
         rabbitmq_closed=environ.get("BACKUP_WITHOUT_RABBITMQ", ""),
         paths=paths or Paths(),
@@ -164,11 +165,6 @@ def _target(text: str) -> Target:
     if not form.fullmatch(location):
         raise _wrong("BACKUP_TARGETS", text, f"a target is {_FORMS}")
     return Target(location)
-
-
-def _listed(environ: Mapping[str, str], key: str, port: str) -> tuple[str, ...]:
-    hosts = (each.strip() for each in environ.get(key, "").split(","))
-    return tuple(each if ":" in each else f"{each}:{port}" for each in hosts if each)
 
 
 def _tls(environ: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ops import engine
+from ops.base import libpq
 from ops.base.environments import Environment
 from ops.base.errors import REFUSED, OpsError
 from ops.engine import Container
@@ -58,8 +59,7 @@ def here(env: Environment) -> bool:
 
 def hosts(env: Environment) -> list[str]:
     """Where the server is: HOST:PORT, as DATABASE_HOSTS says."""
-    named = (each.strip() for each in env.values.get("DATABASE_HOSTS", "").split(","))
-    return [each if ":" in each else f"{each}:5432" for each in named if each]
+    return [*libpq.addresses(env.values.get("DATABASE_HOSTS", ""), "5432")]
 
 
 def shown(env: Environment) -> str:
@@ -70,21 +70,14 @@ def shown(env: Environment) -> str:
 def conninfo(env: Environment, user: str, database: str) -> str:
     """A connection string of libpq to whichever host takes writes, without a password. How the connection is protected,
     the container's environment says."""
-    places = [each.rpartition(":") for each in hosts(env)]
     parts = {
-        "host": ",".join(host for host, _, _ in places),
-        "port": ",".join(port for _, _, port in places),
-        "user": _quoted(user),
-        "dbname": _quoted(database),
+        "user": libpq.quoted(user),
+        "dbname": libpq.quoted(database),
         "target_session_attrs": "read-write",
         "connect_timeout": str(_CONNECT_SECONDS),
         "application_name": "health",
     }
-    return " ".join(f"{key}={value}" for key, value in parts.items())
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return libpq.conninfo(hosts(env), parts)
 
 
 def client(env: Environment, containers: Iterable[Container]) -> Container:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from ops.base import libpq
 from ops.base.errors import OpsError
 from ops.recovery.log import say
 from ops.recovery.settings import Settings
@@ -43,12 +44,9 @@ def conninfo(
     hosts: Sequence[str] = (),
 ) -> str:
     """A connection string of libpq without a password. hosts: HOST:PORT, instead of every node."""
-    places = [each.rpartition(":") for each in hosts or settings.managed_hosts or settings.database_hosts]
     parts = {
-        "host": ",".join(host for host, _, _ in places),
-        "port": ",".join(port for _, _, port in places),
         "user": ROLE,
-        "dbname": quoted(database),
+        "dbname": libpq.quoted(database),
         "passfile": str(passfile(settings)),
         "target_session_attrs": wanted,
         "connect_timeout": str(_CONNECT_SECONDS),
@@ -58,16 +56,11 @@ def conninfo(
         "keepalives_count": "3",
         "tcp_user_timeout": "20000",
         "application_name": "wal-receiver" if replication else "backup",
-        **{key: quoted(value) for key, value in settings.tls.items()},
+        **{key: libpq.quoted(value) for key, value in settings.tls.items()},
     }
     if replication:
         parts["replication"] = "true"
-    return " ".join(f"{key}={value}" for key, value in parts.items())
-
-
-def quoted(text: str) -> str:
-    """A value of a connection string."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return libpq.conninfo(hosts or settings.managed_hosts or settings.database_hosts, parts)
 
 
 def passfile(settings: Settings) -> Path:

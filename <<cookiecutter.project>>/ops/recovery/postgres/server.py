@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.base import libpq
 from ops.base.errors import OpsError
 from ops.recovery.postgres import client
 from ops.recovery.postgres.client import Unanswered
@@ -65,7 +66,7 @@ class Server:
 
     def conninfo(self, database: str = "postgres") -> str:
         """A connection string of libpq."""
-        return f"host={self.socket} user={self.superuser} dbname={client.quoted(database)}"
+        return f"host={self.socket} user={self.superuser} dbname={libpq.quoted(database)}"
 
     def sql(self, statement: str, database: str = "postgres", seconds: float = 3600) -> str:
         """What it answers. Raises Unanswered."""
