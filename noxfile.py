@@ -123,6 +123,7 @@ def bake(session: nox.Session) -> None:
         "test_answers",
         "test_hooks",
         "test_machine",
+        "test_ports",
         "test_supply_chain",
         "test_times",
         "test_mutants",

@@ -19,7 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.stack.project import Project, docker, free_port
+from tests.ports import free_port
+from tests.stack.project import Project, docker
 
 CONNECTIONS = 32  # enough to keep two cores busy, few enough that waiting in line is not what is measured
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -22,10 +21,8 @@ from typing import Any
 import httpx
 
 from tests import template
+from tests.ports import free_port
 
-# Below the ports that the kernel gives to outgoing connections: one of those could be taken before the stack starts.
-_PORTS = range(20_000, 32_000)
-_taken: set[int] = set()
 _number = itertools.count(1)
 
 # Waits that only matter while somebody sends requests. A test that looks at something else does not sit through them.
@@ -40,17 +37,6 @@ RUN = "TEST_RUN"
 
 def _run() -> str:
     return os.environ.get(RUN) or str(os.getpid())
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, and that this process was not given before."""
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as probe:
-            if port in _taken or probe.connect_ex(("127.0.0.1", port)) == 0:
-                continue
-        _taken.add(port)
-        return port
 
 
 def docker(*arguments: str, check: bool = True) -> str:

@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .project import Project, docker, eventually, free_port, refused
+from tests.ports import free_port
+
+from .project import Project, docker, eventually, refused
 
 pytestmark = [pytest.mark.story, pytest.mark.fault]
 
