@@ -1,6 +1,6 @@
-"""Our edge beside the one before it and beside kamal-proxy: rollouts, failing replicas, parts that are away, its cost.
+"""Our edge beside kamal-proxy and plain nginx: rollouts, failing replicas, parts that are away, its cost.
 
-    python -m tests.bench.edge --kamal-image IMAGE [--only PART …] [--rounds 3] [--before COMMIT]
+    python -m tests.bench.edge --kamal-image IMAGE [--only PART …] [--rounds 3]
 
 Everything in a table is measured in the same run, turn by turn, behind a round trip of 50 ms: a figure means little
 without those beside it. Needs an engine and a machine that does nothing else. How the image of kamal-proxy comes about
@@ -13,36 +13,24 @@ import argparse
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from tests import template
 from tests.bench.edge_parts import at_rest, away, hops
 from tests.bench.edge_parts.fronts import Kamal, probed
-from tests.bench.rollouts import STEPS, stepped, table
+from tests.bench.rollouts import stepped, table
 from tests.load.report import Report
 from tests.load.run import Load
 from tests.stack.project import Project
 from tests.stack.rollouts import ENVIRONMENT, ROLLING, deploy, prepare, version
 
-# The last one whose rollouts reloaded nginx.
-BEFORE = "a98dab5"
 IDLE_SECONDS = 10
-# What a deploy of that one says when a step begins.
-STEPS_BEFORE = {
-    "running migrate": "migrations",
-    "starting beside": "start",
-    "sending each new one": "prove",
-    "switching requests": "switch",
-    "draining": "drain",
-    "stopping": "stop",
-}
 COLUMNS = ("before", "create", "start", "prove", "switch", "drain", "stop")
 
 
@@ -97,14 +85,14 @@ HEAD = ("design", "rollouts, s", "median", *COLUMNS, "lost", "p50 idle → durin
 class Invoked:
     """Rollouts by `invoke deploy`, between two versions whose images are there."""
 
-    def __init__(self, project: Project, steps: dict[str, str]) -> None:
-        self._project, self._steps, self._current = project, steps, "b"
+    def __init__(self, project: Project) -> None:
+        self._project, self._current = project, "b"
 
     def roll(self, services: Sequence[str], _: int) -> dict[str, float]:
         """Deploy the version that does not run."""
         self._current = "b" if self._current == "a" else "a"
         self.change(services, self._current)
-        return stepped(self._project, self._steps)
+        return stepped(self._project)
 
     def change(self, services: Sequence[str], name: str) -> None:
         """Make a version of these services, which are web alone or all."""
@@ -121,42 +109,36 @@ class Bench:
 
     def __init__(self, folder: Path, options: argparse.Namespace, made: ExitStack) -> None:
         self.folder, self.options, self._made = folder, options, made
-        self._projects: dict[str, Project] = {}
 
-    def project(self, name: str) -> Project:
-        """The deployed stack of the design now, or of the one before."""
-        if name not in self._projects:
-            source = exported(self.options.before, self.folder / "before") if name == "before" else None
-            parent = self.folder / f"{name}-project"
-            parent.mkdir()
-            project = Project.bake(parent, source=source, project_name="Edge Bench", organisation=f"Edge {name}")
-            self._made.callback(project.remove)
-            prepare(project, self.options.replicas)
-            probed(project)
-            project.set(ENVIRONMENT, ROLLOUT_STEADY_SECONDS=f"{self.options.steady:g}", POSTGRES_MAX_CONNECTIONS="500")
-            version(project, "a")
-            version(project, "a", "web/web")
-            deploy(project)
-            self._projects[name] = project
-        return self._projects[name]
+    @cached_property
+    def project(self) -> Project:
+        """Our stack, deployed."""
+        project = Project.bake(self.folder, project_name="Edge Bench")
+        self._made.callback(project.remove)
+        prepare(project, self.options.replicas)
+        probed(project)
+        project.set(ENVIRONMENT, ROLLOUT_STEADY_SECONDS=f"{self.options.steady:g}", POSTGRES_MAX_CONNECTIONS="500")
+        version(project, "a")
+        version(project, "a", "web/web")
+        deploy(project)
+        return project
 
     @contextmanager
     def kamal(self) -> Iterator[Kamal]:
         """kamal-proxy before copies of the services."""
-        with Kamal(self.project("now"), self.options.kamal_image).running() as proxy:
+        with Kamal(self.project, self.options.kamal_image).running() as proxy:
             yield proxy
 
     def rollouts(self) -> str:
-        """Ours, the one before and kamal-proxy, in turn."""
+        """Ours and kamal-proxy, in turn."""
         services = ["web"] if self.options.services == 1 else list(ROLLING)
         count = self.options.replicas
         with ExitStack() as stack:
             subjects = []
-            for name, steps in (("now", STEPS), ("before", STEPS_BEFORE)):
-                if name in self.options.subjects:
-                    invoked = Invoked(self.project(name), steps)
-                    invoked.build(services)
-                    subjects.append(Subject(f"design {name}", self.project(name), invoked.roll))
+            if "ours" in self.options.subjects:
+                invoked = Invoked(self.project)
+                invoked.build(services)
+                subjects.append(Subject("ours", self.project, invoked.roll))
             if "kamal" in self.options.subjects:
                 proxy = stack.enter_context(self.kamal())
                 proxy.start(count)
@@ -172,20 +154,20 @@ class Bench:
     def at_rest(self) -> str:
         """One of two replicas fails in some way, behind each front."""
         with self.kamal() as proxy:
-            return at_rest.measure(self.project("now"), proxy, self.options.rounds)
+            return at_rest.measure(self.project, proxy, self.options.rounds)
 
     def away(self) -> str:
         """The balancer or the engine's name server is away."""
-        return away.measure(self.project("now"), self.options.rounds)
+        return away.measure(self.project, self.options.rounds)
 
     def hops(self) -> str:
         """Latency, processor and memory of each way to a service."""
         with self.kamal() as proxy:
-            return hops.measure(self.project("now"), proxy, self.options.rounds)
+            return hops.measure(self.project, proxy, self.options.rounds)
 
     def handshakes(self) -> str:
         """TLS handshakes of a client that comes back every 12 seconds."""
-        return hops.handshakes({"now": self.project("now"), "before": self.project("before")})
+        return hops.handshakes(self.project)
 
 
 PARTS = {
@@ -197,21 +179,12 @@ PARTS = {
 }
 
 
-def exported(commit: str, folder: Path) -> Path:
-    """The template as it was at a commit."""
-    folder.mkdir()
-    archive = subprocess.run(["git", "archive", commit], cwd=template.ROOT, check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
-    return folder
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     image = "an image on this engine whose entrypoint is kamal-proxy"
     parser.add_argument("--kamal-image", default="bench/kamal-proxy:local", help=image)
-    parser.add_argument("--before", default=BEFORE, help="commit of the design before")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these parts only")
-    parser.add_argument("--subjects", nargs="+", choices=("now", "before", "kamal"), default=["now", "before", "kamal"])
+    parser.add_argument("--subjects", nargs="+", choices=("ours", "kamal"), default=["ours", "kamal"])
     parser.add_argument("--rounds", type=int, default=3, help="how often each subject has its turn")
     parser.add_argument("--times", type=int, default=2, help="rollouts in one turn")
     parser.add_argument("--services", type=int, choices=(1, 4), default=1, help="how many are rolled out at once")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,16 +288,16 @@ STEPS = {
 }
 
 
-def stepped(project: Project, steps: Mapping[str, str] = STEPS) -> dict[str, float]:
+def stepped(project: Project) -> dict[str, float]:
     """Deploy; seconds of each step, by when the deploy says that the next one begins, and of all."""
     process = project.start("deploy", "--env", ENVIRONMENT)
     assert process.stdout
     start = time.monotonic()
-    found = {name: 0.0 for name in ("before", *steps.values())}
+    found = {name: 0.0 for name in ("before", *STEPS.values())}
     current, since, said = "before", start, ""
     for line in process.stdout:
         said += line
-        step = next((name for begins, name in steps.items() if line.startswith(begins)), None)
+        step = next((name for begins, name in STEPS.items() if line.startswith(begins)), None)
         if step:
             found[current] += time.monotonic() - since
             current, since = step, time.monotonic()

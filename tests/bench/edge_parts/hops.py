@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import re
 import select
 import ssl
 import statistics
-import threading
 import time
-from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,14 @@ from tests.bench.edge_parts.fronts import TLS_PORT, Kamal, container, plain_ngin
 from tests.bench.rollouts import table
 from tests.load.report import percentile
 from tests.stack.project import Project
-from tests.stack.rollouts import ENVIRONMENT
+from tests.stack.rollouts import ENVIRONMENT, deploy
 
 WARM_UP, REQUESTS = 200, 2000
 # Clients that come back rarely, how often each of them asks, and how many seconds there are between.
 CLIENTS, VISITS, PAUSE = 10, 6, 12
+# What nginx kept idle connections for when each rollout reloaded it.
+SHORT = 10
+_KEPT = re.compile(r"^keepalive_timeout \d+s;", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -116,26 +119,38 @@ def measure(project: Project, proxy: Kamal, rounds: int) -> str:
     return f"{rounds} × {REQUESTS:,} requests one after another, on a kept connection\n\n{table(head, rows)}"
 
 
-def handshakes(projects: Mapping[str, Project]) -> str:
-    """The table: connections that rare clients opened, by design."""
-    opened = dict.fromkeys(projects, 0)
+def handshakes(project: Project) -> str:
+    """The table: connections that rare clients opened, and with the time that a design with reloads has to set.
 
-    def visit(name: str, number: int) -> None:
-        host = f"{engine.address(container(projects[name], 'nginx'))}:{TLS_PORT}"
+    While nginx is reloaded its old workers close idle connections, each of which may just be carrying a request. What
+    is reloaded at each rollout must not keep them for long.
+    """
+    rows = [["as it is", f"{_opened(project)}"]]
+    http_conf = project.folder / "infrastructure/nginx/http.conf"
+    text, count = _KEPT.subn(f"keepalive_timeout {SHORT}s;", http_conf.read_text())
+    assert count == 1, f"keepalive_timeout is not where it was in {http_conf}"
+    http_conf.write_text(text)
+    deploy(project)
+    rows.append([f"keepalive_timeout {SHORT}s (control)", f"{_opened(project)}"])
+    what = f"{CLIENTS} clients that ask {VISITS} times, once in {PAUSE} s"
+    return f"{what}\n\n{table(('edge', 'TLS handshakes'), rows)}"
+
+
+def _opened(project: Project) -> int:
+    """How many connections the clients open."""
+    host = f"{engine.address(container(project, 'nginx'))}:{TLS_PORT}"
+
+    def visit(number: int) -> int:
+        opened = 0
         connection: http.client.HTTPConnection | None = None
         time.sleep(PAUSE * number / CLIENTS)
         for _ in range(VISITS):
             if connection is None or ended(connection):
-                connection = connect(projects[name], host, tls=True)
-                opened[name] += 1  # += on an int of a dict, from threads that hold the interpreter's lock
+                connection = connect(project, host, tls=True)
+                opened += 1
             ask(connection)
             time.sleep(PAUSE)
+        return opened
 
-    visitors = [threading.Thread(target=visit, args=(name, n)) for name in projects for n in range(CLIENTS)]
-    for each in visitors:
-        each.start()
-    for each in visitors:
-        each.join()
-    rows = [[name, f"{CLIENTS * VISITS}", f"{count}"] for name, count in opened.items()]
-    what = f"{CLIENTS} clients that ask once in {PAUSE} s"
-    return f"{what}\n\n{table(('design', 'requests', 'TLS handshakes'), rows)}"
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return sum(pool.map(visit, range(CLIENTS)))
