@@ -15,7 +15,7 @@ import pytest
 from .project import Project, docker
 from .survey import PROBE, Container, Survey, expected, inside, python_image, running, survey, unknown_ports
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 ENVIRONMENT = "prod"
 

@@ -1,7 +1,6 @@
 """PostgreSQL loses its primary on a real engine: nothing acknowledged is lost, and the old one becomes the standby.
 
-Only in `nox -s faults`: the standby is lost, etcd is lost, etcd has lost its volume, the way to failover by hand and
-back. `python -m tests.bench.failover` measures, with all faults, more rounds and a control that loses some.
+`python -m tests.bench.failover` measures, with all faults, more rounds and a control that loses some.
 """
 
 from __future__ import annotations
@@ -102,6 +101,7 @@ def test_writes_go_on_without_the_standby_and_it_catches_up(project: Project) ->
     assert check(project, "replication")["status"] == "ok"
 
 
+@pytest.mark.fault
 def test_a_person_need_not_wait_for_the_lease(project: Project) -> None:
     failover.settled(project)
     old = failover.primary(project)
@@ -116,6 +116,7 @@ def test_a_person_need_not_wait_for_the_lease(project: Project) -> None:
     assert failover.lost(project, account) == []
 
 
+@pytest.mark.fault
 def test_an_edit_restarts_the_nodes_one_after_the_other(project: Project) -> None:
     """The standby first; then the primary hands over instead of being restarted under its clients."""
     before = failover.primary(project)

@@ -28,7 +28,7 @@ from tests import metrics as known
 from .project import Project, docker, eventually, refused
 
 # By the clock: jobs begin with the minute, and another stack beside would decide how late.
-pytestmark = [pytest.mark.story, pytest.mark.alone]
+pytestmark = [pytest.mark.story, pytest.mark.alone, pytest.mark.fault]
 
 JOBS = """\
 services:

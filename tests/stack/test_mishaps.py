@@ -15,7 +15,7 @@ import pytest
 
 from .project import Project, docker, eventually, refused
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 
 def test_ctrl_c_during_deploy_then_deploy_again(project: Project) -> None:

@@ -130,6 +130,8 @@ TESTS = {
 }
 
 
+@pytest.mark.fault
+@pytest.mark.fault
 @pytest.mark.parametrize("name", TESTS)
 def test_their_own_tests_pass(project: Project, tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(project.folder / "services" / name, tmp_path / name)
@@ -178,6 +180,7 @@ def test_a_new_release_of_each_loses_no_request(project: Project, name: str, fil
     assert failed == []
 
 
+@pytest.mark.fault
 def test_a_release_that_does_not_start_leaves_the_old_one(project: Project) -> None:
     path = project.folder / "services/shop/src/main.js"
     good = path.read_text()
@@ -189,6 +192,7 @@ def test_a_release_that_does_not_start_leaves_the_old_one(project: Project) -> N
     path.write_text(good)
 
 
+@pytest.mark.fault
 def test_removing_them_leaves_their_data_and_says_so(project: Project) -> None:
     done = project.invoke("service-remove", "notes", "--yes")
     assert "The schema notes of PostgreSQL is still in use: notes-migrate owns it too." in done.stdout

@@ -6,11 +6,14 @@ import re
 import shlex
 import subprocess
 
+import pytest
+
 from tests import documents, quickstart, template
 
 from .project import Project
 
 
+@pytest.mark.fault
 def test_the_document_is_right(dev_stack: Project) -> None:
     quickstart.provide(template.bases())
     project = dev_stack

@@ -15,7 +15,7 @@ import pytest
 from .data import container
 from .project import Project, docker, eventually, refused
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 # An image that has no client of any of this: what it owns does not depend on what it is.
 ENTRY = """\

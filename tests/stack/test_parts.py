@@ -1,7 +1,4 @@
-"""The stack without some of its parts: each leaves by one setting, and every command goes on working.
-
-The ladder shows two combinations; `nox -s faults` shows all of them.
-"""
+"""The stack without some of its parts: each leaves by one setting, and every command goes on working."""
 
 from __future__ import annotations
 

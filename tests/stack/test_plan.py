@@ -36,6 +36,7 @@ def test_what_goes_nowhere(editor: Editor) -> None:
     expect(editor, " + ".join(editor.comment(file) for file in files))
 
 
+@pytest.mark.fault
 def test_a_setting_and_a_file_of_nginx(editor: Editor) -> None:
     editor.project.set(MAIL_FROM="other@example.com")
     expect(editor, editor.comment("infrastructure/nginx/edge.conf"), "notification-service", RELOAD)
@@ -46,11 +47,13 @@ def test_a_source_an_image_and_a_new_service(editor: Editor) -> None:
     expect(editor, " + ".join(edits), "web", "extra", *REDIS)
 
 
+@pytest.mark.fault
 def test_a_secret_a_limit_and_a_number(editor: Editor) -> None:
     editor.project.set(API_REPLICAS="2", AUTH_MEMORY="400m")
     expect(editor, editor.secret(), "notification-service", "api", "auth-service")
 
 
+@pytest.mark.fault
 def test_fewer_of_one(editor: Editor) -> None:
     editor.project.set(API_REPLICAS="1")
     expect(editor, "API_REPLICAS=1", "api")

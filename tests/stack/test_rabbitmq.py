@@ -7,7 +7,7 @@ import pytest
 from . import rabbit_faults as rabbit
 from .project import Project, eventually
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 
 def test_deploy(project: Project) -> None:

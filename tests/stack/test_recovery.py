@@ -1,6 +1,6 @@
 """Backups of staging as its owner takes, lists, proves and uses them.
 
-The tests share one stack, in this order. Only in `nox -s faults`: the primary of PostgreSQL is lost at the end.
+The tests share one stack, in this order.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ def test_health_and_doctor_know_it(project: Project) -> None:
     assert "nobody knows whether the kept BACKUP_KEY opens them" in doctor
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("arguments", [("--list",), ("--list", "--json")])
 def test_who_reads_one_line_of_the_list_gets_no_complaint(project: Project, arguments: tuple[str, ...]) -> None:
     line = shlex.join([sys.executable, "-m", "invoke", "backup", *arguments, *AT])
@@ -151,6 +152,7 @@ def test_a_second_checkout_lists_the_same(project: Project, tmp_path: Path) -> N
     assert entries(other) == entries(project)
 
 
+@pytest.mark.fault
 def test_two_at_once_and_ctrl_c(project: Project) -> None:
     """The second is refused; the first is interrupted and leaves no backup, and no container. The next one works."""
     before = entries(project)
@@ -171,6 +173,7 @@ def test_two_at_once_and_ctrl_c(project: Project) -> None:
     assert len(entries(project)) == len(before) + 1
 
 
+@pytest.mark.fault
 def test_no_changes_nothing(project: Project) -> None:
     leader, follower = pty.openpty()
     before = words(project), project.containers(ENVIRONMENT)
@@ -219,6 +222,7 @@ def test_a_moment_is_served_beside_the_stack(project: Project) -> None:
     assert "nothing to remove" in project.invoke("restore", "--drop-scratch", *AT).stdout
 
 
+@pytest.mark.fault
 def test_one_database_is_restored(project: Project) -> None:
     sql(project, "INSERT INTO kept VALUES ('mistake')")
     name = project.settings(ENVIRONMENT)["POSTGRES_DB"]

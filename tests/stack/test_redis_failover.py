@@ -10,7 +10,7 @@ from . import redis_faults as redis
 from .clients import container
 from .project import Project, docker, eventually
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 
 def test_sentinels_agree(project: Project) -> None:

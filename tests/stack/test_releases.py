@@ -135,6 +135,7 @@ def test_maintenance(project: Project, chromium: str, screenshots: Path) -> None
     assert "neither on, off" in project.invoke("maintenance", "maybe", code=2).stderr
 
 
+@pytest.mark.fault
 def test_maintenance_survives_a_restart_of_nginx(project: Project) -> None:
     (nginx,) = [name for name in project.containers() if "-nginx-" in name]
     project.invoke("maintenance", "on")
@@ -146,6 +147,7 @@ def test_maintenance_survives_a_restart_of_nginx(project: Project) -> None:
     project.invoke("maintenance", "off")
 
 
+@pytest.mark.fault
 def test_a_stopped_stack_opens_again(project: Project) -> None:
     project.invoke("stop")
     project.invoke("deploy")

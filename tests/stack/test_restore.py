@@ -1,6 +1,6 @@
 """A restore that is killed at any point: the old data is put back, and nothing is left of the new one.
 
-The tests share one stack, in this order. Only in `nox -s faults`: three of the four moments.
+The tests share one stack, in this order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Secrets are rotated while the stack runs: whatever happened to the files before, and wherever it is killed.
-
-Only in `nox -s faults`: killed while both passwords are let in, and while new containers start.
-"""
+"""Secrets are rotated while the stack runs: whatever happened to the files before, and wherever it is killed."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ def test_the_old_values_are_refused_and_nothing_restarts(stack: Stack) -> None:
         pytest.param("letting both passwords in", marks=pytest.mark.fault),
         "changing the passwords",
         pytest.param("starting beside", marks=pytest.mark.fault),
-        "draining",
+        pytest.param("draining", marks=pytest.mark.fault),
     ],
 )
 def test_the_same_command_finishes_one_that_was_killed(stack: Stack, at: str) -> None:
@@ -85,6 +82,7 @@ def serves_meanwhile(stack: Stack) -> bool:
         return client.post("/api/v1/items", json={"title": "half-way"}).status_code == 201
 
 
+@pytest.mark.fault
 def test_files_that_somebody_replaced_by_hand(stack: Stack) -> None:
     """What the tool itself once advised: the parts still have the old password, and the files another one."""
     old = {name: stack.secret(name) for name in NAMES}
@@ -99,6 +97,7 @@ def test_files_that_somebody_replaced_by_hand(stack: Stack) -> None:
     assert serves(stack)
 
 
+@pytest.mark.fault
 def test_a_secret_that_compose_declares_and_nobody_made(stack: Stack) -> None:
     project = stack.project
     (project.folder / "docker-compose.stripe.yml").write_text(_STRIPE)

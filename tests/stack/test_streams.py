@@ -18,7 +18,7 @@ import pytest
 
 from .project import Project, eventually
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 # A service that was not made for this stack: another program, in an image of others.
 ECHO = """

@@ -115,6 +115,7 @@ def test_a_clone_rolls_back(project: Project, other: Project) -> None:
     assert planned(other) == {}
 
 
+@pytest.mark.fault
 def test_nginx_is_replaced_where_a_reload_would_find_the_old_files(project: Project, other: Project) -> None:
     (old,) = [identity for name, identity in project.containers().items() if "-nginx-" in name]
     edit(other, "infrastructure/nginx/http.conf", "# another version\n")
@@ -163,6 +164,7 @@ class Colleague(Project):
         return self.argv("-m", "invoke", *arguments)
 
 
+@pytest.mark.fault
 def test_a_colleague_sees_the_same(project: Project, colleague: Colleague) -> None:
     before = standing(project)
     assert "nothing to do" in colleague.invoke("deploy", "--plan").stdout
@@ -171,6 +173,7 @@ def test_a_colleague_sees_the_same(project: Project, colleague: Colleague) -> No
     assert releases(colleague) == releases(project)
 
 
+@pytest.mark.fault
 def test_a_colleague_deploys_and_rolls_back(project: Project, colleague: Colleague) -> None:
     edit(colleague, "services/web/web/pages.py", "# of a colleague\n")
     colleague.invoke("deploy", "--yes")
@@ -180,6 +183,7 @@ def test_a_colleague_deploys_and_rolls_back(project: Project, colleague: Colleag
     assert planned(project) == {}
 
 
+@pytest.mark.fault
 def test_a_colleague_in_somebody_elses_folder_gets_a_sentence(project: Project, colleague: Colleague) -> None:
     before = standing(project)
     with tempfile.TemporaryDirectory(prefix="shared-") as name:
@@ -197,6 +201,7 @@ def test_a_colleague_in_somebody_elses_folder_gets_a_sentence(project: Project, 
 # ── what nobody noted ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.fault
 def test_a_project_of_an_earlier_version_is_adopted(project: Project, other: Project) -> None:
     before, history = standing(project), releases(project)["releases"]
     state = project.folder / ".state" / "dev"
@@ -235,6 +240,7 @@ def mounted(container: str, folder: Path) -> Iterator[str]:
                 yield str(path.relative_to(folder))
 
 
+@pytest.mark.fault
 def test_containers_that_nobody_noted_are_compared_with_what_they_mount(project: Project, other: Project) -> None:
     before = standing(project)
     forget(project)
@@ -248,6 +254,7 @@ def test_containers_that_nobody_noted_are_compared_with_what_they_mount(project:
     assert docker("volume", "inspect", "-f", '{{index .Labels "com.docker.compose.project"}}', state_of(project))
 
 
+@pytest.mark.fault
 def test_a_secret_that_was_replaced_is_noticed_although_nobody_noted_it(project: Project) -> None:
     forget(project)
     secret = project.folder / "config/dev/secrets/JWT_SECRET_PREVIOUS"
@@ -266,6 +273,7 @@ def test_a_secret_that_was_replaced_is_noticed_although_nobody_noted_it(project:
     assert planned(project) == {}
 
 
+@pytest.mark.fault
 def test_a_pruned_container_is_no_loss(project: Project, other: Project) -> None:
     project.invoke("deploy", "--yes")
     other_view = releases(other)
@@ -273,6 +281,7 @@ def test_a_pruned_container_is_no_loss(project: Project, other: Project) -> None
     assert releases(project) == other_view
 
 
+@pytest.mark.fault
 def test_a_folder_that_was_deleted(project: Project, other: Project) -> None:
     other.folder.rename(other.folder.with_name("moved"))
     assert planned(project) == {"nginx": ["mounts files of a folder that is gone"]}

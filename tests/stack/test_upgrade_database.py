@@ -1,7 +1,4 @@
-"""PostgreSQL from one major version to the next, and back: refused by accident, done on purpose, nothing lost.
-
-Only in `nox -s faults`: a new database that cannot be loaded, and an upgrade that is killed.
-"""
+"""PostgreSQL from one major version to the next, and back: refused by accident, done on purpose, nothing lost."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from .upgrades import NEW, OLD, digests, psql, version
 
 EMAIL = "ada@example.com"
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +94,6 @@ def docker_logs(name: str) -> str:
     return subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=True).stderr
 
 
-@pytest.mark.fault
 def test_a_load_that_fails_leaves_the_old_database_serving(project: Project) -> None:
     # With a column that 18 does not know any more.
     project.set(POSTGRES_IMAGE=OLD)
@@ -113,7 +109,6 @@ def test_a_load_that_fails_leaves_the_old_database_serving(project: Project) -> 
     psql(project, "DROP VIEW public.written")
 
 
-@pytest.mark.fault
 def test_killed_while_it_loads_it_is_put_right_by_the_next(project: Project) -> None:
     loading = "loading the new database"
     project.interrupted("upgrade-database", "--image", NEW, "--yes", at=loading, how=signal.SIGKILL)

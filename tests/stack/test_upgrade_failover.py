@@ -1,7 +1,4 @@
-"""PostgreSQL from one major version to the next where two nodes agree on a primary.
-
-Only in `nox -s faults`: the way back, and forth again.
-"""
+"""PostgreSQL from one major version to the next where two nodes agree on a primary."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from .upgrades import NEW, OLD
 BOTH = {"postgres-primary": "primary", "postgres-replica": "standby"}
 ROWS = "SELECT count(*) || ' ' || md5(string_agg(t::text, chr(10) ORDER BY t::text)) FROM api.kept t"
 
-pytestmark = pytest.mark.story
+pytestmark = [pytest.mark.story, pytest.mark.fault]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,6 @@ def test_the_upgrade(project: Project) -> None:
     sql(project, "CREATE TABLE api.written_on_18 ()")
 
 
-@pytest.mark.fault
 def test_the_way_back_and_forth_again(project: Project) -> None:
     before = sql(project, ROWS)
     project.invoke("upgrade-database", "--back", "--env", ENVIRONMENT, "--yes")
