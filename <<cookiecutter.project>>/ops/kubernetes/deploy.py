@@ -344,10 +344,13 @@ class Deployment:
     def standing(self) -> str:
         """How far it came, for the message after Ctrl-C."""
         try:
-            found = running.containers(self.env, model.load(self.env))
+            declared = model.load(self.env)
+            found = running.containers(self.env, declared)
         except (OpsError, OSError) as error:
             return f"what runs now is not known ({error})"
-        lasting = [each for each in found if each.state != "exited"]
+        # A job that waits for its time, and a pod that was evicted, are not what should be healthy.
+        jobs = {name for name, each in declared.services.items() if each.one_shot}
+        lasting = [each for each in found if each.service not in jobs and each.state != "exited"]
         ready = sum(each.ready for each in lasting)
         return f"{ready} pods are healthy, {len(lasting) - ready} are not"
 

@@ -217,8 +217,8 @@ class Deployment:
     def standing(self) -> str:
         """How far it came, for the message after Ctrl-C."""
         try:
-            migrations = model.load(self.env).migrations
-            containers = [each for each in engine.containers(self.env) if each.service not in migrations]
+            jobs = {name for name, each in model.load(self.env).services.items() if each.one_shot}
+            containers = [each for each in engine.containers(self.env) if each.service not in jobs]
         except (OpsError, OSError) as error:
             return f"what runs now is not known ({error})"
         ready = sum(each.ready for each in containers)

@@ -98,11 +98,17 @@ def test_interruption_is_one_sentence(env, make_stack, make_container, quiet, to
         raise KeyboardInterrupt
 
     containers = [make_container("web"), make_container("api", state="created"), make_container("migrate")]
+    # A scheduled job waits for its time.
+    containers += [make_container("report", state="exited", health=""), make_container("tidy", state="created")]
     quiet.setattr(deploy.Deployment, "run", interrupted)
     quiet.setattr(
         deploy.model,
         "load",
-        lambda env: make_stack(Service("migrate", "x", one_shot=True, labels={"ops.job": "migration"})),
+        lambda env: make_stack(
+            Service("migrate", "x", one_shot=True, labels={"ops.job": "migration"}),
+            Service("report", "x", one_shot=True, labels={"ops.schedule": "0 3 * * *"}),
+            Service("tidy", "x", one_shot=True, labels={"ops.schedule": "0 4 * * *"}),
+        ),
     )
     quiet.setattr(engine, "containers", lambda env: containers)
     with pytest.raises(OpsError) as caught:
