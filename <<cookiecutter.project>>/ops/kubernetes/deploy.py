@@ -121,8 +121,7 @@ class Deployment:
             def note() -> None:
                 releases.finish(self.env, release, result, reason=reason, seconds=self.elapsed())
 
-            failed = undo.every([("noting how the release ended", note)])
-            self.not_undone += failed
+            self.go_back(error, "noting how the release ended", note)
             raise
         own = {
             each.service: each.image
@@ -227,12 +226,22 @@ class Deployment:
         self._apply(_objects(operations, seen))
         try:
             self.await_ready(seen.stack, [name for name in names if name in seen.workloads()])
-        except BaseException:
+        except BaseException as error:
             if before:
                 with contextlib.suppress(OSError):
                     console.say(f"going back to the release before: {', '.join(map(marks.service, before))}")
-                self.not_undone += undo.every([("going back to the release before", lambda: self._restore(before))])
+                self.go_back(error, "going back to the release before", lambda: self._restore(before))
             raise
+
+    def go_back(self, error: BaseException, words: str, step: Callable[[], object]) -> None:
+        """Take a step back after an error, whose message says so when that fails. words: what the step does."""
+        if not (failed := undo.every([(words, step)])):
+            return
+        if isinstance(error, OpsError):
+            error.message += f"\nThe way back failed too: {failed[0]}."
+            if not self.not_undone:
+                error.remedy = f"{error.remedy} See what runs: invoke status --env {self.env.name}".lstrip()
+        self.not_undone += failed
 
     def _restore(self, before: Sequence[Object]) -> None:
         """Let workloads be what they were. A pod of theirs has served all the while."""
@@ -272,9 +281,8 @@ class Deployment:
         except BaseException as error:
             # None outlives its deploy: the next one must not meet it in the middle of an ALTER.
             if not isinstance(error, Failed):
-                self.not_undone += undo.every(
-                    [(f"stopping {name}", lambda: kubectl.delete(kubectl.place(self.env), "job", job, wait=True))]
-                )
+                at = kubectl.place(self.env)
+                self.go_back(error, f"stopping {name}", lambda: kubectl.delete(at, "job", job, wait=True))
             raise
         self.took[name] = time.monotonic() - began
 

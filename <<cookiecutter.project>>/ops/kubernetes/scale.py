@@ -37,9 +37,9 @@ def scale(env: Environment, service: str, count: str) -> None:
             _set(at, service, before, wanted)
             try:
                 work.await_ready(stack, [service])
-            except BaseException:
+            except BaseException as error:
                 # A number that cannot be had must not be declared, nor stay.
-                _set(at, service, wanted, before)
+                work.go_back(error, f"going back to {before} {service}", lambda: _set(at, service, wanted, before))
                 raise
             usual.declare(env, setting, wanted)
         elapsed = console.duration(time.monotonic() - began)
