@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
@@ -36,6 +37,8 @@ _FOLDER = "restore"
 CONFIGURATION, SECRETS = "configuration", "secrets"
 # For a while the base, the WAL and the dump are there together.
 _SPACE_FACTOR = 2
+# Of bytes that are copied.
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -258,7 +261,7 @@ def materialize(settings: Settings, wanted: Wanted, members: Collection[str], si
             if not writer.counts:
                 raise OpsError(f"At that moment there was no {', '.join(members)}. Nothing was changed.", code=USAGE)
         with (folder / "archive" / archive.file_name(facts)).open("rb") as file:
-            shutil.copyfileobj(file, sink, 1 << 20)
+            shutil.copyfileobj(file, sink, _CHUNK)
         sink.flush()
     # A target that may only be read restores as well.
     with suppress(RepositoryError):
@@ -327,16 +330,26 @@ def _write_databases(
 def _write_database(running: server.Server, database: str, name: str, writer: archive.Writer) -> None:
     where = running.conninfo(database)
     argv = ["pg_dump", "--format=custom", "--compress=zstd", "--no-password", f"--dbname={where}"]
-    with writer.member(name) as sink, subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdout and child.stderr
-        shutil.copyfileobj(child.stdout, sink, 1 << 20)
-        said = child.stderr.read().decode(errors="replace").strip()
+    # Complaints go to a file: nobody reads a pipe while the dump is copied, and a full one would hold pg_dump up.
+    with (
+        writer.member(name) as sink,
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=complaints) as child,
+    ):
+        assert child.stdout
+        shutil.copyfileobj(child.stdout, sink, _CHUNK)
+        child.wait()
+        complaints.seek(0)
+        said = complaints.read().decode(errors="replace")
     if child.returncode:
-        raise OpsError(f"The recovered database {database} cannot be read: {said.splitlines()[0] if said else ''}")
+        raise OpsError(f"The recovered database {database} cannot be read: {client.last_words(said)}.")
     # Its answer is statements, which psql runs: from its input only.
     counting = subprocess.run(
-        client.psql(where), input=contents.COUNT_ROWS, stdout=subprocess.PIPE, text=True, check=True
+        client.psql(where), input=contents.COUNT_ROWS, capture_output=True, text=True, check=False
     )
+    if counting.returncode:
+        said = client.last_words(counting.stderr)
+        raise OpsError(f"The rows of the recovered database {database} cannot be counted: {said}.")
     rows = contents.rows(counting.stdout)
     writer.describe(name, contents.of_database(database, rows, lambda text: running.sql(text, database)))
 

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -111,8 +112,12 @@ def restore_base(repository: Repository, links: Sequence[Entry], into: Path) -> 
 
 def _unpack(repository: Repository, entry: Entry, folder: Path) -> None:
     argv = ["tar", "--extract", "--no-same-owner", f"--directory={folder}"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdin and child.stderr
+    # A file, for nobody reads a pipe meanwhile: on a full disk tar has something to say of every file.
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=complaints) as child,
+    ):
+        assert child.stdin
         try:
             repository.dump(entry.parts[catalogue.POSTGRES].snapshot, f"/{base.FILE}", child.stdin)
             child.stdin.close()
@@ -125,7 +130,9 @@ def _unpack(repository: Repository, entry: Entry, folder: Path) -> None:
             # What tar never read is still in the buffer, and closing would raise in place of what has happened.
             with suppress(BrokenPipeError):
                 child.stdin.close()
-        said = child.stderr.read().decode(errors="replace")
+        child.wait()
+        complaints.seek(0)
+        said = complaints.read().decode(errors="replace")
     if child.returncode:
         raise OpsError(f"The backup of PostgreSQL in entry {entry.id} cannot be unpacked: {client.last_words(said)}.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +47,18 @@ def test_the_target_says_what_is_damaged(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(OpsError, match="20261122T000000Z cannot be unpacked: .*tar"):
         unpack(Target(b"x" * (1 << 20)), tmp_path)
+
+
+@pytest.mark.usefixtures("_in_time")
+def test_an_archive_of_which_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    """As on a full disk: tar complains of every file, which is more than a pipe holds, and reads on."""
+    (tmp_path / "base").write_text("where a folder should be")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for number in range(2000):
+            tar.addfile(tarfile.TarInfo(f"base/{number:060d}"))
+    with pytest.raises(OpsError, match="20261122T000000Z cannot be unpacked: .*tar"):
+        unpack(Target(archive.getvalue()), tmp_path)
 
 
 @pytest.mark.parametrize(("version", "refused"), [(180006, False), (180000, False), (170009, True), (190001, True)])
