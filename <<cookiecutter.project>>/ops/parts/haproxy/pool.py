@@ -27,8 +27,10 @@ CHECK = f"haproxy -c {_FILES}"
 # It looks names up four times a second and asks a new container at once; on a busy machine that takes a few seconds.
 CHOSEN_SECONDS = 20.0
 _PAUSE = 0.1
+# Of containers that join or leave the network.
+_AT_ONCE = 4
 # Its own command line, inside its container. The image has no program for sockets, but bash can open one.
-_ASK = 'exec 3<>/dev/tcp/127.0.0.1/9999; printf "%s\\n" "$1" >&3; cat <&3'
+_ASK = 'exec 3<>/dev/tcp/127.0.0.1/9999 || exit; printf "%s\\n" "$1" >&3; cat <&3'
 # What `show servers state` says of a server that a command took out: maintenance, drain.
 _BY_COMMAND = 1 | 8
 # Every server of every pool, and nothing else: `show stat PROXY TYPE SERVER`.
@@ -132,7 +134,7 @@ def _process(haproxy: Container) -> str:
 
 def keep_out(containers: Iterable[Container], network: str) -> None:
     """Take containers that have not started yet out of the network of those that get requests."""
-    with engine.pool(4) as work:
+    with engine.pool(_AT_ONCE) as work:
         list(work.map(lambda each: engine.docker("network", "disconnect", network, each.id), containers))
 
 
@@ -153,7 +155,7 @@ def let_in(
         if not done.ok and "already exists in network" not in done.stderr:
             raise engine.failure(done)
 
-    with engine.pool(4) as work:
+    with engine.pool(_AT_ONCE) as work:
         list(work.map(join, containers))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -74,6 +77,42 @@ def test_servers_and_how_they_are() -> None:
     # Its own check is fine, its answers are not.
     assert [each.ejected for each in found] == [False, True, False, False]
     assert pool.describe(found[2]) == "web 10.9.0.4: DOWN, its check gives L7STS 503, 0 open"
+
+
+def test_one_of_which_nothing_is_known_has_no_requests() -> None:
+    """So no drain waits for it, and no canary is judged by it."""
+    found = Server("web", "s1", "10.9.0.2", "UP")
+    assert (found.open, found.errors, found.requests, found.took_ms, found.ejections) == (0, 0, 0, 0, 0)
+
+
+def test_its_command_line_is_asked_word_for_word(haproxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the shell of its container; here by the one of this machine, at another port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        heard: list[bytes] = []
+        port = listener.getsockname()[1]
+        listener.settimeout(20)
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(1000))
+                connection.sendall(STAT.encode())
+
+        def exec_(container: str, argv: list[str], check: bool) -> Completed:
+            assert (container, check) == (haproxy.id, False)
+            line = [each.replace("/9999", f"/{port}") for each in argv]
+            done = subprocess.run(line, capture_output=True, text=True, timeout=20, check=False)
+            return Completed(tuple(line), done.returncode, done.stdout, done.stderr)
+
+        monkeypatch.setattr(engine, "exec_", exec_)
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert pool.servers(haproxy) == pool.parse(STAT)
+        thread.join()
+    assert heard == [b"show stat -1 4 -1\n"]
+    # Nobody listens any more.
+    with pytest.raises(OpsError, match="HAProxy does not answer: .*refused"):
+        pool.servers(haproxy)
 
 
 def test_one_that_was_just_taken_out_for_its_answers() -> None:
