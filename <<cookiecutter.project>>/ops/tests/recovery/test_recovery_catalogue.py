@@ -14,7 +14,7 @@ import pytest
 from ops.base.errors import OpsError
 from ops.recovery import catalogue
 from ops.recovery.catalogue import FULL, INCREMENTAL, POSTGRES, Catalogue, Entry, Part, Verification
-from ops.recovery.repository import Repository, Snapshot
+from ops.recovery.repository import Listing, Repository, Snapshot
 from ops.recovery.settings import Keep, Paths, Settings, Target
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -255,3 +255,32 @@ def test_an_entry_goes_with_its_proofs_and_its_record_first(tmp_path: Path, monk
 def test_a_machine_keeps_its_name(tmp_path: Path) -> None:
     (here, there) = (Shelf(tmp_path / name).settings for name in ("here", "there"))
     assert catalogue.machine(here) == catalogue.machine(here) != catalogue.machine(there)
+
+
+def test_a_part_of_which_no_size_is_noted_adds_nothing() -> None:
+    bare = replace(entry(NOON), parts={"files": Part("files", "abc"), POSTGRES: Part(POSTGRES, "def", FULL, "", 10, 5)})
+    assert (bare.size, bare.added) == (10, 5)
+
+
+def test_a_machine_has_a_name_also_where_its_cache_is_in_use(tmp_path: Path) -> None:
+    assert (tmp_path / "machine").parent.is_dir()
+    assert len(catalogue.machine(Shelf(tmp_path).settings)) == 32
+
+
+def test_a_restore_is_read_as_it_was_noted(tmp_path: Path) -> None:
+    """So a report can say when somebody last had the key in their hands, and on which machine."""
+    texts: dict[str, str] = {}
+
+    class Noted(Shelf):
+        def save_text(self, name: str, text: str, tags: list[str]) -> None:
+            texts[name] = text
+            self.held.append(saved(f"noted {len(self.held)}", *tags))
+
+        def listing(self) -> Listing:
+            return Listing(tuple(self.held))
+
+    shelf = Noted(tmp_path / "cache")
+    catalogue.note_restore(shelf, "20261122T120000Z")  # type: ignore[arg-type]
+    assert texts == {"restored.txt": "20261122T120000Z\n"}
+    assert catalogue.read(shelf).restored == {catalogue.machine(shelf.settings): NOON}  # type: ignore[arg-type]
+    assert catalogue.changed(shelf.settings) > 0
