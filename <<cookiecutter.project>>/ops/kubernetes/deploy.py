@@ -222,7 +222,8 @@ class Deployment:
         self.doing = doing
         names = [each.subject for each in operations]
         console.say(f"{doing}: {', '.join(names)}")
-        before = [seen.live[each] for each in keys(operations) if each[0] in plan.WORKLOADS and each in seen.live]
+        kinds = (*plan.WORKLOADS, plan.CRONJOB)
+        before = [seen.live[each] for each in keys(operations) if each[0] in kinds and each in seen.live]
         self._apply(_objects(operations, seen))
         try:
             self.await_ready(seen.stack, [name for name in names if name in seen.workloads()])

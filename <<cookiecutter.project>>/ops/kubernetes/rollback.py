@@ -74,7 +74,7 @@ def _differs(env: Environment, one: Release, now: Release) -> bool:
         before, after = model.parse(releases.document(env, one)), model.parse(releases.document(env, now))
     except OpsError:
         return False
-    own = (before.rolling | before.restarting).keys() & (after.rolling | after.restarting).keys()
+    own = _own(before) & _own(after)
     return any(
         one.images.get(name) != now.images.get(name)
         or differences.explain(before.document["services"][name], after.document["services"][name])
@@ -83,10 +83,10 @@ def _differs(env: Environment, one: Release, now: Release) -> bool:
 
 
 def as_then(now: Stack, then: Mapping[str, Any], release: Release) -> Stack:
-    """What is declared now, with the owner's lasting services as a release had them: with the images they ran then, and
-    as many containers as now."""
+    """What is declared now, with the owner's services and scheduled jobs as a release had them: with the images they
+    ran then, and as many containers as now."""
     before, services = model.parse(then), dict(now.document["services"])
-    for name in (before.rolling | before.restarting).keys() & (now.rolling | now.restarting).keys():
+    for name in _own(before) & _own(now):
         entry = {key: value for key, value in then["services"][name].items() if key not in {"build", "scale"}}
         if name in release.images:
             entry["image"] = release.images[name]
@@ -97,6 +97,12 @@ def as_then(now: Stack, then: Mapping[str, Any], release: Release) -> Stack:
 
 def backwards(seen: Seen, now: Stack) -> list[Operation]:
     """What must be rolled out so that the owner's services are as they were then."""
-    own = (now.rolling | now.restarting).keys()
+    own = _own(now)
     changed = [each for each in plan.decide(seen).operations if each.subject in own]
     return [each for each in changed if isinstance(each, plan.Apply)]
+
+
+def _own(declared: Stack) -> set[str]:
+    """What a rollback brings back: the owner's services and scheduled jobs. A migration that has run has run."""
+    scheduled = {name for name, each in declared.scheduled.items() if each.own}
+    return {*declared.rolling, *declared.restarting, *scheduled}
