@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -169,6 +170,19 @@ def test_whoever_comes_after_a_command_that_was_killed_knows_how_many_there_were
     assert api.spec("web")["replicas"] == 2 and api.notes() == {}
 
 
+def test_a_note_of_an_earlier_command_is_not_believed_while_the_workload_runs(
+    site: Cluster, api: Api, declared: Stack
+) -> None:
+    """Somebody has scaled it since: as many as run now come back."""
+    (web,) = [each for each in api.objects if each["metadata"]["name"] == "web"]
+    web["metadata"]["annotations"] = {"stack/replicas-before": "7"}
+    running = [each for each in site.clients(declared, []) if each.service == "web"]
+    site.stop(running)
+    assert api.notes()["web"] == "2"
+    site.start(running)
+    assert api.spec("web")["replicas"] == 2
+
+
 def test_what_runs_goes_on_as_it_is(site: Cluster, api: Api, declared: Stack) -> None:
     before = json.dumps(api.objects)
     site.start(site.clients(declared, []))
@@ -315,6 +329,12 @@ def test_a_volume_is_reached_by_a_pod_with_its_claim_as_the_user_of_its_service(
     assert files["image"] == "nginx:1" and files["volumeMounts"] == [{"name": "web-uploads", "mountPath": "/volume"}]
     assert holder["spec"]["securityContext"] == {"runAsUser": 999}
     assert marks.SERVICE not in marks.labels(holder), "no Service sends it requests"
+    # As the API server would demand.
+    (near,) = holder["spec"]["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert 1 <= near["weight"] <= 100
+    assert near["podAffinityTerm"]["labelSelector"] == {"matchLabels": {marks.SERVICE: "web"}}
+    quantities = [each for kind in files["resources"].values() for each in kind.values()]
+    assert quantities and all(re.fullmatch(r"\d+(m|Mi)", each) for each in quantities)
     site.start([])
     assert holder["metadata"]["name"] in api.deleted, "its claim is free before the service starts"
 
@@ -331,10 +351,28 @@ def test_the_claims_of_a_member_are_reached_while_it_is_stopped(site: Cluster, a
     assert ran == [("ls /data", "postgres-primary")]
 
 
+def test_pods_of_a_command_are_removed_however_it_ends(env, api: Api, declared: Stack, monkeypatch) -> None:
+    with pytest.raises(ZeroDivisionError), Cluster(env) as site:
+        site._keep("x", site._member("postgres-primary"))
+        (pod,) = [each for each in api.objects if each["kind"] == "Pod"]
+        raise ZeroDivisionError
+    assert api.deleted == [pod["metadata"]["name"]]
+
+    def away(*_args: object, **_options: object) -> None:
+        raise OpsError("The cluster of test does not answer.")
+
+    monkeypatch.setattr(kubectl, "delete", away)
+    with pytest.raises(ZeroDivisionError), Cluster(env) as site:
+        site._keep("x", site._member("postgres-primary"))
+        raise ZeroDivisionError
+
+
 def test_pods_of_a_command_that_was_killed_are_removed_by_the_next(env, site: Cluster, api: Api) -> None:
     abandoned = Cluster(env)
     abandoned._keep("x", abandoned._member("postgres-primary"))
     (pod,) = [each for each in api.objects if each["kind"] == "Pod"]
+    # By this label, which commands of another version know as well.
+    assert marks.labels(pod)["stack/data-work"] == "x"
     site.remove_left()
     assert api.deleted == [pod["metadata"]["name"]]
 

@@ -57,6 +57,23 @@ def test_a_pod_on_a_silent_node_does_not_run(pod: Make, stack: Stack) -> None:
     assert (found.state, found.running, found.error) == ("dead", False, "its node does not answer")
 
 
+def test_a_pod_that_was_evicted_does_not_run_and_says_why(pod: Make, stack: Stack) -> None:
+    """The node has ended its containers, and nothing is told of them."""
+    made = pod()
+    made["status"] = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    (found,) = running.read(AT, stack, [made])
+    assert (found.state, found.error) == ("dead", "The node was low on resource: memory.")
+    del made["status"]["message"]
+    assert running.read(AT, stack, [made])[0].error == "Evicted"
+
+
+def test_one_that_has_not_started_has_not_restarted(pod: Make, stack: Stack) -> None:
+    made = pod(ready=False, state={"waiting": {"reason": "ImagePullBackOff"}})
+    del made["status"]["containerStatuses"][0]["restartCount"]
+    (found,) = running.read(AT, stack, [made])
+    assert (found.state, found.restarts) == ("created", 0)
+
+
 def test_how_it_ended_before_is_kept(pod: Make, stack: Stack) -> None:
     killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-27T00:01:00Z"}}
     (found,) = running.read(AT, stack, [pod(last=killed, restarts=1)])
